@@ -1,0 +1,1 @@
+"""Tools for those who work on the extension: throw-away clusters, the demo, the pgTAP runner, lint."""
