@@ -1,0 +1,137 @@
+"""The other Debian in a directory, so that both supported versions of PostgreSQL are tested on one machine.
+
+    root = debian_root(17)
+    install_extension(root)
+    with Cluster(root=root.path) as cluster: ...
+
+PostgreSQL 15 comes with Debian 12, 17 with Debian 13. The root is made once by mmdebstrap (a minute from the
+mirror, 1.3 GB) and kept in ``$AUDIUS_CHALLENGES_CACHE``, by default ``~/.cache/audius_challenges``. Needs root.
+"""
+
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Debian's release for each major version of PostgreSQL that the extension supports.
+SUITES = {15: "bookworm", 17: "trixie"}
+PACKAGES = (
+    "postgresql-{major}",
+    "postgresql-plpython3-{major}",
+    "postgresql-{major}-cron",
+    "postgresql-{major}-pgtap",
+    "postgresql-server-dev-{major}",
+    "make",
+    "python3",
+)
+# What the server needs of the machine: /proc to see processes, /dev/shm for shared memory.
+BIND_MOUNTS = ("/proc", "/dev/shm")  # noqa: S108
+
+
+class DebianRootError(RuntimeError):
+    """The root cannot be made or used here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class DebianRoot:
+    """A directory with a Debian and its PostgreSQL."""
+
+    path: Path
+    major: int
+
+    @property
+    def pg_config(self) -> str:
+        """Path of pg_config, as seen inside."""
+        return f"/usr/lib/postgresql/{self.major}/bin/pg_config"
+
+
+def debian_root(major: int) -> DebianRoot:
+    """The root with PostgreSQL ``major`` (15 or 17), made now if it is not in the cache.
+
+    Raises DebianRootError when the version has no Debian, we are not root, or mmdebstrap is missing or fails.
+    """
+    if major not in SUITES:
+        raise DebianRootError(f"no Debian root for PostgreSQL {major}: known are {sorted(SUITES)}")
+    if why_not := unavailable():
+        raise DebianRootError(why_not)
+    packages = ",".join(package.format(major=major) for package in PACKAGES)
+    mark = hashlib.sha256(packages.encode()).hexdigest()[:8]
+    path = _cache() / f"{SUITES[major]}-{mark}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:  # two test runs at once make one root
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _make(path, SUITES[major], packages)
+    return DebianRoot(path, major)
+
+
+def unavailable() -> str | None:
+    """Why no root can be made or used here, or None if nothing is in the way."""
+    if os.geteuid() != 0:
+        return "a second Debian in a directory needs root (chroot and mount): run this as root"
+    if shutil.which("mmdebstrap") is None:
+        return "mmdebstrap is missing: apt-get install mmdebstrap"
+    mount = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
+    return f"no mount namespace here: {mount.stderr.strip()}" if mount.returncode else None
+
+
+def install_extension(root: DebianRoot) -> None:
+    """Builds the extension and installs it into the root, by ``make install`` inside.
+
+    Raises DebianRootError with make's output when that fails.
+    """
+    command = ["make", "-C", "/mnt/extension", "install", f"PG_CONFIG={root.pg_config}"]
+    done = subprocess.run(
+        inside_root(root.path, command, binds={REPOSITORY: "/mnt"}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_plain_environment(),
+        check=False,
+    )
+    if done.returncode != 0:
+        raise DebianRootError(f"{shlex.join(command)} in {root.path} failed:\n{done.stdout}{done.stderr}")
+
+
+def inside_root(root: Path, command: list[str], binds: dict[Path, str] | None = None) -> list[str]:
+    """The command that runs ``command`` inside the root. Its mounts are in a namespace of their own, so they are
+    there as long as the command and its children are, and never left behind. ``binds``: more directories to show
+    inside, by the path that they have there."""
+    mounts = [(source, root / source.lstrip("/")) for source in BIND_MOUNTS]
+    mounts += [(str(source), root / target.lstrip("/")) for source, target in (binds or {}).items()]
+    lines = [f"mount --bind {shlex.quote(source)} {shlex.quote(str(target))}" for source, target in mounts]
+    lines.append(f'exec chroot {shlex.quote(str(root))} "$@"')
+    return ["unshare", "--mount", "sh", "-ec", "\n".join(lines), "sh", *command]
+
+
+def _cache() -> Path:
+    given = os.environ.get("AUDIUS_CHALLENGES_CACHE")
+    return (Path(given) if given else Path.home() / ".cache" / "audius_challenges").resolve()
+
+
+def _make(path: Path, suite: str, packages: str) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", suite, str(unfinished)]
+    print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise DebianRootError(f"{shlex.join(command)} failed:\n{done.stderr}")
+    unfinished.rename(path)
+
+
+def _plain_environment() -> dict[str, str]:
+    # make's own variables (MAKEFLAGS, MAKELEVEL) would tell the inner make about the outer one's jobs.
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "HOME": "/root", "LC_ALL": "C.UTF-8"}
+
+
+if __name__ == "__main__":
+    print(debian_root(int(sys.argv[1])).path)
