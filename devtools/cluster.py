@@ -5,8 +5,8 @@
         cluster.psql("discovery", Path("discovery/schema.sql"), "CREATE EXTENSION audius_challenges CASCADE")
         with cluster.connect("discovery") as connection: ...
 
-Never the machine's own cluster: each has its own directory, port and socket directory, and is gone afterwards,
-also when this process is killed (see ``guard``).
+Never the machine's own cluster: each has its own directory, port and socket directory, and is gone
+afterwards, also when this process is killed (see ``guard``).
 """
 
 from __future__ import annotations
@@ -30,13 +30,23 @@ import psycopg
 from psycopg import sql
 
 from devtools import guard
+from devtools.debian_root import inside_root
 
 # The kernel's limit on the path of a unix socket, less its closing zero byte.
 LONGEST_SOCKET_PATH = 107
 START_SECONDS = 120
 # Programs that write into a data directory, whose owner the server insists on being.
 SERVER_PROGRAMS = frozenset(
-    {"initdb", "pg_ctl", "postgres", "pg_basebackup", "pg_rewind", "pg_resetwal", "pg_controldata", "pg_checksums"}
+    {
+        "initdb",
+        "pg_ctl",
+        "postgres",
+        "pg_basebackup",
+        "pg_rewind",
+        "pg_resetwal",
+        "pg_controldata",
+        "pg_checksums",
+    }
 )
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
@@ -51,7 +61,7 @@ class Cluster:
     """One cluster. The directories exist from construction, the server runs from `start` (or ``with``) on.
 
     bin_dir: where the server's programs are; by default what ``$PG_CONFIG --bindir`` (or ``pg_config``) says.
-    cron_database: where pg_cron lives. It is *not* created: until it is there pg_cron tries again every second.
+    cron_database: where pg_cron lives. Not created: until it is there, pg_cron tries again every second.
     settings: lines for postgresql.conf, over the defaults (for example ``{"fsync": "on"}``).
     root: directory of another Debian, in which everything runs by chroot; needs root.
 
@@ -83,6 +93,7 @@ class Cluster:
         self._settings = dict(settings)
         self._server_user = _server_user(self.root)
         self._configured = False
+        self._adopted = _data_dir is not None
 
         parent = self.root / "tmp" if self.root else None
         self.directory = Path(tempfile.mkdtemp(prefix="challenges-", dir=parent)).resolve()
@@ -107,9 +118,9 @@ class Cluster:
         settings: Mapping[str, str] = NO_SETTINGS,
         root: Path | None = None,
     ) -> Self:
-        """A cluster on a data directory that is already there (a pg_basebackup, a copy), with a port and a socket
-        directory of its own. The data directory stays when the cluster goes: it belongs to whoever made it, best by
-        `new_directory` of the primary."""
+        """A cluster on a data directory that is already there (a pg_basebackup, a copy), with a port and a
+        socket directory of its own. The data directory stays when the cluster goes: it belongs to whoever
+        made it, best by `new_directory` of the primary."""
         return cls(bin_dir, settings=settings, root=root, _data_dir=data_dir)
 
     def __repr__(self) -> str:
@@ -181,11 +192,19 @@ class Cluster:
 
     # Its clients
 
+    @property
+    def host(self) -> str:
+        """What clients outside connect to: the socket directory, or 127.0.0.1 where its path is too long."""
+        too_long = len(os.fsencode(self.socket_dir / f".s.PGSQL.{self.port}")) > LONGEST_SOCKET_PATH
+        return "127.0.0.1" if too_long else str(self.socket_dir)
+
     def dsn(self, database: str, user: str = "postgres") -> str:
         """Connection string for a client outside, psycopg or psql."""
-        return f"host={self._host()} port={self.port} dbname={database} user={user}"
+        return f"host={self.host} port={self.port} dbname={database} user={user}"
 
-    def connect(self, database: str, user: str = "postgres", autocommit: bool = True) -> psycopg.Connection[Any]:
+    def connect(
+        self, database: str, user: str = "postgres", autocommit: bool = True
+    ) -> psycopg.Connection[Any]:
         """A new connection; the caller closes it."""
         return psycopg.connect(self.dsn(database, user), autocommit=autocommit)
 
@@ -193,7 +212,9 @@ class Cluster:
         """Creates a database, as a copy of ``template`` if given (nobody may be connected to that one)."""
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with self.connect("postgres") as connection:
-            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template or "template1")))
+            connection.execute(
+                statement.format(sql.Identifier(name), sql.Identifier(template or "template1"))
+            )
 
     def drop_database(self, name: str) -> None:
         """Drops a database if it is there, throwing out whoever is connected to it."""
@@ -208,8 +229,8 @@ class Cluster:
         variables: Mapping[str, str] = NO_SETTINGS,
         user: str = "postgres",
     ) -> str:
-        """Runs files (Path) and statements (str) by psql, each in a session of its own, stopping at the first error;
-        returns what they printed, unaligned and without headers."""
+        """Runs files (Path) and statements (str) by psql, each in a session of its own, stopping at the
+        first error; returns what they printed, unaligned and without headers."""
         options = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]
         options += [f"--set={name}={value}" for name, value in variables.items()]
         options += [f"--username={user}", f"--dbname={database}"]
@@ -225,21 +246,28 @@ class Cluster:
         return "".join(printed)
 
     def run(
-        self, program: str, *arguments: str, input: str | None = None, check: bool = True
+        self,
+        program: str,
+        *arguments: str,
+        input: str | None = None,  # noqa: A002 (as subprocess names it)
+        check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs one of PostgreSQL's programs (pg_dump, pg_restore, pg_basebackup, …) against this cluster: host, port
-        and user come by the environment. Those that write a data directory run as the server's user, all of them do
-        under ``root``, where paths have to go through `inside`. With ``check``, failure raises ClusterError."""
+        """Runs one of PostgreSQL's programs (pg_dump, pg_restore, pg_basebackup, …) against this cluster:
+        host, port and user come by the environment. Those that write a data directory run as the server's
+        user, all of them do under ``root``, where paths have to go through `inside`. With ``check``,
+        failure raises ClusterError."""
         command = [str(self.bin_dir / program), *arguments]
+        environment = self.environment()
         if self.root or program in SERVER_PROGRAMS:
             command = self._as_server(command)
+            environment["PGHOST"] = self.inside(self.socket_dir)
         done = subprocess.run(
             command,
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
             text=True,
-            env=self.environment(),
+            env=environment,
             cwd=self.directory,
             check=False,
         )
@@ -248,15 +276,19 @@ class Cluster:
         return done
 
     def environment(self) -> dict[str, str]:
-        """Environment in which libpq's programs find this cluster as superuser, and nothing else of PostgreSQL's."""
+        """Environment in which libpq's programs find this cluster, as superuser, and no other."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        host = self.inside(self.socket_dir) if self.root else self._host()
-        return ours | {"PGHOST": host, "PGPORT": str(self.port), "PGUSER": "postgres", "LC_ALL": "C.UTF-8"}
+        return ours | {
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": "postgres",
+            "LC_ALL": "C.UTF-8",
+        }
 
     # Its files
 
     def new_directory(self, name: str) -> Path:
-        """A directory inside the cluster's own, writable for the server's programs and removed with the cluster."""
+        """A directory of the server's user inside the cluster's own, removed with the cluster."""
         path = self.directory / name
         path.mkdir(mode=0o700)
         self._give_to_server(path)
@@ -295,8 +327,7 @@ class Cluster:
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %q%u@%d %a ",
         }
-        adopted = self.data_dir.parent != self.directory
-        settings = ({} if adopted else of_a_new_cluster) | of_this_place | self._settings
+        settings = ({} if self._adopted else of_a_new_cluster) | of_this_place | self._settings
         lines = ["", "# Of this throw-away cluster"]
         lines += [f"{name} = '{_quoted(value)}'" for name, value in settings.items()]
         with (self.data_dir / "postgresql.conf").open("a") as file:
@@ -319,14 +350,8 @@ class Cluster:
             raise ClusterError(f"{self.bin_dir}/postgres --version says {version!r}: no PostgreSQL")
         return int(match[1])
 
-    def _host(self) -> str:
-        too_long = len(os.fsencode(self.socket_dir / f".s.PGSQL.{self.port}")) > LONGEST_SOCKET_PATH
-        return "127.0.0.1" if too_long else str(self.socket_dir)
-
     def _as_server(self, command: list[str]) -> list[str]:
         if self.root:
-            from devtools.debian_root import inside_root
-
             return inside_root(self.root, ["runuser", "-u", "postgres", "--", *command])
         if self._server_user:
             return ["runuser", "-u", "postgres", "--", *command]
@@ -347,12 +372,15 @@ def _default_bin_dir(root: Path | None) -> Path:
     try:
         answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ClusterError(f"{pg_config} --bindir failed ({error}): install PostgreSQL or set PG_CONFIG") from error
+        raise ClusterError(
+            f"{pg_config} --bindir failed ({error}): install PostgreSQL or set PG_CONFIG"
+        ) from error
     return Path(answer.stdout.strip())
 
 
 def _server_user(root: Path | None) -> tuple[int, int] | None:
-    """Whose the server's files are, (uid, gid), when that is not ourselves: the server refuses to run as root."""
+    """Whose the server's files are, (uid, gid), when that is not ourselves: the server refuses to run as
+    root."""
     if os.geteuid() != 0:
         return None
     if root is None:

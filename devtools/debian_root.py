@@ -1,16 +1,16 @@
 """The other Debian in a directory, so that both supported versions of PostgreSQL are tested on one machine.
 
-    root = debian_root(17)
-    install_extension(root)
-    with Cluster(root=root.path) as cluster: ...
+    with Cluster(root=other_root()) as cluster: ...
 
 PostgreSQL 15 comes with Debian 12, 17 with Debian 13. The root is made once by mmdebstrap (a minute from the
-mirror, 1.3 GB) and kept in ``$AUDIUS_CHALLENGES_CACHE``, by default ``~/.cache/audius_challenges``. Needs root.
+mirror, 1.3 GB) and kept in ``$AUDIUS_CHALLENGES_CACHE``, by default ``~/.cache/audius_challenges``. Needs
+root.
 """
 
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,7 +18,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from devtools import REPOSITORY
+
 # Debian's release for each major version of PostgreSQL that the extension supports.
 SUITES = {15: "bookworm", 17: "trixie"}
 PACKAGES = (
@@ -71,6 +72,18 @@ def debian_root(major: int) -> DebianRoot:
     return DebianRoot(path, major)
 
 
+def other_root() -> Path:
+    """Where the supported version runs that is not this machine's, with the extension of this repository
+    installed.
+
+    Raises DebianRootError as `debian_root` and `install_extension` do.
+    """
+    here = _machine_major()
+    root = debian_root(next(major for major in SUITES if major != here))
+    install_extension(root)
+    return root.path
+
+
 def unavailable() -> str | None:
     """Why no root can be made or used here, or None if nothing is in the way."""
     if os.geteuid() != 0:
@@ -100,14 +113,23 @@ def install_extension(root: DebianRoot) -> None:
 
 
 def inside_root(root: Path, command: list[str], binds: dict[Path, str] | None = None) -> list[str]:
-    """The command that runs ``command`` inside the root. Its mounts are in a namespace of their own, so they are
-    there as long as the command and its children are, and never left behind. ``binds``: more directories to show
-    inside, by the path that they have there."""
+    """The command that runs ``command`` inside the root. Its mounts are in a namespace of their own, so
+    they are there as long as the command and its children are, and never left behind. ``binds``: more
+    directories to show inside, by the path that they have there."""
     mounts = [(source, root / source.lstrip("/")) for source in BIND_MOUNTS]
     mounts += [(str(source), root / target.lstrip("/")) for source, target in (binds or {}).items()]
     lines = [f"mount --bind {shlex.quote(source)} {shlex.quote(str(target))}" for source, target in mounts]
     lines.append(f'exec chroot {shlex.quote(str(root))} "$@"')
     return ["unshare", "--mount", "sh", "-ec", "\n".join(lines), "sh", *command]
+
+
+def _machine_major() -> int:
+    pg_config = os.environ.get("PG_CONFIG") or "pg_config"
+    version = subprocess.run([pg_config, "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.match(r"PostgreSQL (\d+)", version)
+    if match is None:
+        raise DebianRootError(f"{pg_config} --version says {version!r}: no PostgreSQL")
+    return int(match[1])
 
 
 def _cache() -> Path:

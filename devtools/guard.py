@@ -1,4 +1,5 @@
-"""Ends a throw-away cluster whose owner died: runs as a process of its own and waits for the owner's pipe to close.
+"""Ends a throw-away cluster whose owner died: runs as a process of its own and waits for the owner's pipe
+to close.
 
 Started as ``python guard.py DATA_DIR DIRECTORY`` with the owner's pipe as standard input. A line on the pipe
 means "all is tidied up, go"; end of file without one means that the owner was killed, whatever the signal.
@@ -17,14 +18,14 @@ PATIENCE_SECONDS = 10.0
 
 
 def processes_in(directory: Path) -> list[int]:
-    """Ids of the processes whose working directory is ``directory``: a server and its children stay in their data
-    directory, so this finds them without a pid file, and finds nobody else."""
+    """Ids of the processes whose working directory is ``directory``: a server and its children stay in
+    their data directory, so this finds them without a pid file, and finds nobody else."""
     wanted = str(directory.resolve())
     return sorted(pid for pid in _process_ids() if _working_directory(pid) == wanted)
 
 
 def end_processes(directory: Path, sign: signal.Signals) -> None:
-    """Sends ``sign`` to every process of the data directory, and SIGKILL to those still there after ten seconds."""
+    """Sends ``sign`` to the processes of a data directory; kills those still there after ten seconds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     _send(processes_in(directory), sign)
     while left := processes_in(directory):
@@ -39,7 +40,7 @@ def _process_ids() -> Iterator[int]:
 
 def _working_directory(pid: int) -> str | None:
     try:
-        return os.readlink(f"/proc/{pid}/cwd")
+        return str(Path(f"/proc/{pid}/cwd").readlink())
     except OSError:  # it ended meanwhile, or belongs to somebody else
         return None
 

@@ -1,0 +1,67 @@
+#!/bin/sh
+# Installs what building, testing and the demo need and this machine lacks: Debian packages (by apt, with sudo unless
+# root) and .venv with the pinned Python tools. Prints each command that it runs; runs none when all is there.
+#
+#   devtools/bootstrap.sh          for the demo, the tests and lint
+#   devtools/bootstrap.sh bench    the same and what the benchmarks' charts need
+set -eu
+cd "$(dirname "$0")/.."
+
+run() {
+    echo "+ $*"
+    "$@"
+}
+
+fail() {
+    echo "bootstrap: $*" >&2
+    exit 1
+}
+
+install_packages() {
+    # shellcheck source=/dev/null
+    system=$(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_ID:-}") || system=unknown
+    case $system in
+        debian-12) major=15 ;;
+        debian-13) major=17 ;;
+        *) fail "this is $system; only Debian 12 and 13 are known. On another system install by hand what
+install_packages in devtools/bootstrap.sh lists, then set CHALLENGES_SKIP_APT=1." ;;
+    esac
+    missing=
+    for package in \
+        "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-$major-pgtap" \
+        "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv mmdebstrap; do
+        status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || status=absent
+        [ "$status" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+
+    sudo=
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || fail "neither root nor sudo here; as root: apt-get install$missing"
+        sudo=sudo
+    fi
+    run $sudo apt-get update --quiet || echo "bootstrap: apt-get update failed; trying with the lists there are" >&2
+    # shellcheck disable=SC2086
+    run $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes --quiet --no-install-recommends $missing </dev/null
+}
+
+up_to_date() {
+    [ -x .venv/bin/python ] && sha256sum --check --status ".venv/$1.sha256" 2>/dev/null
+}
+
+# The pinned requirements of one file, into .venv. A stamp with the file's hash makes the next run quick.
+install_requirements() {
+    run .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$1"
+    sha256sum "$1" >".venv/$1.sha256"
+}
+
+[ -n "${CHALLENGES_SKIP_APT:-}" ] || install_packages
+if ! up_to_date requirements.txt; then
+    # Debian's Python, not one that happens to come first in PATH: it is the one PL/Python is built with.
+    run /usr/bin/python3 -m venv --clear .venv
+    install_requirements requirements.txt
+fi
+if [ "${1:-}" = bench ] && ! up_to_date requirements-bench.txt; then
+    install_requirements requirements-bench.txt
+fi

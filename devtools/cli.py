@@ -1,0 +1,50 @@
+"""The commands behind ``make demo``, ``make test`` and ``make lint``: ``python -m devtools COMMAND``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from devtools.cluster import ClusterError
+from devtools.debian_root import DebianRootError, other_root
+from devtools.discovery import NotInstalledError
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command("demo")
+def demo_command() -> None:
+    """Show the extension at work on a throw-away cluster."""
+    from devtools.demo import demo  # noqa: PLC0415 (the other commands need not load it)
+
+    demo()
+
+
+@app.command("pgtap")
+def pgtap_command(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Test files; all of tests/pgtap by default.")
+    ] = None,
+    other: Annotated[
+        bool,
+        typer.Option("--other", help="On the other supported PostgreSQL, in a Debian root (needs root)."),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every assertion.")] = False,
+) -> None:
+    """Run the pgTAP suite by pg_prove on a throw-away cluster."""
+    from devtools.pgtap import run_pgtap  # noqa: PLC0415
+
+    try:
+        code = run_pgtap(files or [], other_root() if other else None, verbose)
+    except (ClusterError, DebianRootError, NotInstalledError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from error
+    raise typer.Exit(code)
+
+
+@app.command("lint")
+def lint_command() -> None:
+    """Run ruff, mypy, sqlfluff and pgspot over the repository."""
+    from devtools.lint import run_lint  # noqa: PLC0415
+
+    raise typer.Exit(1 if run_lint() else 0)

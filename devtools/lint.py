@@ -1,0 +1,44 @@
+"""Every linter of the repository, each command shown so that it can be run by itself."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from devtools import REPOSITORY
+
+PYTHON_PATHS = ("python/audius_challenges", "extension/assemble.py", "devtools", "tests", "bench")
+SQL_PATHS = ("sql", "discovery", "tests/pgtap")
+SCRIPTS = "audius_challenges--*.sql"
+
+
+def commands() -> list[list[str]]:
+    """The linters' commands, to be run in the repository's root."""
+    bin_dir = Path(sys.executable).parent
+    programs = [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy", *_present(PYTHON_PATHS)],
+        ["sqlfluff", "lint", "--disable-progress-bar", *_present(SQL_PATHS)],
+        ["pgspot", *[f"extension/{path.name}" for path in sorted((REPOSITORY / "extension").glob(SCRIPTS))]],
+    ]
+    return [[_relative(bin_dir / program), *arguments] for program, *arguments in programs]
+
+
+def run_lint() -> int:
+    """Runs them all, also after one has failed; the number of those that failed."""
+    failed = []
+    for command in commands():
+        print(f"+ {shlex.join(command)}", flush=True)
+        if subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+            failed.append(Path(command[0]).name)
+    print(f"lint: {', '.join(failed)} failed" if failed else "lint: clean", flush=True)
+    return len(failed)
+
+
+def _present(paths: tuple[str, ...]) -> list[str]:
+    return [path for path in paths if (REPOSITORY / path).exists()]
+
+
+def _relative(program: Path) -> str:
+    return str(program.relative_to(REPOSITORY)) if program.is_relative_to(REPOSITORY) else str(program)

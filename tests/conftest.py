@@ -1,0 +1,105 @@
+"""Servers and databases for the tests: throw-away clusters, and a fresh discovery database for each test.
+
+``pytest --other`` runs everything on the other supported PostgreSQL, in a Debian root (needs root).
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from devtools.cluster import NO_SETTINGS, Cluster
+from devtools.debian_root import other_root
+from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
+
+BARE = "discovery_bare"
+FULL = "discovery_full"
+
+NewCluster = Callable[..., Cluster]
+_numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--other", action="store_true", help="test on the other supported PostgreSQL (needs root)"
+    )
+
+
+@pytest.fixture(scope="session")
+def root(request: pytest.FixtureRequest) -> Path | None:
+    """Directory of the Debian whose server is tested, None for this machine's."""
+    return other_root() if request.config.getoption("--other") else None
+
+
+@pytest.fixture(scope="session")
+def cluster(root: Path | None) -> Iterator[Cluster]:
+    """The cluster that most tests share. Its pg_cron lives in a database of its own, out of their way."""
+    with Cluster(root=root, cron_database="postgres") as cluster:
+        require_extension(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def bare_template(cluster: Cluster) -> str:
+    """Name of a database with the discovery schema and the builders, to make others from."""
+    return create_discovery(cluster, BARE).name
+
+
+@pytest.fixture(scope="session")
+def full_template(cluster: Cluster, bare_template: str) -> str:
+    """Name of a database that has the extension too, to make others from."""
+    cluster.create_database(FULL, template=bare_template)
+    cluster.psql(FULL, CREATE_EXTENSION)
+    return FULL
+
+
+@pytest.fixture
+def discovery(cluster: Cluster, full_template: str) -> Iterator[Discovery]:
+    """A fresh discovery database with the builders and the extension."""
+    yield from _database(cluster, full_template)
+
+
+@pytest.fixture
+def bare_discovery(cluster: Cluster, bare_template: str) -> Iterator[Discovery]:
+    """A fresh discovery database with the builders, without the extension."""
+    yield from _database(cluster, bare_template)
+
+
+@pytest.fixture
+def empty_database(cluster: Cluster) -> Iterator[Discovery]:
+    """A fresh database with nothing in it."""
+    yield from _database(cluster, None)
+
+
+@pytest.fixture
+def new_cluster(root: Path | None) -> Iterator[NewCluster]:
+    """Starts clusters of a test's own: ``new_cluster(cron_database=…, settings={…})``; `Cluster` tells the
+    rest."""
+    with ExitStack() as stack:
+
+        def start(*, cron_database: str = "discovery", settings: Mapping[str, str] = NO_SETTINGS) -> Cluster:
+            return stack.enter_context(Cluster(root=root, cron_database=cron_database, settings=settings))
+
+        yield start
+
+
+@pytest.fixture
+def cron_cluster(new_cluster: NewCluster) -> Discovery:
+    """A cluster of the test's own with pg_cron in its database ``discovery``, which has the builders and the
+    extension: so it is scheduled, and ticks on a real clock."""
+    cluster = new_cluster()
+    require_extension(cluster)
+    database = create_discovery(cluster, "discovery")
+    database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
+    return database
+
+
+def _database(cluster: Cluster, template: str | None) -> Iterator[Discovery]:
+    name = f"test_{next(_numbers)}"
+    cluster.create_database(name, template)
+    try:
+        yield Discovery(cluster, name)
+    finally:
+        cluster.drop_database(name)
