@@ -1,7 +1,7 @@
--- Builders for tests: one call makes one row that qualifies, and named arguments spoil what the test is about.
+-- Builders for tests: a call makes a row that qualifies, and named arguments change what the test is about.
 --   SELECT build.person(255);
 --   SELECT build.track(1, 255, is_unlisted => TRUE, blocknumber => 25346436);
--- Load after schema.sql with the discovery schema on the search_path: each builder remembers that search_path.
+-- Load after schema.sql with the discovery schema on the search_path, which each builder remembers.
 -- A builder makes the block that its row names. In texts, {id} stands for the id of the row.
 
 CREATE SCHEMA build;
@@ -44,9 +44,9 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
         created_at, updated_at, txhash
     )
     VALUES (
-        user_id, is_current, replace(handle_lc, '{id}', user_id::text), replace(handle_lc, '{id}', user_id::text),
-        replace(wallet, '{id}', user_id::text), name, bio, profile_picture, profile_picture_sizes,
-        cover_photo, cover_photo_sizes, is_verified, is_deactivated, is_available, blocknumber,
+        user_id, is_current, replace(handle_lc, '{id}', user_id::text),
+        replace(handle_lc, '{id}', user_id::text), replace(wallet, '{id}', user_id::text), name, bio, profile_picture,
+        profile_picture_sizes, cover_photo, cover_photo_sizes, is_verified, is_deactivated, is_available, blocknumber,
         created_at, created_at, txhash
     );
 $$;
@@ -84,7 +84,9 @@ CREATE FUNCTION build.save(
 RETURNS void
 LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.block(blocknumber);
-    INSERT INTO saves (user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at, txhash)
+    INSERT INTO saves (
+        user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at, txhash
+    )
     VALUES (user_id, item, type::savetype, is_current, is_delete, blocknumber, created_at, txhash);
 $$;
 

@@ -3,9 +3,9 @@
 -- scale: 0.0001 to 1, the size of production being 1 (default 0.001).
 -- seed:  an integer; the same seed, scale and today give the same rows (default 1).
 -- today: the day after the last play (default: today, UTC).
--- The sizes count current rows; some per cent of older versions come on top. A source table that holds rows
--- already is an error. Each table is one transaction that takes its keys and indexes off, loads it in the order
--- in which the indexer would have written it, and puts them back: an error leaves the schema as it was.
+-- The sizes count current rows; some per cent of older versions come on top. A source table that holds
+-- rows already is an error. Each table is one transaction that takes its keys and indexes off, loads it in the
+-- order in which the indexer would have written it, and puts them back: an error leaves the schema as it was.
 
 \set ON_ERROR_STOP on
 \set QUIET on
@@ -26,6 +26,7 @@ SELECT (now() AT TIME ZONE 'utc')::date AS today \gset
 
 SET client_min_messages = warning;
 SET synchronous_commit = off;
+SET jit = off;
 SET work_mem = '512MB';
 SET maintenance_work_mem = '1GB';
 
@@ -47,8 +48,8 @@ SELECT
     greatest(1000, round(1000000 * :scale))::integer AS blocks
 \gset
 
--- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale, with
--- the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
+-- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
+-- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
 \set first_block 12000000
 SELECT 118000000 / :blocks AS block_step \gset
 
@@ -124,8 +125,9 @@ BEGIN ATOMIC
             CASE
                 WHEN pg_temp.zeal(person.user_id) >= idle
                     THEN least(
-                        300,
-                        (1 - pg_temp.zeal(person.user_id)) ^ -0.3 * (1 - pg_temp.roll(person.user_id, throw)) ^ -0.5
+                        2000,
+                        (1 - pg_temp.zeal(person.user_id)) ^ -0.3
+                        * (1 - pg_temp.roll(person.user_id, throw)) ^ -0.8
                     )
                 ELSE 0
             END AS weight
@@ -175,12 +177,15 @@ BEGIN ATOMIC
             ELSE pg_temp.playlist(counts.k - counts.tracks + floor(
                 (:playlists - counts.playlists)
                 * (
-                    (counts.k - counts.tracks + pg_temp.roll(counts.user_id, throw + 2, counts.k)) / counts.playlists
+                    (counts.k - counts.tracks + pg_temp.roll(counts.user_id, throw + 2, counts.k))
+                    / counts.playlists
                 ) ^ 4
             )::bigint)
         END,
         counts.k < counts.tracks,
-        (counts.user_id + (:users - counts.user_id) * pg_temp.roll(counts.user_id, throw + 3, counts.k)) / :users
+        (
+            counts.user_id + (:users - counts.user_id) * pg_temp.roll(counts.user_id, throw + 3, counts.k)
+        ) / :users
     FROM counts;
 END;
 
@@ -205,7 +210,7 @@ BEGIN
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', name) INTO filled;
         IF filled THEN
             RAISE 'table % is not empty', name
-            USING HINT = 'The generator fills a new database: load discovery/schema.sql into an empty one first.';
+            USING HINT = 'The generator fills a new database: load discovery/schema.sql into one.';
         END IF;
     END LOOP;
 END
@@ -576,8 +581,8 @@ WHERE pg_temp.roll(playlist_id, 76) < 0.01;
 SELECT pg_temp.put_back('playlists');
 COMMIT;
 
--- Plays are numbered in the order they came. A daily listener's turn comes at the same time of the day, one in
--- twenty is missed; the rest are people without account, accounts that are gone, and users by a power law.
+-- Plays are numbered in the order they came. A daily listener's turn comes at the same time of the day, one
+-- in twenty is missed; the rest are people without account, accounts that are gone, and users by a power law.
 \echo -n 'plays                     '
 BEGIN;
 CALL pg_temp.take_off('plays');
@@ -587,7 +592,9 @@ SELECT
     1000000 + number,
     CASE
         WHEN
-            slot % :daily_turn = 0 AND slot / :daily_turn < :daily_listeners AND pg_temp.roll(number, 80) >= 0.05
+            slot % :daily_turn = 0
+            AND slot / :daily_turn < :daily_listeners
+            AND pg_temp.roll(number, 80) >= 0.05
             THEN pg_temp.person(:users - 1 - slot / :daily_turn)
         WHEN pg_temp.roll(number, 81) < 0.25 THEN NULL
         WHEN pg_temp.roll(number, 81) < 0.28
@@ -595,7 +602,8 @@ SELECT
         ELSE pg_temp.person(floor(:users * pg_temp.roll(number, 82) ^ 2)::bigint)
     END,
     CASE
-        WHEN pg_temp.roll(number, 83) < 0.01 THEN :tracks + 1 + floor(:tracks * pg_temp.roll(number, 84))::integer
+        WHEN pg_temp.roll(number, 83) < 0.01
+            THEN :tracks + 1 + floor(:tracks * pg_temp.roll(number, 84))::integer
         ELSE pg_temp.track(floor(:tracks * pg_temp.roll(number, 84) ^ 4)::bigint)
     END,
     moment,
@@ -621,7 +629,7 @@ INSERT INTO aggregate_monthly_plays (play_item_id, timestamp, count, country)
 SELECT
     play_item_id,
     (date_trunc('month', :'today'::timestamp) - interval '1 month' * month)::date,
-    least(50000, floor(popularity ^ 0.25 * (1 - pg_temp.roll(play_item_id, 87, k)) ^ -0.8))::integer,
+    least(50000, floor(popularity ^ 0.5 * (1 - pg_temp.roll(play_item_id, 87, k)) ^ -0.8))::integer,
     ('{US,"",GB,DE,FR,NL,CA,AU,BR,MX,JP,ID,NG,ZA,IN,ES,IT,PL,SE,NO,DK,TR,AR,CL,KR,PH,TH,VN,UA,RU}'::text [])[
         1 + k / 30
     ]
@@ -652,7 +660,7 @@ FROM (
 SELECT pg_temp.put_back('aggregate_monthly_plays');
 COMMIT;
 
--- A seventh of all tracks have scores, in both types, which rank them alike; one in fifty scores is of an old version.
+-- A seventh of all tracks have scores, in both types, which rank them alike; one in fifty of an old version.
 \echo -n 'track_trending_scores     '
 BEGIN;
 CALL pg_temp.take_off('track_trending_scores');

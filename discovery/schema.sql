@@ -121,7 +121,8 @@ CREATE TABLE playlists (
     updated_at timestamp NOT NULL,
     txhash varchar NOT NULL DEFAULT '',
     CONSTRAINT playlists_pkey PRIMARY KEY (playlist_id, txhash),
-    CONSTRAINT playlists_blocknumber_fkey FOREIGN KEY (blocknumber) REFERENCES blocks (number) ON DELETE CASCADE
+    CONSTRAINT playlists_blocknumber_fkey
+    FOREIGN KEY (blocknumber) REFERENCES blocks (number) ON DELETE CASCADE
 );
 
 -- The numbers of plays, taken before the transaction that inserts the play commits.
@@ -264,7 +265,7 @@ CREATE TABLE notification (
     blocknumber integer,
     timestamp timestamp NOT NULL,
     data jsonb,
-    user_ids integer [],
+    user_ids integer[],
     CONSTRAINT notification_pkey PRIMARY KEY (id),
     CONSTRAINT notification_group_id_specifier_key UNIQUE (group_id, specifier)
 );
@@ -284,8 +285,8 @@ CREATE TABLE user_challenges_log (
 );
 
 -- Whoever writes a user challenge may log it: the log must not change which grants a role needs.
-GRANT INSERT ON user_challenges_log TO PUBLIC;
-GRANT USAGE ON SEQUENCE user_challenges_log_id_seq TO PUBLIC;
+GRANT INSERT ON user_challenges_log TO public;
+GRANT USAGE ON SEQUENCE user_challenges_log_id_seq TO public;
 
 --
 -- Indexes: those of production beside the keys, and no others.
