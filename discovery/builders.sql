@@ -45,9 +45,9 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     )
     VALUES (
         user_id, is_current, replace(handle_lc, '{id}', user_id::text),
-        replace(handle_lc, '{id}', user_id::text), replace(wallet, '{id}', user_id::text), name, bio, profile_picture,
-        profile_picture_sizes, cover_photo, cover_photo_sizes, is_verified, is_deactivated, is_available, blocknumber,
-        created_at, created_at, txhash
+        replace(handle_lc, '{id}', user_id::text), replace(wallet, '{id}', user_id::text), name, bio,
+        profile_picture, profile_picture_sizes, cover_photo, cover_photo_sizes, is_verified, is_deactivated,
+        is_available, blocknumber, created_at, created_at, txhash
     );
 $$;
 

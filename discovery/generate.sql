@@ -4,8 +4,9 @@
 -- seed:  an integer; the same seed, scale and today give the same rows (default 1).
 -- today: the day after the last play (default: today, UTC).
 -- The sizes count current rows; some per cent of older versions come on top. A source table that holds
--- rows already is an error. Each table is one transaction that takes its keys and indexes off, loads it in the
--- order in which the indexer would have written it, and puts them back: an error leaves the schema as it was.
+-- rows already is an error. Each table is one transaction that takes its keys and indexes off, loads it in
+-- the order in which the indexer would have written it, and puts them back; after an error the
+-- schema is as it was.
 
 \set ON_ERROR_STOP on
 \set QUIET on
