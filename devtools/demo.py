@@ -94,8 +94,8 @@ class _Demo:
         with _ShownCluster(cron_database=DATABASE) as self.cluster:
             require_extension(self.cluster)
             self.say(
-                f"PostgreSQL {self.cluster.major} listens on port {self.cluster.port}. Its postgresql.conf says\n"
-                f"shared_preload_libraries = 'pg_cron' and cron.database_name = '{DATABASE}'."
+                f"PostgreSQL {self.cluster.major} listens on port {self.cluster.port}. Its configuration\n"
+                f"has shared_preload_libraries = 'pg_cron' and cron.database_name = '{DATABASE}'."
             )
             self.fill()
             with self.cluster.connect(DATABASE) as self.connection:
@@ -162,7 +162,7 @@ class _Demo:
         self.sql(
             f"""
             SELECT challenge_id, status, rows_inserted, rows_completed
-            FROM reconcile_challenges(ARRAY['tt', 'tut', 'tp'], as_of => '{friday} 12:00+00');
+            FROM reconcile_challenges(ARRAY['tt', 'tut', 'tp'], as_of => '{friday} 00:00+00');
             """
         )
         self.sql("SELECT * FROM trending_results WHERE rank <= 3 ORDER BY type, rank;")
@@ -232,7 +232,7 @@ class _Demo:
             "SELECT * FROM reconcile_challenges(dry_run => TRUE);",
             "UPDATE challenges SET active = TRUE WHERE id = 'e';  -- listen streaks, at the next tick",
             "SELECT * FROM challenge_status WHERE challenge_id = 'e' \\gx",
-            "SELECT * FROM schedule_challenges(INTERVAL '10 seconds');",
+            "SELECT * FROM schedule_challenges(INTERVAL '1 minute');",
         ):
             self.show_sql(idea)
         self.console.print("\nEnter (or Ctrl-C) stops the cluster and removes it.")
@@ -256,7 +256,7 @@ class _Demo:
         Raises DemoError when that takes longer than PATIENCE, with what pg_cron has to say.
         """
         due = self.next_tick(changed_at)
-        self.say(f"Waiting for the tick that is due at {due:%H:%M:%S} …")
+        self.say(f"Waiting for the tick that is due at {due:%H:%M:%S} UTC …")
         began = time.monotonic()
         columns = (
             SpinnerColumn(),
@@ -346,7 +346,7 @@ class _Demo:
         self.show_rows([column.name for column in cursor.description], rows)
         return rows
 
-    def value(self, query: LiteralString, parameters: Sequence[Any] = ()) -> Any:
+    def value(self, query: LiteralString, parameters: Sequence[Any] | None = None) -> Any:
         """The first column of the first row of a query that is not shown; DemoError if there is none."""
         row = self.connection.execute(query, parameters).fetchone()
         if row is None:
