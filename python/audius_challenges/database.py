@@ -1,0 +1,136 @@
+"""The doorway to PostgreSQL: the part of plpy that is used here, and SQL with named parameters.
+
+SQL in this package says `discovery.users` for a table of the discovery schema, whatever that schema is called
+here, and `:users` for a parameter. Every parameter has one type throughout, given in `PARAMETER_TYPES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+PARAMETER_TYPES = {
+    "amount": "int4",
+    "amounts": "int4[]",
+    "as_of": "timestamptz",
+    "catalog_seen": "text",
+    "challenge_id": "text",
+    "challenge_ids": "text[]",
+    "completed_at": "int8[]",
+    "completes": "bool[]",
+    "created_at": "int8[]",
+    "environment": "text",
+    "error": "text",
+    "horizon": "int8",
+    "interval": "interval",
+    "job_id": "int8",
+    "key": "text",
+    "limit": "int8",
+    "lock_timeout": "text",
+    "name": "text",
+    "names": "text[]",
+    "new_horizon": "int8",
+    "payload": "jsonb",
+    "phase": "text",
+    "position": "int8",
+    "previous": "text",
+    "ranked_type": "text",
+    "ran": "bool",
+    "rounds": "int8",
+    "score_type": "text",
+    "seconds": "float8",
+    "skipped": "int8[]",
+    "specifiers": "text[]",
+    "starting_block": "int4",
+    "steps": "int4[]",
+    "streaks": "int4[]",
+    "succeeded": "bool",
+    "suffix": "text",
+    "tables": "text[]",
+    "target": "int4",
+    "text": "text",
+    "texts": "text[]",
+    "times": "int8[]",
+    "until": "int8",
+    "users": "int4[]",
+    "week": "date",
+    "window": "int8",
+    "windows": "int8[]",
+}
+
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
+_DISCOVERY = re.compile(r"\bdiscovery\.")
+
+Row = dict[str, Any]
+
+
+class Result(Protocol):
+    """What plpy.execute returns."""
+
+    def __iter__(self) -> Iterator[Row]: ...
+    def nrows(self) -> int: ...
+
+
+class Plpy(Protocol):
+    """The part of PL/Python's `plpy` module that this package uses."""
+
+    Error: type[Exception]
+    SPIError: type[Exception]
+
+    def prepare(self, query: str, argtypes: Sequence[str], /) -> Any: ...
+    def execute(self, query: Any, arguments: Sequence[Any] = ..., /) -> Result: ...
+    def subtransaction(self) -> AbstractContextManager[Any]: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+    def notice(self, message: str, /, *, detail: str = ..., hint: str = ...) -> None: ...
+    def warning(self, message: str, /, *, detail: str = ..., hint: str = ...) -> None: ...
+    def quote_ident(self, name: str, /) -> str: ...
+
+
+class Database:
+    """One session's database: runs SQL over plans that are prepared once a session.
+
+    :param plpy: PL/Python's module
+    :param schema: the schema of the discovery tables, unquoted
+    """
+
+    _plans: dict[tuple[str, str], tuple[Any, list[str]]] = {}
+
+    def __init__(self, plpy: Plpy, schema: str) -> None:
+        self.plpy = plpy
+        self.schema = schema
+
+    def rows(self, sql: str, **parameters: Any) -> list[Row]:
+        """Run one statement and return its rows (none if it returns none).
+
+        :raises plpy.SPIError: whatever PostgreSQL says against it
+        """
+        if (self.schema, sql) not in self._plans:
+            self._plans[self.schema, sql] = self._prepare(sql)
+        plan, names = self._plans[self.schema, sql]
+        return list(self.plpy.execute(plan, [parameters[name] for name in names]))
+
+    def row(self, sql: str, **parameters: Any) -> Row:
+        """Run a statement that returns exactly one row."""
+        (row,) = self.rows(sql, **parameters)
+        return row
+
+    def value(self, sql: str, **parameters: Any) -> Any:
+        """Run a statement that returns exactly one row of one column."""
+        (value,) = self.row(sql, **parameters).values()
+        return value
+
+    def _prepare(self, sql: str) -> tuple[Any, list[str]]:
+        names: list[str] = []
+
+        def placeholder(match: re.Match[str]) -> str:
+            name = match[1]
+            if name not in names:
+                names.append(name)
+            return f"(${names.index(name) + 1})"
+
+        text = _DISCOVERY.sub(lambda _: self.plpy.quote_ident(self.schema) + ".", sql)
+        text = _PARAMETER.sub(placeholder, text)
+        return self.plpy.prepare(text, [PARAMETER_TYPES[name] for name in names]), names

@@ -1,0 +1,106 @@
+"""The entries from SQL: each function of the extension is one call to a function here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from audius_challenges import catalog, installing, run, scheduling
+from audius_challenges.database import Database, Plpy
+from audius_challenges.errors import NULL_VALUE_NOT_ALLOWED, ChallengeError, as_postgres_error
+from audius_challenges.status import status as challenge_status
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _from_sql(function: Callable[Concatenate[Database, P], R]) -> Callable[Concatenate[Plpy, str, P], R]:
+    """Take plpy and the discovery schema instead of a Database, and report errors as PostgreSQL does."""
+
+    @wraps(function)
+    def entry(plpy: Plpy, schema: str, /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return function(Database(plpy, schema), *arguments, **keywords)
+        except ChallengeError as error:
+            reported = as_postgres_error(plpy, error)
+        raise reported
+
+    return entry
+
+
+@_from_sql
+def reconcile(
+    db: Database,
+    challenge_ids: Sequence[str | None] | None,
+    full_scan: bool | None,
+    dry_run: bool | None,
+    as_of: str,
+) -> list[tuple[Any, ...]]:
+    """`reconcile_challenges()`."""
+    for name, given in (("full_scan", full_scan), ("dry_run", dry_run)):
+        if given is None:
+            raise ChallengeError(f"{name} is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="It is true or false.")
+    outcomes = run.reconcile(db, challenge_ids, bool(full_scan), bool(dry_run), as_of)
+    return [outcome.as_row() for outcome in outcomes]
+
+
+@_from_sql
+def tick(db: Database, delay: str | None) -> None:
+    """`audius_challenges.tick()`."""
+    if delay is None:
+        raise ChallengeError("delay is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '0'.")
+    seconds = float(db.value("SELECT extract(epoch FROM :interval)::float8", interval=delay))
+    if not 0 <= seconds <= 3600:
+        raise ChallengeError(f"delay is {delay}", hint="It can be from 0 to 1 hour.")
+    run.tick(db, seconds)
+
+
+@_from_sql
+def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
+    """`audius_challenges.start_from_now()`."""
+    return run.start_from_now(db, challenge_ids)
+
+
+@_from_sql
+def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
+    """`schedule_challenges()`."""
+    return scheduling.schedule(db, every)
+
+
+@_from_sql
+def unschedule(db: Database) -> list[dict[str, Any]]:
+    """`unschedule_challenges()`."""
+    return scheduling.unschedule(db)
+
+
+@_from_sql
+def trim_run_details(db: Database) -> int:
+    """`audius_challenges.trim_run_details()`."""
+    return scheduling.trim_run_details(db)
+
+
+@_from_sql
+def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, str]]:
+    """`sync_challenge_catalog()`."""
+    if environment is None:
+        raise ChallengeError(
+            "environment is null",
+            sqlstate=NULL_VALUE_NOT_ALLOWED,
+            hint=f"The environments are {', '.join(catalog.ENVIRONMENTS)}.",
+        )
+    differences = catalog.compare_catalog(db, environment)
+    catalog.align_catalog(db, environment, differences)
+    return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]
+
+
+@_from_sql
+def status(db: Database) -> list[tuple[Any, ...]]:
+    """The view `challenge_status`."""
+    return challenge_status(db)
+
+
+@_from_sql
+def install(db: Database) -> None:
+    """The last statement of the extension's script."""
+    installing.install(db)

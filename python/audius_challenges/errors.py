@@ -1,0 +1,83 @@
+"""The errors that people meet: what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+INVALID_PARAMETER_VALUE = "22023"
+NULL_VALUE_NOT_ALLOWED = "22004"
+ACTIVE_SQL_TRANSACTION = "25001"
+READ_ONLY_SQL_TRANSACTION = "25006"
+INVALID_TRANSACTION_TERMINATION = "2D000"
+UNDEFINED_TABLE = "42P01"
+UNDEFINED_COLUMN = "42703"
+UNDEFINED_OBJECT = "42704"
+DATATYPE_MISMATCH = "42804"
+PROGRAM_LIMIT_EXCEEDED = "54000"
+OBJECT_NOT_IN_PREREQUISITE_STATE = "55000"
+CONFIG_FILE_ERROR = "F0000"
+EXTERNAL_ROUTINE_EXCEPTION = "38000"
+
+# Class 57 is "operator intervention": a cancel, a statement timeout, a shutdown.
+OPERATOR_INTERVENTION = "57"
+
+
+class ChallengeError(Exception):
+    """An error with the parts PostgreSQL shows: message, detail, hint, SQLSTATE."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sqlstate: str = INVALID_PARAMETER_VALUE,
+        detail: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.sqlstate = sqlstate
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """All parts in one text, as `last_error` and the column `error` show them."""
+        parts = [self.message]
+        if self.detail:
+            parts.append(f"DETAIL: {self.detail}")
+        if self.hint:
+            parts.append(f"HINT: {self.hint}")
+        return " ".join(parts)
+
+
+def is_operator_intervention(error: BaseException) -> bool:
+    """Whether somebody wants the whole run to stop (rule 11), which is never one processor's failure."""
+    return str(getattr(error, "sqlstate", "") or "").startswith(OPERATOR_INTERVENTION)
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong in one processor, in a text for people.
+
+    A mistake of our own (neither a ChallengeError nor an error of PostgreSQL) comes with its traceback.
+    """
+    if isinstance(error, ChallengeError):
+        return str(error)
+    if getattr(error, "sqlstate", None):
+        parts = [f"{error} (SQLSTATE {error.sqlstate})"]  # type: ignore[attr-defined]
+        for part in ("detail", "hint"):
+            if text := getattr(error, part, None):
+                parts.append(f"{part.upper()}: {text}")
+        return " ".join(parts)
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def as_postgres_error(plpy: Any, error: ChallengeError) -> Exception:
+    """The same error as an exception that PL/Python reports with its own detail, hint and SQLSTATE.
+
+    PL/Python puts the class's name before the message, hence a class of this name.
+    """
+    named = type("audius_challenges", (plpy.Error,), {"__module__": "builtins"})
+    reported: Exception = named(error.message)
+    for part in ("sqlstate", "detail", "hint"):
+        setattr(reported, part, getattr(error, part))
+    return reported

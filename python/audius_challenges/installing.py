@@ -1,0 +1,63 @@
+"""What CREATE EXTENSION does beyond its own objects: fill the catalog, schedule, and say what it did."""
+
+from __future__ import annotations
+
+from audius_challenges.catalog import align_catalog, compare_catalog
+from audius_challenges.contract import read_contract
+from audius_challenges.database import Database
+from audius_challenges.errors import describe
+from audius_challenges.scheduling import has_pg_cron, schedule
+
+
+def install(db: Database) -> None:
+    """In a discovery database: insert missing catalog rows, and schedule if nobody has been paying yet.
+
+    In a database without the discovery tables (an empty one, or one that is just being restored) it does nothing.
+    """
+    if not read_contract(db).has_discovery_tables:
+        db.plpy.notice(
+            f"there are no discovery tables in schema {db.schema}: nothing but the extension's objects was created"
+        )
+        return
+    _fill_catalog(db)
+    if db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):
+        db.plpy.notice(
+            "user_challenges is not empty, so another service may be paying: nothing was scheduled",
+            hint="To adopt it: SELECT * FROM reconcile_challenges(dry_run => true); to see what would be written,"
+            " SELECT audius_challenges.start_from_now(); to begin at the present,"
+            " stop the other service, then SELECT * FROM schedule_challenges();",
+        )
+    elif not has_pg_cron(db):
+        db.plpy.notice(
+            "pg_cron is not installed in this database: nothing was scheduled",
+            hint="CREATE EXTENSION pg_cron; SELECT * FROM schedule_challenges();",
+        )
+    else:
+        _schedule(db)
+
+
+def _fill_catalog(db: Database) -> None:
+    differences = compare_catalog(db, "prod")
+    missing = [one for one in differences if one.missing]
+    align_catalog(db, "prod", missing)
+    if missing:
+        db.plpy.notice(f"inserted into challenges: {', '.join(one.id for one in missing)}")
+    for one in differences:
+        if not one.missing:
+            db.plpy.notice(
+                f'challenge "{one.id}" differs from the catalog of prod and was left alone ({one.details})',
+                hint="SELECT * FROM sync_challenge_catalog('prod'); aligns it.",
+            )
+
+
+def _schedule(db: Database) -> None:
+    try:
+        with db.plpy.subtransaction():
+            jobs = schedule(db, "30 seconds")
+    except Exception as error:
+        db.plpy.warning(
+            f"nothing was scheduled: {describe(error)}", hint="Later: SELECT * FROM schedule_challenges();"
+        )
+        return
+    for job in jobs:
+        db.plpy.notice(f"scheduled: {job['command']} ({job['schedule']})")

@@ -1,0 +1,107 @@
+"""What a processor is, and what one run hands to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from audius_challenges.catalog import Challenge
+from audius_challenges.contract import Contract
+from audius_challenges.database import Database
+from audius_challenges.errors import PROGRAM_LIMIT_EXCEEDED, ChallengeError
+from audius_challenges.settings import PREFIX, Settings
+from audius_challenges.state import Phase, State
+from audius_challenges.user_challenges import Written, write_user_challenges
+
+
+@dataclass
+class Work:
+    """One processor's part of one run.
+
+    :ivar challenge: its catalog row
+    :ivar state: what is remembered of it; the processor changes it, the run saves it
+    :ivar as_of: the run's clock, a timestamptz as text
+    :ivar full_scan: whether every user is to be examined
+    :ivar next_xid: the next transaction id when the run began
+    :ivar users_examined: users (or ranked entries) examined so far in this run
+    :ivar written: what was written so far in this run
+    :ivar is_first_build: whether the run is (part of) the processor's first build
+    """
+
+    db: Database
+    contract: Contract
+    challenge: Challenge
+    state: State
+    settings: Settings
+    as_of: str
+    full_scan: bool
+    next_xid: int
+    users_examined: int = 0
+    written: Written = field(default_factory=Written)
+    is_first_build: bool = False
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a first build has slices left."""
+        return self.is_first_build and self.state.phase is Phase.FIRST_BUILD
+
+    def write(self, wanted: str, *, only_new: bool = False, **parameters: object) -> None:
+        """Write user challenges (see `write_user_challenges`), within the limit of completions.
+
+        :raises ChallengeError: if the run completes more than `max_completions`, outside a first build
+        """
+        self.written += write_user_challenges(
+            self.db, self.contract, wanted, only_new=only_new, challenge_id=self.challenge.id, **parameters
+        )
+        limit = self.settings.max_completions
+        if self.written.completed > limit and not self.is_first_build:
+            raise ChallengeError(
+                f'challenge "{self.challenge.id}" would complete for {self.written.completed} users or more in one run,'
+                f" the limit is {limit}",
+                sqlstate=PROGRAM_LIMIT_EXCEEDED,
+                detail="Nothing was written for it: a mass payout is an accident until a person says otherwise.",
+                hint=f"Check its row in challenges and what changed in its source tables. If it is meant: SET"
+                f" {PREFIX}max_completions = …; SELECT * FROM reconcile_challenges('{{{self.challenge.id}}}');",
+            )
+
+    def has_user_challenges(self) -> bool:
+        """Whether the challenge has any user challenge, so that this cannot be its first build."""
+        found: bool = self.db.value(
+            "SELECT EXISTS (SELECT FROM discovery.user_challenges WHERE challenge_id = :challenge_id)",
+            challenge_id=self.challenge.id,
+        )
+        return found
+
+    def now(self) -> int:
+        """The run's clock, in microseconds since 1970, UTC."""
+        now: int = self.db.value("SELECT (extract(epoch FROM :as_of) * 1000000)::bigint", as_of=self.as_of)
+        return now
+
+
+class Processor(Protocol):
+    """The code that derives the user challenges of one challenge from source tables."""
+
+    @property
+    def id(self) -> str:
+        """The challenge id."""
+
+    @property
+    def description(self) -> str:
+        """What the challenge rewards, in a few words."""
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """Table name → the columns of it that the processor needs."""
+
+    def run(self, work: Work) -> None:
+        """Bring the user challenges to what the source tables say; running again changes nothing.
+
+        :raises ChallengeError: if the catalog row makes no sense, or there are too many completions
+        """
+
+    def pause(self, work: Work) -> None:
+        """Called instead of `run` while the challenge is inactive; writes no user challenge."""
+
+    def start_from_now(self, work: Work) -> None:
+        """Take what there is as done: checkpoints at the present, no first build."""

@@ -1,0 +1,40 @@
+"""u, track upload: public tracks, stems aside, since the starting block."""
+
+from __future__ import annotations
+
+from audius_challenges.changes import Source
+from audius_challenges.user_derived import UserDerived
+
+# A track that changes hands affects the owner that it has now and those of its other versions.
+TRACK_OWNERS = Source(
+    "tracks",
+    "blocknumber",
+    user="version.owner_id",
+    join="INNER JOIN discovery.tracks AS version ON version.track_id = changed.track_id",
+)
+
+TRACK_UPLOAD = UserDerived(
+    id="u",
+    description="track upload",
+    sources=(Source("users", "blocknumber", user="changed.user_id"), TRACK_OWNERS),
+    columns={"tracks": "track_id owner_id is_current is_delete is_unlisted stem_of blocknumber"},
+    progress="""
+        SELECT
+            eligible.user_id,
+            (
+                SELECT count(*)
+                FROM (
+                    SELECT DISTINCT tracks.track_id
+                    FROM discovery.tracks
+                    WHERE tracks.owner_id = eligible.user_id
+                        AND tracks.is_current
+                        AND NOT tracks.is_delete
+                        AND NOT tracks.is_unlisted
+                        AND tracks.stem_of IS NULL
+                        AND coalesce(tracks.blocknumber, 0) >= :starting_block
+                    LIMIT :target
+                ) AS uploads
+            ) AS progress
+        FROM eligible
+    """,
+)

@@ -1,0 +1,134 @@
+"""The schedule: pg_cron jobs that tick this database, and a daily one that trims what pg_cron records of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audius_challenges.database import Database
+from audius_challenges.errors import (
+    NULL_VALUE_NOT_ALLOWED,
+    OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ChallengeError,
+)
+
+TICK = "audius_challenges tick"
+TICK_HALF_MINUTE = "audius_challenges tick +30s"
+TRIM = "audius_challenges trim"
+JOBS = (TICK, TICK_HALF_MINUTE, TRIM)
+
+TICK_COMMAND = "CALL audius_challenges.tick()"
+TRIM_COMMAND = "SELECT audius_challenges.trim_run_details()"
+TRIM_SCHEDULE = "23 3 * * *"
+KEPT_DAYS = 7
+
+_MINUTE, _HOUR = 60, 3600
+
+Job = tuple[str, str, str]
+"""Name, schedule, command."""
+
+
+def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
+    """Replace whatever schedule of ours there is.
+
+    :param every: the interval between two ticks, as text
+    :returns: the jobs, as they stand in `cron.job`
+    :raises ChallengeError: if pg_cron cannot tick this database, or not at this interval
+    """
+    if every is None:
+        raise ChallengeError(
+            "every is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '30 seconds'."
+        )
+    knows_seconds = _pg_cron_version(db) >= (1, 5)
+    jobs = [*_ticks(db, every, knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
+    unschedule(db)
+    for name, when, command in jobs:
+        db.rows("SELECT cron.schedule(:name, :text, :key)", name=name, text=when, key=command)
+    return _jobs(db)
+
+
+def unschedule(db: Database) -> list[dict[str, Any]]:
+    """Remove every job of ours, wherever it points.
+
+    :returns: the jobs that were removed
+    :raises ChallengeError: if pg_cron is not in this database
+    """
+    _pg_cron_version(db)
+    jobs = _jobs(db)
+    for job in jobs:
+        db.rows("SELECT cron.unschedule(:job_id)", job_id=job["jobid"])
+    return jobs
+
+
+def trim_run_details(db: Database) -> int:
+    """Delete what pg_cron recorded of our jobs more than a week ago, and return how many rows that were.
+
+    :raises ChallengeError: if pg_cron is not in this database
+    """
+    _pg_cron_version(db)
+    deleted: int = db.value(
+        f"""
+        WITH deleted AS (
+            DELETE FROM cron.job_run_details
+            WHERE (command LIKE 'CALL audius\\_challenges.tick(%' OR command = '{TRIM_COMMAND}')
+                AND end_time < clock_timestamp() - INTERVAL '{KEPT_DAYS} days'
+            RETURNING 1
+        )
+        SELECT count(*) FROM deleted
+        """
+    )
+    return deleted
+
+
+def has_pg_cron(db: Database) -> bool:
+    """Whether pg_cron is installed in this database."""
+    return bool(db.value("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron')"))
+
+
+def _jobs(db: Database) -> list[dict[str, Any]]:
+    return db.rows(
+        """
+        SELECT jobid, jobname::text AS jobname, schedule, command, database
+        FROM cron.job
+        WHERE jobname = ANY(:names)
+        ORDER BY jobname
+        """,
+        names=list(JOBS),
+    )
+
+
+def _pg_cron_version(db: Database) -> tuple[int, int]:
+    found = db.rows("SELECT extversion AS version FROM pg_extension WHERE extname = 'pg_cron'")
+    if not found:
+        home = db.value("SELECT current_setting('cron.database_name', true)")
+        here = db.value("SELECT current_database()::text")
+        if home is None:
+            hint = "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
+        elif home == here:
+            hint = "CREATE EXTENSION pg_cron;"
+        else:
+            hint = (
+                f"pg_cron lives in the database {home}. There: SELECT cron.schedule_in_database("
+                f"'{TICK}', '30 seconds', '{TICK_COMMAND}', '{here}');"
+            )
+        raise ChallengeError(
+            "pg_cron is not installed in this database", sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE, hint=hint
+        )
+    major, minor = found[0]["version"].split("-")[0].split(".")[:2]
+    return int(major), int(minor)
+
+
+def _ticks(db: Database, every: str, knows_seconds: bool) -> list[Job]:
+    seconds = db.value("SELECT extract(epoch FROM :interval)::float8", interval=every)
+    if knows_seconds and 1 <= seconds < _MINUTE and seconds == int(seconds):
+        return [(TICK, f"{int(seconds)} seconds", TICK_COMMAND)]
+    if seconds == 30:
+        half_minute = "CALL audius_challenges.tick(delay => '30 seconds')"
+        return [(TICK, "* * * * *", TICK_COMMAND), (TICK_HALF_MINUTE, "* * * * *", half_minute)]
+    if seconds > 0 and seconds % _MINUTE == 0 and _HOUR % seconds == 0:
+        minutes = int(seconds // _MINUTE)
+        return [(TICK, "0 * * * *" if minutes == 60 else f"*/{minutes} * * * *", TICK_COMMAND)]
+    possible = "1 to 59 whole seconds" if knows_seconds else "30 seconds (pg_cron before 1.5 knows no others)"
+    raise ChallengeError(
+        f"challenges cannot be scheduled every {every}",
+        hint=f"Possible are {possible}, or whole minutes that divide an hour, such as 1, 5 or 60 minutes.",
+    )

@@ -1,0 +1,210 @@
+"""Processors whose user challenges follow from a user's own rows: two feeds of users, one way to reconcile them.
+
+The feed of changed rows (`changes`) names the users affected since the last run. The sweep walks all user ids, a
+bounded slice a run, round and round, and examines each slice as if it had changed: it is the first build, it catches
+up after a change of the catalog, and it finds whatever leaves no trace in the columns that the first feed goes by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from audius_challenges.changes import Source, find_changes, load_checkpoint, save_checkpoint, take_checkpoint
+from audius_challenges.contract import ELIGIBLE_USERS, USER_CHALLENGES
+from audius_challenges.processor import Work
+from audius_challenges.state import Phase
+
+# Of two current rows of one user the one with the higher block number decides (rule 8).
+_ELIGIBLE = """
+    eligible AS (
+        SELECT *
+        FROM (
+            SELECT DISTINCT ON (users.user_id)
+                {columns}
+            FROM discovery.users
+            WHERE users.user_id = ANY({among})
+                AND users.is_current
+            ORDER BY
+                users.user_id,
+                coalesce(users.blocknumber, 0) DESC,
+                users.txhash DESC
+        ) AS deciding
+        WHERE NOT deciding.is_deactivated
+    )
+"""
+
+_SLICE = """
+    SELECT ARRAY(
+        SELECT DISTINCT users.user_id
+        FROM discovery.users
+        WHERE users.user_id > coalesce(:position, -9223372036854775808)
+            AND users.user_id <= coalesce(:until, 9223372036854775807)
+        ORDER BY users.user_id
+        LIMIT :limit
+    ) AS user_ids
+"""
+
+
+def eligible_users(columns: str = "", among: str = ":users") -> str:
+    """A common table expression `eligible`: those users who count (rule 8), with these columns of theirs.
+
+    :param among: SQL of an array of user ids
+    """
+    names = dict.fromkeys(f"{ELIGIBLE_USERS['users']} {columns}".split())
+    return _ELIGIBLE.format(columns=",\n                ".join(f"users.{name}" for name in names), among=among)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserDerived:
+    """A processor that is nothing but what its challenge counts.
+
+    :ivar id: the challenge id
+    :ivar description: what it rewards
+    :ivar is_boolean: whether one step completes it; otherwise the catalog's step_count does
+    :ivar sources: the tables whose changes affect users
+    :ivar columns: table name → columns read
+    :ivar user_columns: columns of `users` that `progress` wants in `eligible`
+    :ivar suffix: what follows the hex user id in the specifier (rule 12)
+    :ivar progress: SQL of a query over `eligible` returning user_id and progress (steps, from 0)
+    :ivar aside: further common table expressions between `eligible` and `progress`
+    :ivar waiting: SQL returning the user ids that must be examined at every run, or an empty text
+    """
+
+    id: str
+    description: str
+    sources: tuple[Source, ...]
+    progress: str
+    is_boolean: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    user_columns: str = ""
+    suffix: str = ""
+    aside: str = ""
+    waiting: str = ""
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """Everything that reconciling needs."""
+        users = f"{ELIGIBLE_USERS['users']} {self.user_columns}"
+        return {**USER_CHALLENGES, "users": users, **self.columns}
+
+    def run(self, work: Work) -> None:
+        """Examine what changed and a slice of the sweep; with `full_scan`, everybody."""
+        checkpoint = load_checkpoint(work.db, self.id, self.sources)
+        is_trusted = checkpoint is not None and checkpoint.is_trusted(work.next_xid)
+        if checkpoint is None or not is_trusted or work.state.catalog_seen != work.challenge.fingerprint:
+            self._restart(work)
+            checkpoint = take_checkpoint(work.db, self.sources)
+            save_checkpoint(work.db, self.id, self.sources, checkpoint)
+
+        work.is_first_build = work.state.phase is Phase.FIRST_BUILD
+        if work.full_scan:
+            self._examine_everybody(work)
+            return
+
+        users = set()
+        if not work.is_first_build:
+            changes = find_changes(work.db, self.sources, checkpoint, work.settings.changed_users)
+            if changes.is_news:
+                save_checkpoint(work.db, self.id, self.sources, changes.checkpoint)
+            if len(changes.users) <= work.settings.changed_users:
+                users.update(changes.users)
+            elif work.state.phase is Phase.WATCHING:
+                self._restart(work)
+        if self.waiting:
+            users.update(row["user_id"] for row in work.db.rows(self.waiting))
+        if work.state.phase is Phase.WATCHING:
+            users.update(_next_slice_around(work, work.settings.sweep_users))
+        else:
+            users.update(_next_slice(work, work.settings.slice_users))
+        if users:
+            self.reconcile(work, sorted(users))
+
+    def pause(self, work: Work) -> None:
+        """Nothing moves; once active again, the catalog row differs from what was seen, and everybody is examined."""
+        work.state.catalog_seen = None
+
+    def start_from_now(self, work: Work) -> None:
+        """Follow changes from here on; what was there before is left to the sweep."""
+        save_checkpoint(work.db, self.id, self.sources, take_checkpoint(work.db, self.sources))
+        work.state.phase = Phase.WATCHING
+        work.state.catalog_seen = work.challenge.fingerprint
+        work.state.sweep_position = None
+
+    def reconcile(self, work: Work, users: list[int]) -> None:
+        """Bring the user challenges of these users to what the source tables say.
+
+        :param users: user ids, each once
+        """
+        work.users_examined += len(users)
+        work.write(
+            f"""
+            {eligible_users(self.user_columns)},
+            {self.aside}
+            progress AS ({self.progress}),
+            wanted AS (
+                SELECT
+                    progress.user_id,
+                    to_hex(progress.user_id) || :suffix AS specifier,
+                    least(progress.progress, :target)::integer AS current_step_count,
+                    progress.progress >= :target AS is_complete,
+                    :amount AS amount,
+                    :as_of AS created_at,
+                    :as_of AT TIME ZONE 'UTC' AS completed_at
+                FROM progress
+            )
+            """,
+            users=users,
+            suffix=self.suffix,
+            target=1 if self.is_boolean else work.challenge.target,
+            amount=work.challenge.amount,
+            as_of=work.as_of,
+            starting_block=work.challenge.starting_block,
+        )
+
+    def _restart(self, work: Work) -> None:
+        resumes_first_build = (
+            work.state.phase is Phase.FIRST_BUILD and work.state.catalog_seen == work.challenge.fingerprint
+        )
+        if resumes_first_build or not work.has_user_challenges():
+            work.state.phase = Phase.FIRST_BUILD
+        else:
+            work.state.phase = Phase.CATCHING_UP
+        work.state.catalog_seen = work.challenge.fingerprint
+        work.state.sweep_position = None
+
+    def _examine_everybody(self, work: Work) -> None:
+        position: int | None = None
+        while users := _users_between(work, position, None, work.settings.slice_users):
+            self.reconcile(work, users)
+            position = users[-1]
+        work.state.complete_round()
+
+
+def _next_slice(work: Work, size: int) -> list[int]:
+    """The next users of the sweep's round, at most `size`; fewer, if they are the last."""
+    users = _users_between(work, work.state.sweep_position, None, size)
+    if len(users) < size:
+        work.state.complete_round()
+    else:
+        work.state.sweep_position = users[-1]
+    return users
+
+
+def _next_slice_around(work: Work, size: int) -> list[int]:
+    """The same, going on with the first users after the last: a small database fits in one slice."""
+    if size == 0:
+        return []
+    began_at = work.state.sweep_position
+    users = _next_slice(work, size)
+    if len(users) < size and began_at is not None:
+        first = _users_between(work, None, began_at, size - len(users))
+        if first:
+            work.state.sweep_position = first[-1]
+        users += first
+    return users
+
+
+def _users_between(work: Work, after: int | None, until: int | None, limit: int) -> list[int]:
+    users: list[int] = work.db.value(_SLICE, position=after, until=until, limit=limit)
+    return users

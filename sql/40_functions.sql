@@ -1,0 +1,159 @@
+-- What people and pg_cron call: a few lines each, that hand over to the package.
+
+CREATE FUNCTION @extschema@.reconcile_challenges(
+    challenge_ids text[] DEFAULT NULL,
+    full_scan boolean DEFAULT false,
+    dry_run boolean DEFAULT false,
+    as_of timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    challenge_id text,
+    status text,
+    users_examined bigint,
+    rows_inserted bigint,
+    rows_updated bigint,
+    rows_completed bigint,
+    duration interval,
+    error text
+)
+LANGUAGE plpython3u
+VOLATILE
+ROWS 11
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET jit = off
+SET plan_cache_mode = force_custom_plan
+SET lock_timeout = '2s'
+SET datestyle = 'ISO'
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.reconcile(plpy, '@extschema@', challenge_ids, full_scan, dry_run, as_of)
+$function$;
+
+COMMENT ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) IS
+    'Brings user_challenges to what the source tables say, in the caller''s transaction, one row for each challenge. '
+    'challenge_ids: which ones, null for all; full_scan: examine every user now; dry_run: report and keep nothing; '
+    'as_of: the clock, which decides the trending week and every time written';
+
+CREATE PROCEDURE audius_challenges.tick(delay interval DEFAULT '0')
+LANGUAGE plpython3u
+AS $procedure$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+entry.tick(plpy, '@extschema@', delay)
+$procedure$;
+
+COMMENT ON PROCEDURE audius_challenges.tick(interval) IS
+    'What pg_cron runs: every processor in a transaction of its own, after sleeping for delay (at most 1 hour). '
+    'Ends in an error that names the challenges that failed; what the others did stays';
+
+CREATE FUNCTION audius_challenges.start_from_now(challenge_ids text[] DEFAULT NULL)
+RETURNS SETOF text
+LANGUAGE plpython3u
+VOLATILE
+ROWS 11
+SET search_path = pg_catalog, @extschema@, pg_temp
+SET jit = off
+SET plan_cache_mode = force_custom_plan
+SET lock_timeout = '2s'
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.start_from_now(plpy, '@extschema@', challenge_ids)
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.start_from_now(text[]) IS
+    'For a database that another service has been paying in: checkpoints at the present, no first build. '
+    'Returns the ids of the challenges that start from now';
+
+CREATE FUNCTION @extschema@.schedule_challenges(every interval DEFAULT '30 seconds')
+RETURNS TABLE (
+    jobid bigint,
+    jobname text,
+    schedule text,
+    command text,
+    database text
+)
+LANGUAGE plpython3u
+VOLATILE
+ROWS 3
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.schedule(plpy, '@extschema@', every)
+$function$;
+
+COMMENT ON FUNCTION @extschema@.schedule_challenges(interval) IS
+    'Schedules audius_challenges.tick() with pg_cron, in this database, replacing any schedule of ours; '
+    'every: the time between two ticks. Returns the jobs';
+
+CREATE FUNCTION @extschema@.unschedule_challenges()
+RETURNS TABLE (
+    jobid bigint,
+    jobname text,
+    schedule text,
+    command text,
+    database text
+)
+LANGUAGE plpython3u
+VOLATILE
+ROWS 3
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.unschedule(plpy, '@extschema@')
+$function$;
+
+COMMENT ON FUNCTION @extschema@.unschedule_challenges() IS
+    'Removes the schedule and returns the jobs that were removed';
+
+CREATE FUNCTION audius_challenges.trim_run_details()
+RETURNS bigint
+LANGUAGE plpython3u
+VOLATILE
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.trim_run_details(plpy, '@extschema@')
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.trim_run_details() IS
+    'Deletes what pg_cron recorded of our jobs more than 7 days ago; returns the number of rows';
+
+CREATE FUNCTION @extschema@.sync_challenge_catalog(environment text DEFAULT 'prod')
+RETURNS TABLE (
+    challenge_id text,
+    action text,
+    details text
+)
+LANGUAGE plpython3u
+VOLATILE
+ROWS 11
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.sync_catalog(plpy, '@extschema@', environment)
+$function$;
+
+COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text) IS
+    'Aligns the eleven rows of challenges with the catalog of an environment (prod, stage or dev); '
+    'returns what changed (action: inserted or updated), writes nothing when nothing differs';
+
+CREATE FUNCTION audius_challenges.install()
+RETURNS void
+LANGUAGE plpython3u
+VOLATILE
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+entry.install(plpy, '@extschema@')
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.install() IS
+    'What CREATE EXTENSION does last: inserts missing catalog rows and schedules, in a discovery database; '
+    'tells by notices what it did';

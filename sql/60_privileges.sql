@@ -1,0 +1,123 @@
+-- Nobody may call anything until it is granted; two functions grant what running and looking take.
+
+CREATE FUNCTION audius_challenges.grant_run(role_name text)
+RETURNS void
+LANGUAGE plpgsql
+VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    relation record;
+BEGIN
+    PERFORM audius_challenges.grant_status(role_name);
+    EXECUTE pg_catalog.format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges TO %I', role_name);
+    EXECUTE pg_catalog.format(
+        'REVOKE EXECUTE ON ROUTINE audius_challenges.grant_run(text), audius_challenges.grant_status(text),'
+        ' audius_challenges.install() FROM %I',
+        role_name
+    );
+    EXECUTE pg_catalog.format(
+        'GRANT EXECUTE ON ROUTINE %1$I.reconcile_challenges(text[], boolean, boolean, timestamptz),'
+        ' %1$I.schedule_challenges(interval), %1$I.unschedule_challenges(), %1$I.sync_challenge_catalog(text) TO %2$I',
+        '@extschema@', role_name
+    );
+    EXECUTE pg_catalog.format(
+        'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
+    );
+    FOR relation IN
+        SELECT
+            class.relname AS name,
+            needed.privileges
+        FROM (
+            VALUES
+                ('users', 'SELECT'),
+                ('follows', 'SELECT'),
+                ('saves', 'SELECT'),
+                ('reposts', 'SELECT'),
+                ('tracks', 'SELECT'),
+                ('playlists', 'SELECT'),
+                ('plays', 'SELECT'),
+                ('aggregate_monthly_plays', 'SELECT'),
+                ('aggregate_user', 'SELECT'),
+                ('track_trending_scores', 'SELECT'),
+                ('playlist_trending_scores', 'SELECT'),
+                ('blocks', 'SELECT'),
+                ('challenges', 'SELECT, INSERT, UPDATE'),
+                ('user_challenges', 'SELECT, INSERT, UPDATE'),
+                ('challenge_profile_completion', 'SELECT, INSERT, UPDATE'),
+                ('challenge_listen_streak', 'SELECT, INSERT, UPDATE'),
+                ('trending_results', 'SELECT, INSERT'),
+                ('notification', 'SELECT, INSERT')
+        ) AS needed (name, privileges)
+        INNER JOIN pg_catalog.pg_class AS class
+            ON class.relname = needed.name
+            AND class.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident('@extschema@'))
+    LOOP
+        EXECUTE pg_catalog.format(
+            'GRANT %s ON TABLE %I.%I TO %I', relation.privileges, '@extschema@', relation.name, role_name
+        );
+    END LOOP;
+    FOR relation IN
+        SELECT sequence.oid::regclass AS name
+        FROM pg_catalog.pg_class AS sequence
+        INNER JOIN pg_catalog.pg_depend AS dependency
+            ON dependency.classid = 'pg_catalog.pg_class'::regclass
+            AND dependency.objid = sequence.oid
+            AND dependency.deptype IN ('a', 'i')
+        WHERE sequence.relkind = 'S'
+            AND dependency.refobjid
+            = pg_catalog.to_regclass(pg_catalog.format('%I.notification', '@extschema@'))
+    LOOP
+        EXECUTE pg_catalog.format('GRANT USAGE ON SEQUENCE %s TO %I', relation.name, role_name);
+    END LOOP;
+    IF pg_catalog.to_regnamespace('cron') IS NOT NULL THEN
+        EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA cron TO %I', role_name);
+    END IF;
+END
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.grant_run(text) IS
+    'Grants a role what running takes, scheduled or by hand: the functions, the state, the discovery tables, '
+    'notification for the trigger of the application, and usage of the schema cron';
+
+CREATE FUNCTION audius_challenges.grant_status(role_name text)
+RETURNS void
+LANGUAGE plpgsql
+VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    relation record;
+BEGIN
+    IF pg_catalog.to_regrole(pg_catalog.quote_ident(role_name)) IS NULL THEN
+        RAISE EXCEPTION 'role "%" does not exist', role_name
+            USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN; first.';
+    END IF;
+    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %I TO %I', '@extschema@', role_name);
+    EXECUTE pg_catalog.format(
+        'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
+        ' audius_challenges.unpayable_rows(text) TO %I',
+        role_name
+    );
+    EXECUTE pg_catalog.format('GRANT SELECT ON %I.challenge_status TO %I', '@extschema@', role_name);
+    EXECUTE pg_catalog.format(
+        'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.checkpoint TO %I', role_name
+    );
+    FOR relation IN
+        SELECT class.relname AS name
+        FROM pg_catalog.pg_class AS class
+        WHERE class.relname IN ('challenges', 'user_challenges', 'users')
+            AND class.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident('@extschema@'))
+    LOOP
+        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %I.%I TO %I', '@extschema@', relation.name, role_name);
+    END LOOP;
+END
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what reading challenge_status takes';
+
+REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.schedule_challenges(interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.unschedule_challenges() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.sync_challenge_catalog(text) FROM PUBLIC;
