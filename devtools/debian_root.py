@@ -88,8 +88,9 @@ def unavailable() -> str | None:
     """Why no root can be made or used here, or None if nothing is in the way."""
     if os.geteuid() != 0:
         return "a second Debian in a directory needs root (chroot and mount): run this as root"
-    if shutil.which("mmdebstrap") is None:
-        return "mmdebstrap is missing: apt-get install mmdebstrap"
+    for program in ("mmdebstrap", "mount"):
+        if shutil.which(program) is None:
+            return f"{program} is missing: apt-get install {program}"
     mount = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
     return f"no mount namespace here: {mount.stderr.strip()}" if mount.returncode else None
 

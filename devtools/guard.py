@@ -20,8 +20,11 @@ PATIENCE_SECONDS = 10.0
 def processes_in(directory: Path) -> list[int]:
     """Ids of the processes whose working directory is ``directory``: a server and its children stay in
     their data directory, so this finds them without a pid file, and finds nobody else."""
-    wanted = str(directory.resolve())
-    return sorted(pid for pid in _process_ids() if _working_directory(pid) == wanted)
+    try:
+        wanted = directory.stat()
+    except FileNotFoundError:
+        return []
+    return sorted(pid for pid in _process_ids() if _works_in(pid, wanted))
 
 
 def end_processes(directory: Path, sign: signal.Signals) -> None:
@@ -38,11 +41,11 @@ def _process_ids() -> Iterator[int]:
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
 
 
-def _working_directory(pid: int) -> str | None:
-    try:
-        return str(Path(f"/proc/{pid}/cwd").readlink())
+def _works_in(pid: int, directory: os.stat_result) -> bool:
+    try:  # by inode: the path differs in another root or mount namespace
+        return os.path.samestat(Path(f"/proc/{pid}/cwd").stat(), directory)
     except OSError:  # it ended meanwhile, or belongs to somebody else
-        return None
+        return False
 
 
 def _send(pids: list[int], sign: signal.Signals) -> None:

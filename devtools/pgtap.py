@@ -1,5 +1,6 @@
 """Runs the pgTAP suite by pg_prove, on a throw-away cluster."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, create_discovery, require_extension
 
 SUITE = REPOSITORY / "tests" / "pgtap"
-# The extension schedules itself, and a tick would take the lock from under a test: so pg_cron, which connects as
-# any client does, is sent where no server listens.
+# The extension schedules itself, and a tick would take the lock from under a test: so pg_cron, which connects
+# as any client does, is sent where no server listens.
 SETTINGS = {"cron.host": "/nowhere"}
 
 
@@ -26,7 +27,7 @@ def run_pgtap(files: list[Path], root: Path | None, verbose: bool) -> int:
         print(f"pgTAP on PostgreSQL {cluster.major}", flush=True)
         command = ["pg_prove", "--dbname", database.name, "--failures", "--comments"]
         command += ["--verbose"] * verbose
-        command += map(str, scripts)
-        return subprocess.run(
-            command, env=cluster.environment(), stdin=subprocess.DEVNULL, check=False
-        ).returncode
+        command += [os.path.relpath(script, REPOSITORY) for script in scripts]
+        environment = cluster.environment()
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, check=False)
+        return done.returncode
