@@ -2,7 +2,7 @@
 
 CREATE TABLE audius_challenges.processor_state (
     challenge_id text PRIMARY KEY,
-    phase text CHECK (phase IN ('first build', 'catching up', 'watching')),
+    phase text CHECK (phase OPERATOR(pg_catalog.=) ANY(ARRAY['first build', 'catching up', 'watching'])),
     catalog_seen text,
     sweep_position bigint,
     sweep_rounds bigint NOT NULL DEFAULT 0,
@@ -16,15 +16,15 @@ CREATE TABLE audius_challenges.processor_state (
 WITH (fillfactor = 50);
 
 COMMENT ON TABLE audius_challenges.processor_state IS
-    'One row for each processor that has run: how far it has come and how it fares; read it through challenge_status';
+'One row for each processor that has run: how far it has come and how it fares; read it through challenge_status';
 COMMENT ON COLUMN audius_challenges.processor_state.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.processor_state.phase IS
-    'first build: everybody is examined for the first time, without a limit of completions; '
-    'catching up: everybody is examined again; watching: changes are followed; null: no run has succeeded yet';
+'first build: everybody is examined for the first time, without a limit of completions; '
+'catching up: everybody is examined again; watching: changes are followed; null: no run has succeeded yet';
 COMMENT ON COLUMN audius_challenges.processor_state.catalog_seen IS
-    'active, amount, step_count and starting_block of the catalog row at the last success (JSON); null while inactive';
+'active, amount, step_count and starting_block of the catalog row at the last success (JSON); null while inactive';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_position IS
-    'The last user id that the sweep has examined in its current round; null before the first';
+'The last user id that the sweep has examined in its current round; null before the first';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_rounds IS 'Rounds of the sweep over all users, completed';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_finished_at IS 'When the last round was completed';
 COMMENT ON COLUMN audius_challenges.processor_state.last_run IS 'When it last ran, whatever came of it';
@@ -42,10 +42,10 @@ CREATE TABLE audius_challenges.checkpoint (
 COMMENT ON TABLE audius_challenges.checkpoint IS 'Up to where each processor has read its source tables';
 COMMENT ON COLUMN audius_challenges.checkpoint.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.checkpoint.horizon IS
-    'The oldest transaction (64 bits) that was still running then; -1: of another cluster, not to be trusted';
+'The oldest transaction (64 bits) that was still running then; -1: of another cluster, not to be trusted';
 COMMENT ON COLUMN audius_challenges.checkpoint.progress IS
-    'sources: table names; history: [next transaction, position in each source], oldest first; '
-    'for e: skipped, backlog, paused_until';
+'sources: table names; history: [next transaction, position in each source], oldest first; '
+'for e: skipped, backlog, paused_until';
 
 CREATE TABLE audius_challenges.installation (
     singleton boolean PRIMARY KEY CHECK (singleton),
@@ -55,12 +55,12 @@ CREATE TABLE audius_challenges.installation (
 );
 
 COMMENT ON TABLE audius_challenges.installation IS
-    'The database that the state is true of: after a dump and restore another one, and checkpoints are not trusted';
+'The database that the state is true of: after a dump and restore another one, and checkpoints are not trusted';
 COMMENT ON COLUMN audius_challenges.installation.singleton IS 'Always true: there is one row at most';
 COMMENT ON COLUMN audius_challenges.installation.cluster IS 'The system identifier of the cluster';
 COMMENT ON COLUMN audius_challenges.installation.relation IS 'The object id of user_challenges';
 COMMENT ON COLUMN audius_challenges.installation.guards IS
-    'Triggers and foreign keys of user_challenges; a tick waits until a restore has brought them back';
+'Triggers and foreign keys of user_challenges; a tick waits until a restore has brought them back';
 
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.processor_state', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.checkpoint', '');

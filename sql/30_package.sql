@@ -53,5 +53,5 @@ GD['audius_challenges'] = DIGEST
 $package$;
 
 COMMENT ON FUNCTION audius_challenges.load() IS
-    'Makes the extension''s Python package importable in this session, in the version of this database; '
-    'called by the other functions';
+'Makes the extension''s Python package importable in this session, in the version of this database; '
+'called by the other functions';

@@ -4,7 +4,7 @@ CREATE FUNCTION @extschema@.reconcile_challenges(
     challenge_ids text[] DEFAULT NULL,
     full_scan boolean DEFAULT false,
     dry_run boolean DEFAULT false,
-    as_of timestamptz DEFAULT now()
+    as_of timestamptz DEFAULT pg_catalog.now()
 )
 RETURNS TABLE (
     challenge_id text,
@@ -31,9 +31,9 @@ return entry.reconcile(plpy, '@extschema@', challenge_ids, full_scan, dry_run, a
 $function$;
 
 COMMENT ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) IS
-    'Brings user_challenges to what the source tables say, in the caller''s transaction, one row for each challenge. '
-    'challenge_ids: which ones, null for all; full_scan: examine every user now; dry_run: report and keep nothing; '
-    'as_of: the clock, which decides the trending week and every time written';
+'Brings user_challenges to what the source tables say, in the caller''s transaction, one row for each challenge. '
+'challenge_ids: which ones, null for all; full_scan: examine every user now; dry_run: report and keep nothing; '
+'as_of: the clock, which decides the trending week and every time written';
 
 CREATE PROCEDURE audius_challenges.tick(delay interval DEFAULT '0')
 LANGUAGE plpython3u
@@ -44,8 +44,8 @@ entry.tick(plpy, '@extschema@', delay)
 $procedure$;
 
 COMMENT ON PROCEDURE audius_challenges.tick(interval) IS
-    'What pg_cron runs: every processor in a transaction of its own, after sleeping for delay (at most 1 hour). '
-    'Ends in an error that names the challenges that failed; what the others did stays';
+'What pg_cron runs: every processor in a transaction of its own, after sleeping for delay (at most 1 hour). '
+'Ends in an error that names the challenges that failed; what the others did stays';
 
 CREATE FUNCTION audius_challenges.start_from_now(challenge_ids text[] DEFAULT NULL)
 RETURNS SETOF text
@@ -63,8 +63,8 @@ return entry.start_from_now(plpy, '@extschema@', challenge_ids)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.start_from_now(text[]) IS
-    'For a database that another service has been paying in: checkpoints at the present, no first build. '
-    'Returns the ids of the challenges that start from now';
+'For a database that another service has been paying in: checkpoints at the present, no first build. '
+'Returns the ids of the challenges that start from now';
 
 CREATE FUNCTION @extschema@.schedule_challenges(every interval DEFAULT '30 seconds')
 RETURNS TABLE (
@@ -85,8 +85,8 @@ return entry.schedule(plpy, '@extschema@', every)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.schedule_challenges(interval) IS
-    'Schedules audius_challenges.tick() with pg_cron, in this database, replacing any schedule of ours; '
-    'every: the time between two ticks. Returns the jobs';
+'Schedules audius_challenges.tick() with pg_cron, in this database, replacing any schedule of ours; '
+'every: the time between two ticks. Returns the jobs';
 
 CREATE FUNCTION @extschema@.unschedule_challenges()
 RETURNS TABLE (
@@ -107,7 +107,7 @@ return entry.unschedule(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION @extschema@.unschedule_challenges() IS
-    'Removes the schedule and returns the jobs that were removed';
+'Removes the schedule and returns the jobs that were removed';
 
 CREATE FUNCTION audius_challenges.trim_run_details()
 RETURNS bigint
@@ -121,7 +121,7 @@ return entry.trim_run_details(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.trim_run_details() IS
-    'Deletes what pg_cron recorded of our jobs more than 7 days ago; returns the number of rows';
+'Deletes what pg_cron recorded of our jobs more than 7 days ago; returns the number of rows';
 
 CREATE FUNCTION @extschema@.sync_challenge_catalog(environment text DEFAULT 'prod')
 RETURNS TABLE (
@@ -140,8 +140,8 @@ return entry.sync_catalog(plpy, '@extschema@', environment)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text) IS
-    'Aligns the eleven rows of challenges with the catalog of an environment (prod, stage or dev); '
-    'returns what changed (action: inserted or updated), writes nothing when nothing differs';
+'Aligns the eleven rows of challenges with the catalog of an environment (prod, stage or dev); '
+'returns what changed (action: inserted or updated), writes nothing when nothing differs';
 
 CREATE FUNCTION audius_challenges.install()
 RETURNS void
@@ -155,5 +155,5 @@ entry.install(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.install() IS
-    'What CREATE EXTENSION does last: inserts missing catalog rows and schedules, in a discovery database; '
-    'tells by notices what it did';
+'What CREATE EXTENSION does last: inserts missing catalog rows and schedules, in a discovery database; '
+'tells by notices what it did';

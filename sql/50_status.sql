@@ -32,7 +32,7 @@ CREATE FUNCTION audius_challenges.unpayable_rows(of_challenge text)
 RETURNS bigint
 LANGUAGE plpgsql
 STABLE
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     unpayable bigint;
@@ -52,8 +52,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.unpayable_rows(text) IS
-    'Complete user challenges of a challenge without a completed_blocknumber: a disburser that pages by it '
-    'never pays them';
+'Complete user challenges of a challenge without a completed_blocknumber: a disburser that pages by it '
+'never pays them';
 
 CREATE VIEW @extschema@.challenge_status AS
 SELECT
@@ -65,20 +65,20 @@ COMMENT ON VIEW @extschema@.challenge_status IS 'How each challenge fares, in ru
 COMMENT ON COLUMN @extschema@.challenge_status.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN @extschema@.challenge_status.description IS 'What the challenge rewards';
 COMMENT ON COLUMN @extschema@.challenge_status.status IS
-    'ok; failing: the last run failed; first build or catching up: the sweep has not examined everybody yet; '
-    'inactive or absent in the catalog; never run';
+'ok; failing: the last run failed; first build or catching up: the sweep has not examined everybody yet; '
+'inactive or absent in the catalog; never run';
 COMMENT ON COLUMN @extschema@.challenge_status.last_run IS 'When it last ran, whatever came of it';
 COMMENT ON COLUMN @extschema@.challenge_status.last_success IS 'When it last ran without an error';
 COMMENT ON COLUMN @extschema@.challenge_status.consecutive_failures IS 'Failed runs since the last success';
 COMMENT ON COLUMN @extschema@.challenge_status.last_error IS 'The last error, also if it is over';
 COMMENT ON COLUMN @extschema@.challenge_status.last_error_at IS 'When the last error happened';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_progress IS
-    'How much of the sweep''s current round over all users is done, in percent of the user ids; '
-    'for e, how much of a backlog of plays is read, in percent of its time';
+'How much of the sweep''s current round over all users is done, in percent of the user ids; '
+'for e, how much of a backlog of plays is read, in percent of its time';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_position IS
-    'The last user id that the sweep has examined in its current round';
+'The last user id that the sweep has examined in its current round';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_rounds IS 'Rounds of the sweep, completed';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_finished_at IS 'When the last round was completed';
 COMMENT ON COLUMN @extschema@.challenge_status.unpayable_rows IS
-    'Complete rows whose completed_blocknumber is null: a disburser that pages by it never pays them. '
-    'Counting reads the challenge''s user_challenges; leave the column out when polling often';
+'Complete rows whose completed_blocknumber is null: a disburser that pages by it never pays them. '
+'Counting reads the challenge''s user_challenges; leave the column out when polling often';

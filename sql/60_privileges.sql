@@ -77,8 +77,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_run(text) IS
-    'Grants a role what running takes, scheduled or by hand: the functions, the state, the discovery tables, '
-    'notification for the trigger of the application, and usage of the schema cron';
+'Grants a role what running takes, scheduled or by hand: the functions, the state, the discovery tables, '
+'notification for the trigger of the application, and usage of the schema cron';
 
 CREATE FUNCTION audius_challenges.grant_status(role_name text)
 RETURNS void
@@ -116,8 +116,8 @@ $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what reading challenge_status takes';
 
-REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.schedule_challenges(interval) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.unschedule_challenges() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.sync_challenge_catalog(text) FROM PUBLIC;
+REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges FROM public;
+REVOKE EXECUTE ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) FROM public;
+REVOKE EXECUTE ON FUNCTION @extschema@.schedule_challenges(interval) FROM public;
+REVOKE EXECUTE ON FUNCTION @extschema@.unschedule_challenges() FROM public;
+REVOKE EXECUTE ON FUNCTION @extschema@.sync_challenge_catalog(text) FROM public;

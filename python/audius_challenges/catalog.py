@@ -94,6 +94,11 @@ class Challenge:
         return json.dumps([self.active, self.amount_text, self.step_count, self.starting_block])
 
 
+def no_challenge(challenge_id: str) -> Challenge:
+    """What stands for a row that is absent: a challenge that is not active."""
+    return Challenge(challenge_id, None, False, None, 0)
+
+
 def load_catalog(db: Database) -> dict[str, Challenge]:
     """Read the whole catalog, by id."""
     found = db.rows(
@@ -123,7 +128,7 @@ def reference_catalog(environment: str) -> list[dict[str, Any]]:
             f'unknown environment: "{environment}"',
             hint=f"The environments are {', '.join(ENVIRONMENTS)}.",
         )
-    catalog = [{"id": id, **dict(zip(_COLUMNS, values, strict=True))} for id, values in _PROD.items()]
+    catalog = [{"id": key, **dict(zip(_COLUMNS, values, strict=True))} for key, values in _PROD.items()]
     for row in catalog:
         if environment != "prod":
             row.update(_STAGE.get(row["id"], {}))

@@ -34,6 +34,9 @@ TRUSTED_AGE = 1 << 31
 
 UNTRUSTED = -1
 
+# SQL: whether a row version is of the horizon's transaction or a later one (its xmin has 32 bits of it).
+IS_RECENT = "((changed.xmin::text::bigint - :horizon) & 4294967295) < 2147483648"
+
 _START_OF_TIME = -(1 << 62)
 
 
@@ -118,11 +121,6 @@ class Changes:
     is_news: bool
 
 
-def recent(row: str, horizon: str = ":horizon") -> str:
-    """SQL: whether a row version is of the horizon's transaction or a later one (its xmin has 32 bits of it)."""
-    return f"(({row}.xmin::text::bigint - {horizon}) & 4294967295) < 2147483648"
-
-
 def take_checkpoint(db: Database, sources: Sequence[Source]) -> Checkpoint:
     """A checkpoint at the present: what is visible now counts as read."""
     row = db.row(_detection(sources, with_users=False))
@@ -156,7 +154,7 @@ def _detection(sources: Sequence[Source], *, with_users: bool) -> str:
             FROM discovery.{source.table} AS changed
             {source.join}
             WHERE changed.{source.column} >= :windows[{number + 1}]
-                AND {recent("changed")}"""
+                AND {IS_RECENT}"""
         for number, source in enumerate(sources)
     )
     users = f"""

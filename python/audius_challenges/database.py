@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 PARAMETER_TYPES = {
     "amount": "int4",
@@ -27,11 +27,11 @@ PARAMETER_TYPES = {
     "interval": "interval",
     "job_id": "int8",
     "key": "text",
+    "least_id": "int8",
     "limit": "int8",
     "lock_timeout": "text",
     "name": "text",
     "names": "text[]",
-    "new_horizon": "int8",
     "payload": "jsonb",
     "phase": "text",
     "position": "int8",
@@ -96,7 +96,7 @@ class Database:
     :param schema: the schema of the discovery tables, unquoted
     """
 
-    _plans: dict[tuple[str, str], tuple[Any, list[str]]] = {}
+    _plans: ClassVar[dict[tuple[str, str], tuple[Any, list[str]]]] = {}
 
     def __init__(self, plpy: Plpy, schema: str) -> None:
         self.plpy = plpy

@@ -63,11 +63,13 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ChallengeError):
         return str(error)
     if getattr(error, "sqlstate", None):
-        parts = [f"{error} (SQLSTATE {error.sqlstate})"]  # type: ignore[attr-defined]
-        for part in ("detail", "hint"):
-            if text := getattr(error, part, None):
-                parts.append(f"{part.upper()}: {text}")
-        return " ".join(parts)
+        parts = {part: getattr(error, part, None) for part in ("detail", "hint")}
+        return " ".join(
+            [
+                f"{error} (SQLSTATE {getattr(error, 'sqlstate', None)})",
+                *(f"{part.upper()}: {text}" for part, text in parts.items() if text),
+            ]
+        )
     return "".join(traceback.format_exception(error)).rstrip()
 
 

@@ -51,8 +51,10 @@ class Work:
 
         :raises ChallengeError: if the run completes more than `max_completions`, outside a first build
         """
-        self.written += write_user_challenges(
-            self.db, self.contract, wanted, only_new=only_new, challenge_id=self.challenge.id, **parameters
+        self.written.add(
+            write_user_challenges(
+                self.db, self.contract, wanted, only_new=only_new, challenge_id=self.challenge.id, **parameters
+            )
         )
         limit = self.settings.max_completions
         if self.written.completed > limit and not self.is_first_build:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from audius_challenges.catalog import Challenge, load_catalog
+from audius_challenges.catalog import Challenge, load_catalog, no_challenge
 from audius_challenges.changes import distrust_checkpoints
 from audius_challenges.contract import CATALOG, Contract, read_contract, require_keys, tables_without_key
 from audius_challenges.database import Database
@@ -76,7 +76,7 @@ class Outcome:
         )
 
 
-class _DryRunEnds(Exception):
+class _DryRunEndsError(Exception):
     """Raised to roll a dry run back."""
 
 
@@ -111,7 +111,10 @@ class Run:
         present = present_installation(db)
         remembered = remembered_installation(db)
         if present and present != remembered:
-            if remembered and (present.cluster, present.relation) != (remembered.cluster, remembered.relation):
+            if remembered and (present.cluster, present.relation) != (
+                remembered.cluster,
+                remembered.relation,
+            ):
                 distrust_checkpoints(db)
             remember_installation(db, present)
         next_xid = db.value("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
@@ -144,13 +147,10 @@ class Run:
     def _process(self, processor: Processor, outcome: Outcome) -> None:
         if isinstance(self.catalog, ChallengeError):
             raise self.catalog
-        challenge = self.catalog.get(processor.id)
-        if challenge is None:
-            outcome.status = "absent"
-            return
-        work = self.works.get(processor.id) or self._work(processor, challenge)
+        challenge = self.catalog.get(processor.id) or no_challenge(processor.id)
+        work = self.works.get(processor.id) or self.work(processor, challenge)
         if not challenge.active:
-            outcome.status = "inactive"
+            outcome.status = "inactive" if processor.id in self.catalog else "absent"
             processor.pause(work)
         else:
             self.contract.require(processor.reads)
@@ -164,7 +164,8 @@ class Run:
         outcome.rows_updated = work.written.updated
         outcome.rows_completed = work.written.completed
 
-    def _work(self, processor: Processor, challenge: Challenge) -> Work:
+    def work(self, processor: Processor, challenge: Challenge) -> Work:
+        """What the processor is handed."""
         return Work(
             db=self.db,
             contract=self.contract,
@@ -202,8 +203,8 @@ def reconcile(
             run = Run.begin(db, settings, as_of, full_scan=full_scan)
             outcomes.extend(run.process(processor) for processor in processors)
             if dry_run:
-                raise _DryRunEnds
-    except _DryRunEnds:
+                raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
+    except _DryRunEndsError:
         pass
     return outcomes
 
@@ -247,7 +248,7 @@ def tick(db: Database, delay: float) -> None:
         raise ChallengeError(
             f"{len(failures)} of {len(PROCESSORS)} challenges failed: {', '.join(failures)}",
             sqlstate=EXTERNAL_ROUTINE_EXCEPTION,
-            detail="\n".join(f"{id}: {error}" for id, error in failures.items()),
+            detail="\n".join(f"{failed}: {error}" for failed, error in failures.items()),
             hint="What the others did stays. SELECT * FROM challenge_status;",
         )
 
@@ -273,7 +274,7 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
     for processor in processors:
         if processor.id in run.catalog:
             run.contract.require(processor.reads)
-            work = run._work(processor, run.catalog[processor.id])
+            work = run.work(processor, run.catalog[processor.id])
             processor.start_from_now(work)
             save_state(db, work.state)
             started.append(processor.id)
@@ -379,8 +380,10 @@ def _is_being_restored(db: Database) -> bool:
     """Whether a restore is under way: a tick would write before the application's triggers are back."""
     reason = None
     remembered, present = remembered_installation(db), present_installation(db)
-    if db.value("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name = 'pg_restore')"):
+    if db.value(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'pg_restore')"
+    ):
         reason = "pg_restore is connected"
     elif present is None:
         reason = f"there is no table {db.schema}.user_challenges"

@@ -35,9 +35,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     :raises ChallengeError: if pg_cron cannot tick this database, or not at this interval
     """
     if every is None:
-        raise ChallengeError(
-            "every is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '30 seconds'."
-        )
+        raise ChallengeError("every is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '30 seconds'.")
     knows_seconds = _pg_cron_version(db) >= (1, 5)
     jobs = [*_ticks(db, every, knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
     unschedule(db)

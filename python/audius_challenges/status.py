@@ -26,8 +26,13 @@ _USERS_DONE = """
 """
 
 _PLAYS_DONE = """
-    SELECT round(100 * least(1, (:position / 1e6 - first.play) / greatest(1, extract(epoch FROM now()) - first.play)), 1)
-    FROM (SELECT extract(epoch FROM min(created_at)) AS play FROM discovery.plays) AS first
+    SELECT round(100 * least(1, (:position / 1e6 - history.began) / greatest(1, history.now - history.began)), 1)
+    FROM (
+        SELECT
+            extract(epoch FROM min(created_at)) AS began,
+            extract(epoch FROM now()) AS now
+        FROM discovery.plays
+    ) AS history
 """
 
 _COLUMNS = (

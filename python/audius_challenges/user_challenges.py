@@ -43,11 +43,11 @@ class Written:
     updated: int = 0
     completed: int = 0
 
-    def __iadd__(self, other: Written) -> Written:
+    def add(self, other: Written) -> None:
+        """Add another statement's counts."""
         self.inserted += other.inserted
         self.updated += other.updated
         self.completed += other.completed
-        return self
 
 
 def write_user_challenges(

@@ -13,10 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audius_challenges.changes import Checkpoint, Source, load_checkpoint, recent, save_checkpoint, take_checkpoint
+from audius_challenges.changes import (
+    IS_RECENT,
+    Checkpoint,
+    Source,
+    load_checkpoint,
+    save_checkpoint,
+    take_checkpoint,
+)
 from audius_challenges.contract import ELIGIBLE_USERS, USER_CHALLENGES
 from audius_challenges.processor import Work
 from audius_challenges.state import Phase
@@ -35,7 +42,7 @@ FURTHER_AMOUNT = 1
 # After a checkpoint that cannot be trusted (another cluster) this much is read again; what was counted stays so.
 REREAD = 3 * 24 * _HOUR
 
-_EPOCH = datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -83,7 +90,10 @@ class Streak:
             row.is_complete = self.length >= STREAK_LENGTH
         row.completed_at = at if row.is_complete else None
         self.changed[row.specifier] = row
-        if self.latest is None or (row.created_at, row.specifier) >= (self.latest.created_at, self.latest.specifier):
+        if self.latest is None or (row.created_at, row.specifier) >= (
+            self.latest.created_at,
+            self.latest.specifier,
+        ):
             self.latest = row
 
     def _running_row(self, at: int) -> Row | None:
@@ -118,10 +128,10 @@ _LISTENERS = f"""
             changed.id,
             changed.user_id,
             {_microseconds("changed.created_at")} AS played_at,
-            {recent("changed", ":new_horizon")} AS is_open
+            changed.id >= :least_id AS is_in_window
         FROM discovery.plays AS changed
         WHERE changed.id >= :window
-            AND (:horizon IS NULL OR {recent("changed")})
+            AND (:horizon IS NULL OR {IS_RECENT})
             AND changed.created_at > coalesce({_timestamp(":position")}, '-infinity')
             AND changed.created_at <= coalesce({_timestamp(":until")}, 'infinity')
             AND isfinite(changed.created_at)
@@ -148,7 +158,7 @@ _LISTENERS = f"""
         array_agg(slice.played_at ORDER BY slice.played_at) FILTER (
             WHERE states.last_listen IS NULL OR slice.played_at >= states.last_listen + {TOO_SOON}
         ) AS listens,
-        array_agg(slice.id) FILTER (WHERE slice.is_open) AS open_plays
+        array_agg(slice.id) FILTER (WHERE slice.is_in_window) AS in_window
     FROM slice
     LEFT JOIN eligible
         ON eligible.user_id = slice.user_id
@@ -196,13 +206,7 @@ _WANTED = f"""
     )
 """
 
-_OPEN_PLAYS = f"""
-    SELECT changed.id
-    FROM discovery.plays AS changed
-    WHERE changed.id >= :window
-        AND {recent("changed")}
-        AND {recent("changed", ":new_horizon")}
-"""
+_IN_WINDOW = "SELECT plays.id FROM discovery.plays WHERE plays.id >= :least_id"
 
 
 @dataclass
@@ -276,7 +280,7 @@ class ListenStreak:
         checkpoint = take_checkpoint(work.db, _SOURCES)
         if kept.is_trusted(work.next_xid):
             checkpoint = _advance(work, kept)
-            checkpoint.extra["skipped"] = _open_plays(work, kept, checkpoint)
+            checkpoint.extra["skipped"] = _plays_in_window(work, checkpoint)
         if backlog := kept.extra.get("backlog"):
             backlog["until"] = backlog["until"] or now
             checkpoint.extra["backlog"] = backlog
@@ -287,7 +291,7 @@ class ListenStreak:
     def start_from_now(self, work: Work) -> None:
         """Pass over all the plays there are; streaks go on from the states there are."""
         checkpoint = take_checkpoint(work.db, _SOURCES)
-        checkpoint.extra["skipped"] = _open_plays(work, checkpoint, checkpoint)
+        checkpoint.extra["skipped"] = _plays_in_window(work, checkpoint)
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
@@ -306,12 +310,12 @@ class ListenStreak:
         """Count one slice of the backlog and return what is left of it."""
         skipped = checkpoint.extra.setdefault("skipped", [])
         listeners = work.db.rows(
-            _LISTENERS, **asdict(backlog), new_horizon=checkpoint.horizon, skipped=skipped, limit=LISTENS
+            _LISTENERS, **asdict(backlog), least_id=checkpoint.window()[0], skipped=skipped, limit=LISTENS
         )
         work.users_examined += len(listeners)
         for listener in listeners:
             if not listener["is_eligible"]:
-                skipped.extend(listener["open_plays"] or [])
+                skipped.extend(listener["in_window"] or [])
         self._count(work, [listener for listener in listeners if listener["is_eligible"] and listener["listens"]])
         if sum(listener["plays"] for listener in listeners) < LISTENS:
             return None
@@ -363,18 +367,14 @@ LISTEN_STREAK = ListenStreak()
 
 
 def _advance(work: Work, kept: Checkpoint) -> Checkpoint:
-    """A checkpoint at the present, with the kept one's history, and its skipped plays as far as they are open."""
+    """A checkpoint at the present, with the kept one's history, and its skipped plays as far as they are in reach."""
     now = take_checkpoint(work.db, _SOURCES)
     checkpoint = deepcopy(kept).advanced(now.horizon, now.history[-1])
-    if skipped := checkpoint.extra.get("skipped"):
-        still_open = set(_open_plays(work, kept, checkpoint))
-        checkpoint.extra["skipped"] = [play for play in skipped if play in still_open]
+    least_id = checkpoint.window()[0]
+    checkpoint.extra["skipped"] = [play for play in checkpoint.extra.get("skipped", []) if play >= least_id]
     return checkpoint
 
 
-def _open_plays(work: Work, kept: Checkpoint, checkpoint: Checkpoint) -> list[int]:
-    """Plays that the next run would take for new although they were there at this one."""
-    found = work.db.rows(
-        _OPEN_PLAYS, window=kept.window()[0], horizon=kept.horizon, new_horizon=checkpoint.horizon
-    )
-    return [row["id"] for row in found]
+def _plays_in_window(work: Work, checkpoint: Checkpoint) -> list[int]:
+    """Plays that are there now and that a later run might take for new: a few hundred, and what is held open."""
+    return [row["id"] for row in work.db.rows(_IN_WINDOW, least_id=checkpoint.window()[0])]

@@ -58,8 +58,7 @@ _FREED_BY_PREVIOUS = """
 """
 
 
-
-def play_milestone(id: str, plays: int, previous: str | None = None) -> UserDerived:
+def play_milestone(challenge_id: str, plays: int, previous: str | None = None) -> UserDerived:
     """A milestone: the sum of monthly plays of tracks that are current and not deleted, from January 2025 on.
 
     :param plays: what the specifier says, whatever the catalog's step_count is
@@ -67,7 +66,7 @@ def play_milestone(id: str, plays: int, previous: str | None = None) -> UserDeri
     """
     suffix = f":{plays}"
     return UserDerived(
-        id=id,
+        id=challenge_id,
         description=f"{plays} plays",
         sources=(_PLAYED, TRACK_OWNERS, Source("users", "blocknumber", user="changed.user_id")),
         user_columns="is_verified",
@@ -78,7 +77,7 @@ def play_milestone(id: str, plays: int, previous: str | None = None) -> UserDeri
         },
         suffix=suffix,
         progress=_SUM_OF_PLAYS + (_PREVIOUS_COMPLETE.format(previous=previous) if previous else ""),
-        waiting=_FREED_BY_PREVIOUS.format(previous=previous, id=id, suffix=suffix) if previous else "",
+        waiting=_FREED_BY_PREVIOUS.format(previous=previous, id=challenge_id, suffix=suffix) if previous else "",
     )
 
 

@@ -102,7 +102,7 @@ _UNDERGROUND = f"""
     _SCORED_TRACKS.format(
         score_type="'UNDERGROUND_TRACKS'", owner_counts=f"{_TRACK_COUNTS} AND {_OWNER_IS_UNDERGROUND}"
     )
-    }) AS underground
+}) AS underground
     WHERE underground.id NOT IN (SELECT trending.id FROM ({_TRACKS} LIMIT 20) AS trending)
         AND EXISTS ({_TRACKS} LIMIT 1)
     ORDER BY underground.score DESC, underground.id DESC
@@ -197,7 +197,7 @@ class Trending:
         work.users_examined += work.written.inserted
         if today["is_past"] and work.written.inserted:
             work.db.plpy.notice(
-                f'challenge "{self.id}": the week of {today["week"]} is past; it is paid from the scores as they are now'
+                f'challenge "{self.id}": the week of {today["week"]} is past, paid from the scores as they are now'
             )
 
     def pause(self, work: Work) -> None:
