@@ -14,6 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.syntax import Syntax
@@ -28,6 +29,7 @@ DATABASE = "discovery"
 SCALE = "0.001"
 WIDTH = 100
 """Columns when the output is no terminal, and at most on one."""
+MINUTE = 60
 PERIOD = 30
 """Seconds between two ticks, the default of schedule_challenges()."""
 PATIENCE = 3 * PERIOD
@@ -68,7 +70,7 @@ class _ShownCluster(Cluster):
         if program in SERVER_PROGRAMS:
             command = self._as_server(command)
         if "--version" not in arguments and program != "pg_config":
-            _show_command(self.console, command)
+            _show_command(self.console, shlex.join(command))
         return super().run(program, *arguments, **options)
 
 
@@ -114,7 +116,7 @@ class _Demo:
         self.step("A discovery database, a thousandth of production")
         environment = self.cluster.environment()
         exports = [f"{name}={shlex.quote(environment[name])}" for name in ("PGHOST", "PGPORT", "PGUSER")]
-        _show_command(self.console, ["export", *exports, f"PGDATABASE={DATABASE}"], quoted=True)
+        _show_command(self.console, f"export {' '.join(exports)} PGDATABASE={DATABASE}")
         self.command("createdb", DATABASE)
         self.command("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", "discovery/schema.sql")
         self.command("psql", "-Xq", "-v", f"scale={SCALE}", "-f", "discovery/generate.sql")
@@ -124,6 +126,7 @@ class _Demo:
         self.wait_for_room()
         self.sql("CREATE EXTENSION pg_cron;")
         self.sql("CREATE EXTENSION audius_challenges CASCADE;")
+        self.scheduled_at = self.value("SELECT clock_timestamp()")
         self.sql("SELECT jobname, schedule, command FROM cron.job ORDER BY jobid;")
 
     def reconcile(self) -> None:
@@ -225,7 +228,7 @@ class _Demo:
         self.step("Yours to play with")
         dsn = self.cluster.dsn(DATABASE)
         self.say("Connect from another terminal:")
-        _show_command(self.console, ["psql", dsn])
+        _show_command(self.console, shlex.join(["psql", dsn]))
         self.say(f"or from a program, with the connection string\n  {dsn}")
         self.say("and try:")
         for idea in (
@@ -244,11 +247,11 @@ class _Demo:
     # Waiting
 
     def wait_for_room(self) -> None:
-        """Waits, if a tick could come between this moment and the first build: that one is for the eyes."""
-        second = time.time() % PERIOD
-        if second > PERIOD - 8:
-            with self.console.status("Waiting for the next half minute, so that no tick gets in first …"):
-                time.sleep(PERIOD - second + 1)
+        """Waits, if a tick could come between this moment and the first build: that one is to be seen."""
+        second = time.time() % MINUTE
+        if second > MINUTE - 8:
+            with self.console.status("Waiting for the next minute, so that no tick gets in first …"):
+                time.sleep(MINUTE - second + 1)
 
     def wait_for_tick(self, users: tuple[int, int], changed_at: dt.datetime) -> None:
         """Waits until pg_cron has run a tick to its end and both users are complete.
@@ -268,9 +271,7 @@ class _Demo:
             bar = progress.add_task("next tick", total=PERIOD, left="")
             while not self.tick_is_done(users, changed_at):
                 if time.monotonic() - began > PATIENCE:
-                    raise DemoError(
-                        f"no tick completed them within {PATIENCE} s; pg_cron:\n{self.cluster.log()}"
-                    )
+                    raise DemoError(f"no tick completed them within {PATIENCE} s; pg_cron:\n{self.cluster.log()}")
                 left = (due - dt.datetime.now(dt.UTC)).total_seconds()
                 progress.update(
                     bar,
@@ -279,18 +280,19 @@ class _Demo:
                     left=f"{left:2.0f} s" if left > 0 else "",
                 )
                 time.sleep(0.25)
-        self.say(
-            f"There it is, after {time.monotonic() - began:.0f} s. pg_cron's record of it, and the rows:"
-        )
+        self.say(f"There it is, after {time.monotonic() - began:.0f} s. pg_cron's record of it, and the rows:")
 
     def next_tick(self, changed_at: dt.datetime) -> dt.datetime:
         """When the next tick is due, at the latest."""
         in_seconds = self.value("SELECT bool_or(schedule ~ 'second') FROM cron.job")
         if in_seconds:
-            last_tick = self.value("SELECT max(start_time) FROM cron.job_run_details") or changed_at
+            last_tick = self.value("SELECT max(start_time) FROM cron.job_run_details") or self.scheduled_at
             return _utc(last_tick) + dt.timedelta(seconds=PERIOD)
-        passed = changed_at.timestamp() % PERIOD
-        return _utc(changed_at) + dt.timedelta(seconds=PERIOD - passed)
+        # Two jobs, both started on the minute; the second, which sleeps for half of it, only if it was there then.
+        passed = changed_at.timestamp() % MINUTE
+        in_same_minute = self.scheduled_at.timestamp() >= changed_at.timestamp() - passed
+        half = MINUTE if in_same_minute or passed >= PERIOD else PERIOD
+        return _utc(changed_at) + dt.timedelta(seconds=half - passed)
 
     def tick_is_done(self, users: tuple[int, int], changed_at: dt.datetime) -> bool:
         artist, newcomer = users
@@ -315,7 +317,7 @@ class _Demo:
 
     def command(self, *command: str) -> None:
         """Shows a command, runs it here and shows what it prints; CalledProcessError if it fails."""
-        _show_command(self.console, command)
+        _show_command(self.console, shlex.join(command))
         environment = self.cluster.environment() | {"PGDATABASE": DATABASE}
         program = [str(self.cluster.bin_dir / command[0]), *command[1:]]
         with subprocess.Popen(
@@ -359,12 +361,9 @@ class _Demo:
 
     def show_rows(self, names: Sequence[str], rows: Sequence[Row]) -> None:
         texts = [[_text(value) for value in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
         table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        too_wide = sum(widths) + 2 * len(widths) + 2 > self.console.width
-        for place, name in enumerate(names):
+        for place, header in enumerate(_headers(names, texts, self.console.width)):
             number = any(isinstance(row[place], int) and not isinstance(row[place], bool) for row in rows)
-            header = name.replace("_", "_\n") if too_wide else name
             table.add_column(Text(header), justify="right" if number else "left")
         for row in texts:
             table.add_row(*map(Text, row))
@@ -376,12 +375,27 @@ class _Demo:
             lines.append(f"DETAIL:  {notice.message_detail}")
         if notice.message_hint:
             lines.append(f"HINT:  {notice.message_hint}")
-        self.console.print(Text(indent("\n".join(lines), "  "), style="yellow"))
+        self.console.print(Padding(Text("\n".join(lines), style="yellow"), (0, 0, 0, 2)))
 
 
-def _show_command(console: Console, command: Sequence[str], quoted: bool = False) -> None:
-    line = " ".join(command) if quoted else shlex.join(command)
+def _show_command(console: Console, line: str) -> None:
     console.print(Text(f"$ {line}", style="bold cyan"), soft_wrap=True)
+
+
+def _headers(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The names, those that most outgrow their values broken at the underscores until the table fits."""
+    headers = list(names)
+    longest = [max((len(row[place]) for row in rows), default=0) for place in range(len(names))]
+
+    def widths() -> list[int]:
+        lines = [max(map(len, header.split("\n"))) for header in headers]
+        return [max(pair) for pair in zip(lines, longest, strict=True)]
+
+    for place in sorted(range(len(names)), key=lambda place: longest[place] - len(names[place])):
+        if sum(widths()) + 3 * len(names) <= width:
+            break
+        headers[place] = names[place].replace("_", "_\n")
+    return headers
 
 
 def _text(value: Any) -> str:

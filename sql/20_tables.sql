@@ -1,8 +1,14 @@
 -- What is remembered from run to run. Rows appear when first needed, never here: the tables are dumped with their rows.
 
+CREATE TYPE audius_challenges.phase AS ENUM ('first build', 'catching up', 'watching');
+
+COMMENT ON TYPE audius_challenges.phase IS
+'first build: everybody is examined for the first time, without a limit of completions; '
+'catching up: everybody is examined again; watching: changes are followed';
+
 CREATE TABLE audius_challenges.processor_state (
     challenge_id text PRIMARY KEY,
-    phase text CHECK (phase OPERATOR(pg_catalog.=) ANY(ARRAY['first build', 'catching up', 'watching'])),
+    phase audius_challenges.phase,
     catalog_seen text,
     sweep_position bigint,
     sweep_rounds bigint NOT NULL DEFAULT 0,
@@ -19,8 +25,7 @@ COMMENT ON TABLE audius_challenges.processor_state IS
 'One row for each processor that has run: how far it has come and how it fares; read it through challenge_status';
 COMMENT ON COLUMN audius_challenges.processor_state.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.processor_state.phase IS
-'first build: everybody is examined for the first time, without a limit of completions; '
-'catching up: everybody is examined again; watching: changes are followed; null: no run has succeeded yet';
+'How far it has come with the users there are; null: no run has succeeded yet';
 COMMENT ON COLUMN audius_challenges.processor_state.catalog_seen IS
 'active, amount, step_count and starting_block of the catalog row at the last success (JSON); null while inactive';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_position IS

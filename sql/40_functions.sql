@@ -2,8 +2,8 @@
 
 CREATE FUNCTION @extschema@.reconcile_challenges(
     challenge_ids text[] DEFAULT NULL,
-    full_scan boolean DEFAULT false,
-    dry_run boolean DEFAULT false,
+    full_scan boolean DEFAULT FALSE,
+    dry_run boolean DEFAULT FALSE,
     as_of timestamptz DEFAULT pg_catalog.now()
 )
 RETURNS TABLE (
@@ -43,7 +43,7 @@ from audius_challenges import entry
 entry.tick(plpy, '@extschema@', delay)
 $procedure$;
 
-COMMENT ON PROCEDURE audius_challenges.tick(interval) IS
+COMMENT ON PROCEDURE audius_challenges.tick (interval) IS
 'What pg_cron runs: every processor in a transaction of its own, after sleeping for delay (at most 1 hour). '
 'Ends in an error that names the challenges that failed; what the others did stays';
 

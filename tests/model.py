@@ -528,9 +528,7 @@ class Model:
         if row is None:
             if progress < 1:
                 return
-            row = UserChallenge(
-                terms.id, specifier, user_id, False, steps, None, terms.amount, terms.as_of, None
-            )
+            row = UserChallenge(terms.id, specifier, user_id, False, steps, None, terms.amount, terms.as_of, None)
         elif row.is_complete:
             return
         row = replace(row, current_step_count=steps, amount=terms.amount)
@@ -567,8 +565,7 @@ class Model:
                 row.user_id == user_id and row.is_current and not row.is_delete for row in self.sources.saves
             ),
             reposts=any(
-                row.user_id == user_id and row.is_current and not row.is_delete
-                for row in self.sources.reposts
+                row.user_id == user_id and row.is_current and not row.is_delete for row in self.sources.reposts
             ),
         )
 
@@ -648,9 +645,7 @@ class Model:
         if there is None:
             self.user_challenges["e", row.specifier] = row
         elif not there.is_complete:
-            self.user_challenges["e", row.specifier] = replace(
-                row, user_id=there.user_id, created_at=there.created_at
-            )
+            self.user_challenges["e", row.specifier] = replace(row, user_id=there.user_id, created_at=there.created_at)
 
     # p1, p2, p3
 
@@ -718,9 +713,7 @@ class Model:
             )
             self.user_challenges[terms.id, specifier] = _completed(row, terms.as_of, terms.block)
 
-    def _ranked(
-        self, scores: dict[int, float], owner_of: Callable[[int], int | None]
-    ) -> list[tuple[int, int]]:
+    def _ranked(self, scores: dict[int, float], owner_of: Callable[[int], int | None]) -> list[tuple[int, int]]:
         """The eligible items with their owners, the best first: by score, then id, both descending."""
         order = sorted(scores, key=lambda item: (scores[item], item), reverse=True)
         owners = [(item, owner_of(item)) for item in order]

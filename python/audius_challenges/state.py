@@ -67,7 +67,7 @@ _SAVE = """
         (challenge_id, phase, catalog_seen, sweep_position, sweep_rounds, sweep_finished_at, last_run, last_success)
     SELECT
         :challenge_id,
-        :phase,
+        :phase::audius_challenges.phase,
         :catalog_seen,
         :position,
         :rounds,
