@@ -259,6 +259,7 @@ class _Demo:
         Raises DemoError when that takes longer than PATIENCE, with what pg_cron has to say.
         """
         due = self.next_tick(changed_at)
+        wait = (due - changed_at).total_seconds()
         self.say(f"Waiting for the tick that is due at {due:%H:%M:%S} UTC …")
         began = time.monotonic()
         columns = (
@@ -268,14 +269,14 @@ class _Demo:
             TextColumn("{task.fields[left]}"),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            bar = progress.add_task("next tick", total=PERIOD, left="")
+            bar = progress.add_task("next tick", total=wait, left="")
             while not self.tick_is_done(users, changed_at):
                 if time.monotonic() - began > PATIENCE:
                     raise DemoError(f"no tick completed them within {PATIENCE} s; pg_cron:\n{self.cluster.log()}")
                 left = (due - dt.datetime.now(dt.UTC)).total_seconds()
                 progress.update(
                     bar,
-                    completed=PERIOD - max(left, 0),
+                    completed=wait - max(left, 0),
                     description="next tick in" if left > 0 else "the tick is running",
                     left=f"{left:2.0f} s" if left > 0 else "",
                 )
