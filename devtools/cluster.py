@@ -202,9 +202,7 @@ class Cluster:
         """Connection string for a client outside, psycopg or psql."""
         return f"host={self.host} port={self.port} dbname={database} user={user}"
 
-    def connect(
-        self, database: str, user: str = "postgres", autocommit: bool = True
-    ) -> psycopg.Connection[Any]:
+    def connect(self, database: str, user: str = "postgres", autocommit: bool = True) -> psycopg.Connection[Any]:
         """A new connection; the caller closes it."""
         return psycopg.connect(self.dsn(database, user), autocommit=autocommit)
 
@@ -212,9 +210,7 @@ class Cluster:
         """Creates a database, as a copy of ``template`` if given (nobody may be connected to that one)."""
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with self.connect("postgres") as connection:
-            connection.execute(
-                statement.format(sql.Identifier(name), sql.Identifier(template or "template1"))
-            )
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template or "template1")))
 
     def drop_database(self, name: str) -> None:
         """Drops a database if it is there, throwing out whoever is connected to it."""
@@ -372,9 +368,7 @@ def _default_bin_dir(root: Path | None) -> Path:
     try:
         answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ClusterError(
-            f"{pg_config} --bindir failed ({error}): install PostgreSQL or set PG_CONFIG"
-        ) from error
+        raise ClusterError(f"{pg_config} --bindir failed ({error}): install PostgreSQL or set PG_CONFIG") from error
     return Path(answer.stdout.strip())
 
 

@@ -34,9 +34,7 @@ class Discovery:
         """Connection string."""
         return self.cluster.dsn(self.name, user)
 
-    def psql(
-        self, *sources: Path | str, variables: Mapping[str, str] = NO_SETTINGS, user: str = "postgres"
-    ) -> str:
+    def psql(self, *sources: Path | str, variables: Mapping[str, str] = NO_SETTINGS, user: str = "postgres") -> str:
         """Runs files and statements by psql; returns what they printed (see `Cluster.psql`)."""
         return self.cluster.psql(self.name, *sources, variables=variables, user=user)
 
@@ -60,6 +58,4 @@ def require_extension(cluster: Cluster) -> None:
         if not installed.exists() or installed.read_bytes() != built.read_bytes():
             raise NotInstalledError(f"{installed} is missing or another build: run `make install` first")
     if not (shared / "extension" / "audius_challenges.control").exists():
-        raise NotInstalledError(
-            f"no audius_challenges.control in {shared}/extension: run `make install` first"
-        )
+        raise NotInstalledError(f"no audius_challenges.control in {shared}/extension: run `make install` first")

@@ -22,9 +22,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--other", action="store_true", help="test on the other supported PostgreSQL (needs root)"
-    )
+    parser.addoption("--other", action="store_true", help="test on the other supported PostgreSQL (needs root)")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ _SLEEP_STEP = 0.5
 _SESSION = f"""
     SELECT
         set_config('search_path', 'pg_catalog, ' || quote_ident(:name) || ', pg_temp', true),
+        set_config('datestyle', 'ISO', true),
         set_config('jit', 'off', true),
         set_config('plan_cache_mode', 'force_custom_plan', true),
         set_config('lock_timeout', coalesce(nullif(current_setting('{PREFIX}lock_timeout', true), ''), '2s'), true)
@@ -231,17 +233,19 @@ def tick(db: Database, delay: float) -> None:
         _prepare_own_transaction(db)
         run = Run.begin(db, settings, db.value("SELECT now()::text"))
         failures: dict[str, str] = {}
-        processors: Iterable[Processor] = PROCESSORS
-        while processors:
-            for processor in processors:
-                outcome = run.process(processor)
-                if outcome.error:
-                    failures[processor.id] = outcome.error
-                db.plpy.commit()
-                _prepare_own_transaction(db)
-            if (time.monotonic() - began) * 1000 >= settings.time_budget:
-                break
-            processors = [processor for processor in processors if run.is_unfinished(processor)]
+        # Each of them once; then round after round those whose first build goes on, while there is time.
+        queue = deque(PROCESSORS)
+        turns = 0
+        while queue and (turns < len(PROCESSORS) or (time.monotonic() - began) * 1000 < settings.time_budget):
+            processor = queue.popleft()
+            turns += 1
+            outcome = run.process(processor)
+            if outcome.error:
+                failures[processor.id] = outcome.error
+            elif run.is_unfinished(processor):
+                queue.append(processor)
+            db.plpy.commit()
+            _prepare_own_transaction(db)
     finally:
         db.rows(f"SELECT pg_advisory_unlock({LOCK})")
     if failures:

@@ -90,6 +90,7 @@ class UserDerived:
 
     def run(self, work: Work) -> None:
         """Examine what changed and a slice of the sweep; with `full_scan`, everybody."""
+        self._target(work)
         checkpoint = load_checkpoint(work.db, self.id, self.sources)
         is_trusted = checkpoint is not None and checkpoint.is_trusted(work.next_xid)
         if checkpoint is None or not is_trusted or work.state.catalog_seen != work.challenge.fingerprint:
@@ -156,11 +157,15 @@ class UserDerived:
             """,
             users=users,
             suffix=self.suffix,
-            target=1 if self.is_boolean else work.challenge.target,
+            target=self._target(work),
             amount=work.challenge.amount,
             as_of=work.as_of,
             starting_block=work.challenge.starting_block,
         )
+
+    def _target(self, work: Work) -> int:
+        """How many steps complete the challenge, an error if the catalog has none, whoever is examined."""
+        return 1 if self.is_boolean else work.challenge.target
 
     def _restart(self, work: Work) -> None:
         resumes_first_build = (
