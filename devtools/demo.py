@@ -234,7 +234,7 @@ class _Demo:
         for idea in (
             "SELECT * FROM reconcile_challenges(dry_run => TRUE);",
             "UPDATE challenges SET active = TRUE WHERE id = 'e';  -- listen streaks, at the next tick",
-            "SELECT * FROM challenge_status WHERE challenge_id = 'e' \\gx",
+            "SELECT challenge_id, status, sweep_progress FROM challenge_status;",
             "SELECT * FROM schedule_challenges(INTERVAL '1 minute');",
         ):
             self.show_sql(idea)
