@@ -1,0 +1,226 @@
+-- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
+BEGIN;
+SELECT plan(39);
+
+-- Everything that belongs to the extension.
+CREATE TEMPORARY VIEW member AS
+SELECT
+    d.classid,
+    d.objid
+FROM pg_depend AS d
+INNER JOIN pg_extension AS e ON d.refobjid = e.oid
+WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'audius_challenges';
+CREATE TEMPORARY VIEW routine AS
+SELECT
+    p.*,
+    p.oid::regprocedure::text AS signature,
+    n.nspname,
+    l.lanname
+FROM member
+INNER JOIN pg_proc AS p ON member.objid = p.oid AND member.classid = 'pg_proc'::regclass
+INNER JOIN pg_namespace AS n ON p.pronamespace = n.oid
+INNER JOIN pg_language AS l ON p.prolang = l.oid;
+CREATE TEMPORARY VIEW relation AS
+SELECT
+    c.*,
+    n.nspname
+FROM member
+INNER JOIN pg_class AS c ON member.objid = c.oid AND member.classid = 'pg_class'::regclass
+INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid;
+
+-- The extension.
+SELECT results_eq(
+    $$SELECT extversion, extrelocatable FROM pg_extension WHERE extname = 'audius_challenges'$$,
+    $$VALUES ('1.0.0' COLLATE "C", FALSE)$$,
+    'this is version 1.0.0'
+);
+SELECT results_eq(
+    $$SELECT requires FROM pg_available_extension_versions WHERE name = 'audius_challenges' AND installed$$,
+    $$VALUES (ARRAY['plpython3u']::name[])$$,
+    'the extension requires plpython3u and nothing else'
+);
+SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a comment')
+FROM pg_extension
+WHERE extname = 'audius_challenges';
+SELECT isnt(obj_description('audius_challenges'::regnamespace, 'pg_namespace'), NULL, 'its schema has a comment');
+
+-- What people call, with the names and types of the contract.
+SELECT results_eq(
+    $$SELECT proname FROM routine WHERE nspname = 'public' ORDER BY proname$$,
+    $$VALUES
+        ('reconcile_challenges'::name), ('schedule_challenges'), ('sync_challenge_catalog'),
+        ('unschedule_challenges')$$,
+    'only the four functions that people call sit beside the discovery tables'
+);
+SELECT is(
+    pg_get_function_arguments('public.reconcile_challenges'::regproc),
+    'challenge_ids text[] DEFAULT NULL::text[], full_scan boolean DEFAULT false, dry_run boolean DEFAULT false, '
+    'as_of timestamp with time zone DEFAULT now()',
+    'reconcile_challenges takes challenge_ids, full_scan, dry_run and as_of'
+);
+SELECT is(
+    pg_get_function_result('public.reconcile_challenges'::regproc),
+    'TABLE(challenge_id text, status text, users_examined bigint, rows_inserted bigint, rows_updated bigint, '
+    'rows_completed bigint, duration interval, error text)',
+    'reconcile_challenges returns the report'
+);
+SELECT is(
+    pg_get_function_arguments('public.schedule_challenges'::regproc),
+    'every interval DEFAULT ''00:00:30''::interval',
+    'schedule_challenges takes every, by default 30 seconds'
+);
+SELECT is(
+    pg_get_function_arguments('public.unschedule_challenges'::regproc),
+    '',
+    'unschedule_challenges takes nothing'
+);
+SELECT is(
+    pg_get_function_result(function::regproc),
+    'TABLE(jobid bigint, jobname text, schedule text, command text, database text)',
+    function || ' returns jobs'
+)
+FROM unnest(ARRAY['public.schedule_challenges', 'public.unschedule_challenges']) AS function;
+SELECT is(
+    pg_get_function_arguments('public.sync_challenge_catalog'::regproc),
+    'environment text DEFAULT ''prod''::text',
+    'sync_challenge_catalog takes an environment, by default prod'
+);
+SELECT is(
+    pg_get_function_result('public.sync_challenge_catalog'::regproc),
+    'TABLE(challenge_id text, action text, details text)',
+    'sync_challenge_catalog returns what changed'
+);
+SELECT is_procedure('audius_challenges', 'tick', ARRAY['interval'], 'tick is a procedure');
+SELECT is(
+    pg_get_function_arguments('audius_challenges.tick'::regproc),
+    'IN delay interval DEFAULT ''00:00:00''::interval',
+    'tick takes a delay, by default none'
+);
+SELECT is(
+    pg_get_function_arguments('audius_challenges.start_from_now'::regproc),
+    'challenge_ids text[] DEFAULT NULL::text[]',
+    'start_from_now takes challenge_ids'
+);
+SELECT is(
+    pg_get_function_result('audius_challenges.start_from_now'::regproc),
+    'SETOF text',
+    'start_from_now returns challenge ids'
+);
+SELECT has_function('audius_challenges', 'grant_run', ARRAY['text'], 'there is grant_run');
+SELECT has_function('audius_challenges', 'grant_status', ARRAY['text'], 'there is grant_status');
+SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 'there is trim_run_details');
+SELECT has_view('public', 'challenge_status', 'there is challenge_status');
+SELECT results_eq(
+    $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
+    $$VALUES ('checkpoint'::name), ('installation'), ('processor_state')$$,
+    'the extension owns three tables of state, and no table of the application''s'
+);
+SELECT results_eq(
+    $$SELECT relname FROM relation
+    WHERE relkind = 'r' AND oid NOT IN (
+        SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'audius_challenges'
+    )$$,
+    $$SELECT ''::name WHERE FALSE$$,
+    'every table of state is dumped'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT nspname FROM relation WHERE relkind <> 'v'$$,
+    $$VALUES ('audius_challenges'::name)$$,
+    'every table of state sits in the extension''s own schema'
+);
+SELECT is_empty(
+    $$SELECT tgname FROM pg_trigger
+    INNER JOIN pg_proc ON tgfoid = pg_proc.oid
+    INNER JOIN member ON member.objid = pg_proc.oid AND member.classid = 'pg_proc'::regclass$$,
+    'the extension puts no trigger on any table'
+);
+SELECT results_eq(
+    $$SELECT proname FROM routine WHERE prokind = 'p'$$,
+    $$VALUES ('tick'::name)$$,
+    'tick is the only procedure'
+);
+
+-- Who may.
+SELECT is_empty(
+    $$SELECT signature FROM routine
+    WHERE proacl IS NULL
+        OR EXISTS (SELECT FROM aclexplode(proacl) AS granted WHERE granted.grantee = 0)$$,
+    'PUBLIC may execute nothing'
+);
+SELECT is_empty(
+    $$SELECT relname FROM relation
+    WHERE EXISTS (SELECT FROM aclexplode(relacl) AS granted WHERE granted.grantee = 0)$$,
+    'PUBLIC may read no table and no view'
+);
+SELECT is_empty(
+    $$SELECT nspname FROM pg_namespace
+    WHERE nspname = 'audius_challenges'
+        AND EXISTS (SELECT FROM aclexplode(nspacl) AS granted WHERE granted.grantee = 0)$$,
+    'PUBLIC may not use the extension''s schema'
+);
+SELECT is_empty(
+    $$SELECT signature FROM routine WHERE prosecdef$$,
+    'every function runs with the rights of its caller'
+);
+
+-- Closed search paths.
+SELECT is_empty(
+    $$SELECT signature FROM routine
+    WHERE prokind = 'f' AND NOT coalesce(proconfig::text LIKE '%search_path=pg_catalog, %pg_temp%', FALSE)$$,
+    'every function has a search_path that begins with pg_catalog and ends with pg_temp'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT setting COLLATE "default" FROM routine
+    CROSS JOIN LATERAL unnest(proconfig) AS setting
+    WHERE nspname = 'public' AND setting LIKE 'search_path=%'$$,
+    $$VALUES ('search_path=pg_catalog, public, pg_temp')$$,
+    'the functions that people call have the discovery schema on it, for the application''s triggers'
+);
+SELECT results_eq(
+    $$SELECT proconfig::text FROM routine WHERE proname = 'tick'$$,
+    $$VALUES (NULL::text)$$,
+    'tick has no SET clause, with which it could not commit'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT provolatile::text FROM routine
+    WHERE proname IN (
+        'reconcile_challenges', 'schedule_challenges', 'unschedule_challenges', 'sync_challenge_catalog',
+        'start_from_now', 'trim_run_details', 'grant_run', 'grant_status'
+    )$$,
+    $$VALUES ('v')$$,
+    'functions that write are volatile'
+);
+SELECT is_empty(
+    $$SELECT signature FROM routine WHERE lanname = 'plpython3u' AND proparallel <> 'u'$$,
+    'functions in Python are not parallel safe'
+);
+
+-- What is said of them.
+SELECT is_empty(
+    $$SELECT signature FROM routine
+    WHERE coalesce(length(obj_description(oid, 'pg_proc')), 0) < 20$$,
+    'every function and procedure has a comment'
+);
+SELECT is_empty(
+    $$SELECT relname FROM relation
+    WHERE relkind IN ('r', 'v') AND coalesce(length(obj_description(oid, 'pg_class')), 0) < 20$$,
+    'every table and view has a comment'
+);
+SELECT is_empty(
+    $$SELECT relname || '.' || attname FROM relation
+    INNER JOIN pg_attribute ON attrelid = relation.oid
+    WHERE relkind IN ('r', 'v') AND attnum > 0 AND NOT attisdropped
+        AND coalesce(length(col_description(relation.oid, attnum)), 0) < 10$$,
+    'every column of a table or view has a comment'
+);
+SELECT is_empty(
+    $$SELECT a.comment FROM (
+        SELECT obj_description(oid, 'pg_proc') AS comment FROM routine
+    ) AS a
+    GROUP BY a.comment
+    HAVING count(*) > 1$$,
+    'no two functions share a comment'
+);
+
+SELECT * FROM finish();
+ROLLBACK;
