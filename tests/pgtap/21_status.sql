@@ -1,0 +1,237 @@
+-- The view challenge_status: one row a challenge that says how it is, without documentation.
+BEGIN;
+SELECT plan(31);
+
+SELECT columns_are(
+    'challenge_status',
+    ARRAY[
+        'challenge_id', 'description', 'status', 'last_run', 'last_success', 'consecutive_failures', 'last_error',
+        'last_error_at', 'sweep_progress', 'sweep_position', 'sweep_rounds', 'sweep_finished_at', 'unpayable_rows'
+    ],
+    'the view has these columns'
+);
+
+-- Before the first run.
+UPDATE challenges SET active = FALSE WHERE id = 'tp';
+DELETE FROM challenges WHERE id = 'tut';
+SELECT build.person(user_id, is_verified => TRUE) FROM generate_series(1, 5) AS user_id;
+SELECT results_eq(
+    $$SELECT challenge_id::text, status::text FROM challenge_status$$,
+    $$VALUES
+        ('u', 'never run'), ('fp', 'never run'), ('p', 'never run'), ('v', 'never run'), ('e', 'inactive'),
+        ('p1', 'never run'), ('p2', 'never run'), ('p3', 'never run'), ('tt', 'never run'), ('tut', 'absent'),
+        ('tp', 'inactive')$$,
+    'before the first run each challenge, in run order, was never run, is inactive or absent'
+);
+SELECT results_eq(
+    $$SELECT count(DISTINCT description) FROM challenge_status$$,
+    $$VALUES (11::bigint)$$,
+    'each challenge has a description of its own'
+);
+SELECT results_eq(
+    $$SELECT last_run, last_success, consecutive_failures::integer, last_error FROM challenge_status
+    WHERE challenge_id = 'v'$$,
+    $$VALUES (NULL::timestamptz, NULL::timestamptz, 0, NULL::text)$$,
+    'before the first run there is no run, no success and no failure'
+);
+
+-- A first build in slices of two users, and what comes after it.
+SET LOCAL audius_challenges.slice_users = '2';
+SET LOCAL audius_challenges.sweep_users = '2';
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT status::text, sweep_rounds::integer FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES ('first build', 0)$$,
+    'while its first build is under way a challenge says so'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM challenge_status
+    WHERE challenge_id = 'v' AND sweep_progress > 0 AND sweep_progress < 100$$,
+    $$VALUES (1::bigint)$$,
+    'the progress of a first build is a percentage'
+);
+SELECT results_eq(
+    $$SELECT status::text FROM challenge_status WHERE challenge_id = 'u'$$,
+    $$VALUES ('never run')$$,
+    'a run of one challenge is no run of another'
+);
+CREATE TEMPORARY TABLE progress AS
+SELECT s.sweep_progress
+FROM challenge_status AS s
+WHERE s.challenge_id = 'v';
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT ok(
+    s.sweep_progress > progress.sweep_progress, 'the progress of a first build grows with each slice'
+)
+FROM challenge_status AS s
+CROSS JOIN progress
+WHERE s.challenge_id = 'v';
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT status::text, (sweep_finished_at IS NOT NULL)::text FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES ('ok', 'true')$$,
+    'when every user was seen the first build is over'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM user_challenges WHERE challenge_id = 'v'$$,
+    $$VALUES (5::bigint)$$,
+    'a first build in slices comes to every user'
+);
+
+-- A changed catalog row is caught up with.
+UPDATE challenges SET amount = '6' WHERE id = 'v';
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT status::text FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES ('catching up')$$,
+    'a changed catalog row restarts the sweep, and the challenge says that it is catching up'
+);
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v'], full_scan => TRUE) WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT status::text FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES ('ok')$$,
+    'a full scan catches up at once'
+);
+SET LOCAL audius_challenges.slice_users = '';
+SET LOCAL audius_challenges.sweep_users = '';
+
+-- Success and failure.
+SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT challenge_id::text, status::text FROM challenge_status$$,
+    $$VALUES
+        ('u', 'ok'), ('fp', 'ok'), ('p', 'ok'), ('v', 'ok'), ('e', 'inactive'), ('p1', 'ok'), ('p2', 'ok'),
+        ('p3', 'ok'), ('tt', 'ok'), ('tut', 'absent'), ('tp', 'inactive')$$,
+    'after a run each challenge is ok, inactive or absent'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM challenge_status
+    WHERE status = 'ok' AND last_run <= last_success AND consecutive_failures = 0 AND last_error IS NULL$$,
+    $$VALUES (8::bigint)$$,
+    'a challenge that is ok has no failure, and its last run was its last success'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM challenge_status
+    WHERE status = 'ok' AND last_run BETWEEN now() AND clock_timestamp()$$,
+    $$VALUES (8::bigint)$$,
+    'last_run is the time of the run'
+);
+CREATE TEMPORARY TABLE before AS
+SELECT
+    s.challenge_id,
+    s.last_success
+FROM challenge_status AS s;
+UPDATE challenges SET amount = 'five' WHERE id = 'v';
+SELECT challenge_id FROM reconcile_challenges() WHERE status = 'failed' AND challenge_id <> 'v';
+SELECT results_eq(
+    $$SELECT status::text, consecutive_failures::integer FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES ('failing', 1)$$,
+    'a challenge that fails is failing'
+);
+SELECT alike(last_error, '%"five"%', 'last_error says what was wrong')
+FROM challenge_status
+WHERE challenge_id = 'v';
+SELECT results_eq(
+    $$SELECT last_success, last_run >= last_success FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$SELECT last_success, TRUE FROM before WHERE challenge_id = 'v'$$,
+    'a failure is a run, and leaves the time of the last success'
+);
+SELECT challenge_id FROM reconcile_challenges() WHERE status = 'failed' AND challenge_id <> 'v';
+SELECT challenge_id FROM reconcile_challenges() WHERE status = 'failed' AND challenge_id <> 'v';
+SELECT results_eq(
+    $$SELECT status::text, consecutive_failures::integer FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES ('failing', 3)$$,
+    'consecutive_failures counts the failures in a row'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM challenge_status WHERE status = 'ok' AND consecutive_failures = 0$$,
+    $$VALUES (7::bigint)$$,
+    'the failures of one challenge are not those of another'
+);
+SELECT challenge_id FROM reconcile_challenges(ARRAY['v'], dry_run => TRUE) WHERE status <> 'failed';
+SELECT results_eq(
+    $$SELECT consecutive_failures::integer FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES (3)$$,
+    'a dry run is no run'
+);
+UPDATE challenges SET active = FALSE WHERE id = 'v';
+SELECT challenge_id FROM reconcile_challenges(ARRAY['v']) WHERE status <> 'inactive';
+SELECT results_eq(
+    $$SELECT status::text FROM challenge_status WHERE challenge_id = 'v'$$,
+    $$VALUES ('inactive')$$,
+    'a challenge that was failing and is switched off is inactive'
+);
+UPDATE challenges SET active = TRUE, amount = '5' WHERE id = 'v';
+SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT status::text, consecutive_failures::integer, last_run <= last_success FROM challenge_status
+    WHERE challenge_id = 'v'$$,
+    $$VALUES ('ok', 0, TRUE)$$,
+    'a success puts the count of failures back to 0'
+);
+SET LOCAL audius_challenges.enabled = 'off';
+CREATE TEMPORARY TABLE while_off AS SELECT s.* FROM challenge_status AS s;
+SELECT challenge_id FROM reconcile_challenges() WHERE status <> 'inactive';
+SELECT results_eq(
+    $$SELECT last_run, last_success, consecutive_failures FROM challenge_status$$,
+    $$SELECT last_run, last_success, consecutive_failures FROM while_off$$,
+    'a run that is switched off leaves no trace in the state'
+);
+SET LOCAL audius_challenges.enabled = 'on';
+
+-- Rows that the disburser never sees.
+SELECT results_eq(
+    $$SELECT count(*), sum(unpayable_rows)::integer FROM challenge_status$$,
+    $$VALUES (11::bigint, 0)$$,
+    'without complete rows that lack a completed_blocknumber there are no unpayable rows'
+);
+INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, completed_blocknumber)
+VALUES
+    ('u', 21, '15', TRUE, 3, NULL),
+    ('u', 22, '16', TRUE, 3, NULL),
+    ('u', 23, '17', TRUE, 3, 0),
+    ('u', 24, '18', FALSE, 2, NULL),
+    ('fp', 21, '15', TRUE, 1, NULL);
+SELECT results_eq(
+    $$SELECT challenge_id::text, unpayable_rows FROM challenge_status WHERE unpayable_rows > 0$$,
+    $$VALUES ('u', 2::bigint), ('fp', 1)$$,
+    'complete rows whose completed_blocknumber is null are counted as unpayable'
+);
+SELECT challenge_id, error FROM reconcile_challenges(full_scan => TRUE) WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT challenge_id::text, unpayable_rows FROM challenge_status WHERE unpayable_rows > 0$$,
+    $$VALUES ('u', 2::bigint), ('fp', 1)$$,
+    'unpayable rows of earlier services stay so'
+);
+
+-- One row of state a challenge, made when first needed.
+SELECT results_eq(
+    $$SELECT count(*) FROM audius_challenges.processor_state$$,
+    $$SELECT count(*) FROM challenge_status WHERE last_run IS NOT NULL$$,
+    'there is a row of state for each challenge that was run'
+);
+DELETE FROM audius_challenges.processor_state;
+DELETE FROM audius_challenges.checkpoint;
+SELECT results_eq(
+    $$SELECT challenge_id, status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['u', 'fp', 'p', 'v'])$$,
+    $$VALUES ('u', 'ok', 0::bigint, 0::bigint), ('fp', 'ok', 0, 0), ('p', 'ok', 0, 0), ('v', 'ok', 0, 0)$$,
+    'a state that is lost is built anew, and no row is written twice'
+);
+
+-- Without a catalog, and without the discovery tables.
+DELETE FROM user_challenges;
+DELETE FROM challenges;
+SELECT results_eq(
+    $$SELECT DISTINCT status::text FROM challenge_status$$,
+    $$VALUES ('absent')$$,
+    'without a catalog every challenge is absent'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM challenge_status$$,
+    $$VALUES (11::bigint)$$,
+    'the view has eleven rows, whatever the catalog has'
+);
+
+SELECT * FROM finish();
+ROLLBACK;

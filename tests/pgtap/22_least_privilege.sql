@@ -1,0 +1,228 @@
+-- A role that is no superuser and has only audius_challenges.grant_run (or grant_status) runs (or reads) everything.
+BEGIN;
+SELECT plan(24);
+
+-- A Friday that is past is paid with a notice each.
+SET LOCAL client_min_messages = 'warning';
+
+CREATE ROLE "Challenge Runner";
+CREATE ROLE status_reader;
+SELECT audius_challenges.grant_run('Challenge Runner');
+SELECT audius_challenges.grant_status('status_reader');
+SELECT results_eq(
+    $$SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles
+    WHERE rolname IN ('Challenge Runner', 'status_reader') ORDER BY rolname$$,
+    $$VALUES
+        ('Challenge Runner'::name, FALSE, FALSE, FALSE, FALSE), ('status_reader', FALSE, FALSE, FALSE, FALSE)$$,
+    'the grants make nobody a superuser'
+);
+
+-- A user with something of everything, on a Friday.
+UPDATE challenges SET active = TRUE, starting_block = 0;
+SELECT build.person(
+    1, name => 'Ada', bio => 'Viola.', profile_picture => 'Qm1', cover_photo => 'Qm2', is_verified => TRUE
+);
+SELECT build.person(2);
+SELECT build.follow(1, followee) FROM generate_series(2, 6) AS followee;
+SELECT build.save(1, 1);
+SELECT build.repost(1, 1);
+SELECT build.track(track_id, 1) FROM generate_series(1, 3) AS track_id;
+SELECT build.track(4, 2);
+SELECT build.playlist(1, 1);
+SELECT build.monthly(1, '2025-01-01', 10000);
+SELECT build.play(1, 4, '2025-06-01 12:00'::timestamp + day * '1 day'::interval)
+FROM generate_series(0, 7) AS day;
+SELECT build.track_score(1, 1);
+SELECT build.track_score(4, 1, 'UNDERGROUND_TRACKS');
+SELECT build.playlist_score(1, 1);
+
+-- Runs.
+SET LOCAL ROLE "Challenge Runner";
+CREATE TEMPORARY TABLE dry AS
+SELECT r.* FROM reconcile_challenges(dry_run => TRUE, as_of => '2026-03-06 10:00+00') AS r;
+CREATE TEMPORARY TABLE run AS
+SELECT r.* FROM reconcile_challenges(as_of => '2026-03-06 10:00+00') AS r;
+CREATE TEMPORARY TABLE full_run AS
+SELECT r.* FROM reconcile_challenges(full_scan => TRUE, as_of => '2026-03-06 10:00+00') AS r;
+CREATE TEMPORARY TABLE status AS SELECT s.* FROM challenge_status AS s;
+RESET ROLE;
+SELECT results_eq(
+    $$SELECT challenge_id, status, rows_completed, error FROM dry$$,
+    $$VALUES
+        ('u', 'ok', 1::bigint, NULL::text), ('fp', 'ok', 1, NULL), ('p', 'ok', 1, NULL), ('v', 'ok', 1, NULL),
+        ('e', 'ok', 2, NULL), ('p1', 'ok', 1, NULL), ('p2', 'ok', 1, NULL), ('p3', 'ok', 1, NULL),
+        ('tt', 'ok', 1, NULL), ('tut', 'ok', 1, NULL), ('tp', 'ok', 1, NULL)$$,
+    'the runner may run dry'
+);
+SELECT results_eq(
+    $$SELECT challenge_id, status, rows_completed, error FROM run$$,
+    $$SELECT challenge_id, status, rows_completed, error FROM dry$$,
+    'the runner may run all eleven challenges'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT status FROM full_run$$,
+    $$VALUES ('ok')$$,
+    'the runner may scan in full'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT status::text FROM status$$,
+    $$VALUES ('ok')$$,
+    'the runner may read the status'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM notification$$,
+    $$VALUES (12::bigint)$$,
+    'the application''s trigger, which runs as the runner, notifies for each complete row'
+);
+UPDATE challenges SET amount = 'x' WHERE id = 'v';
+SET LOCAL ROLE "Challenge Runner";
+CREATE TEMPORARY TABLE failure AS SELECT r.* FROM reconcile_challenges(ARRAY['v']) AS r;
+RESET ROLE;
+SELECT results_eq(
+    $$SELECT challenge_id, failure.status, consecutive_failures::integer FROM failure
+    INNER JOIN challenge_status USING (challenge_id)$$,
+    $$VALUES ('v', 'failed', 1)$$,
+    'a failure of the runner''s stands in the status'
+);
+
+-- The catalog, the schedule, the present.
+SET LOCAL ROLE "Challenge Runner";
+CREATE TEMPORARY TABLE synced AS SELECT s.* FROM sync_challenge_catalog() AS s;
+CREATE TEMPORARY TABLE scheduled AS SELECT s.* FROM schedule_challenges() AS s;
+CREATE TEMPORARY TABLE scheduled_as AS
+SELECT
+    j.jobname,
+    j.username
+FROM cron.job AS j;
+CREATE TEMPORARY TABLE trimmed AS SELECT audius_challenges.trim_run_details() AS result;
+CREATE TEMPORARY TABLE unscheduled AS SELECT s.* FROM unschedule_challenges() AS s;
+CREATE TEMPORARY TABLE started AS SELECT s.id FROM audius_challenges.start_from_now() AS s (id);
+RESET ROLE;
+SELECT results_eq(
+    $$SELECT challenge_id::text FROM synced ORDER BY challenge_id$$,
+    $$VALUES ('e'), ('fp'), ('tp'), ('tt'), ('tut'), ('u'), ('v')$$,
+    'the runner may align the catalog'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT s.jobname::text, a.username::text FROM scheduled AS s
+    INNER JOIN scheduled_as AS a ON s.jobname = a.jobname
+    WHERE s.jobname IN ('audius_challenges tick', 'audius_challenges trim') ORDER BY 1$$,
+    $$VALUES
+        ('audius_challenges tick', 'Challenge Runner'), ('audius_challenges trim', 'Challenge Runner')$$,
+    'the runner may schedule, and the jobs run as the runner'
+);
+SELECT bag_eq(
+    $$SELECT jobname::text FROM unscheduled$$,
+    $$SELECT jobname::text FROM scheduled$$,
+    'the runner may unschedule what it scheduled'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM trimmed$$,
+    $$VALUES (1::bigint)$$,
+    'the runner may trim the run details'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM started$$,
+    $$VALUES (11::bigint)$$,
+    'the runner may start from now'
+);
+SELECT ok(
+    has_function_privilege('Challenge Runner', 'audius_challenges.tick(interval)', 'EXECUTE'),
+    'the runner may call the tick'
+);
+
+-- And no more than that.
+SELECT results_eq(
+    $$SELECT table_name, privilege FROM
+        unnest(ARRAY[
+            'users', 'follows', 'saves', 'reposts', 'tracks', 'playlists', 'plays', 'aggregate_monthly_plays',
+            'aggregate_user', 'track_trending_scores', 'playlist_trending_scores', 'blocks',
+            'challenge_disbursements'
+        ]) AS table_name,
+        unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
+    WHERE has_table_privilege('Challenge Runner', 'public.' || table_name, privilege)$$,
+    $$SELECT ''::text, ''::text WHERE FALSE$$,
+    'the runner may write no source table'
+);
+SELECT results_eq(
+    $$SELECT table_name, privilege FROM
+        unnest(ARRAY[
+            'user_challenges', 'challenges', 'challenge_profile_completion', 'challenge_listen_streak',
+            'trending_results', 'notification'
+        ]) AS table_name,
+        unnest(ARRAY['DELETE', 'TRUNCATE']) AS privilege
+    WHERE has_table_privilege('Challenge Runner', 'public.' || table_name, privilege)$$,
+    $$SELECT ''::text, ''::text WHERE FALSE$$,
+    'the runner may delete nothing of the application''s'
+);
+SELECT ok(
+    NOT has_schema_privilege('Challenge Runner', 'audius_challenges', 'CREATE'),
+    'the runner may create nothing in the extension''s schema'
+);
+SELECT ok(
+    NOT has_function_privilege('Challenge Runner', 'audius_challenges.grant_run(text)', 'EXECUTE'),
+    'the runner may not grant to others'
+);
+SELECT is_empty(
+    $$SELECT m.roleid FROM pg_auth_members AS m
+    INNER JOIN pg_roles AS r ON m.member = r.oid
+    WHERE r.rolname IN ('Challenge Runner', 'status_reader')$$,
+    'the grants make nobody a member of another role'
+);
+
+-- The reader of the status.
+SET LOCAL ROLE status_reader;
+CREATE TEMPORARY TABLE seen AS SELECT s.* FROM challenge_status AS s;
+RESET ROLE;
+SELECT results_eq(
+    $$SELECT challenge_id::text FROM seen$$,
+    $$SELECT unnest(ARRAY['u', 'fp', 'p', 'v', 'e', 'p1', 'p2', 'p3', 'tt', 'tut', 'tp'])$$,
+    'the reader may read the status'
+);
+SELECT results_eq(
+    $$SELECT call FROM
+        unnest(ARRAY[
+            'public.reconcile_challenges(text[], boolean, boolean, timestamptz)',
+            'public.sync_challenge_catalog(text)',
+            'public.schedule_challenges(interval)',
+            'public.unschedule_challenges()',
+            'audius_challenges.tick(interval)',
+            'audius_challenges.start_from_now(text[])',
+            'audius_challenges.trim_run_details()',
+            'audius_challenges.grant_run(text)',
+            'audius_challenges.grant_status(text)'
+        ]) AS call
+    WHERE has_function_privilege('status_reader', call, 'EXECUTE')$$,
+    $$SELECT ''::text WHERE FALSE$$,
+    'the reader may run nothing'
+);
+SELECT is_empty(
+    $$SELECT n.nspname || '.' || c.relname FROM pg_class AS c
+    INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
+    WHERE n.nspname IN ('public', 'audius_challenges') AND c.relkind IN ('r', 'v')
+        AND c.relname <> 'user_challenges_log'
+        AND has_table_privilege('status_reader', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')$$,
+    'the reader may write no table'
+);
+
+-- Grants are given once, and a missing one is an error that names the table.
+SELECT lives_ok(
+    $$SELECT audius_challenges.grant_run('Challenge Runner'), audius_challenges.grant_status('status_reader')$$,
+    'granting again changes nothing and is no error'
+);
+REVOKE SELECT ON aggregate_user FROM "Challenge Runner";
+SET LOCAL ROLE "Challenge Runner";
+CREATE TEMPORARY TABLE short_of_a_grant AS
+SELECT r.* FROM reconcile_challenges(as_of => '2026-03-13 10:00+00') AS r;
+RESET ROLE;
+SELECT results_eq(
+    $$SELECT challenge_id FROM short_of_a_grant WHERE status = 'failed'$$,
+    $$VALUES ('tut')$$,
+    'a table that the runner may not read fails the challenge that reads it, and no other'
+);
+SELECT alike(error, '%aggregate_user%', 'the error of a missing grant names the table')
+FROM short_of_a_grant
+WHERE challenge_id = 'tut';
+
+SELECT * FROM finish();
+ROLLBACK;
