@@ -56,7 +56,10 @@ SELECT 118000000 / :blocks AS block_step \gset
 
 -- Plays a day; people who listen daily, and one play in how many is theirs.
 \set days 30
-SELECT :plays / :days AS daily_plays, greatest(5, :users / 50) AS daily_listeners \gset
+SELECT
+    :plays / :days AS daily_plays,
+    greatest(5, :users / 50) AS daily_listeners
+\gset
 SELECT greatest(2, :daily_plays / :daily_listeners) AS daily_turn \gset
 
 --
@@ -201,7 +204,7 @@ CREATE TEMPORARY TABLE taken_off (
 );
 
 -- Stops at a table that holds rows.
-CREATE PROCEDURE pg_temp.refuse_filled(names regclass [])
+CREATE PROCEDURE pg_temp.refuse_filled(names regclass[])
 LANGUAGE plpgsql AS $$
 DECLARE
     name regclass;
@@ -298,9 +301,10 @@ COMMIT;
 BEGIN;
 CALL pg_temp.take_off('users');
 WITH verified AS (
-    SELECT pg_temp.person(
-        k + floor((:users / 4 - :verified) * ((k + pg_temp.roll(k, 3)) / :verified) ^ 2)::bigint
-    ) AS user_id
+    SELECT
+        pg_temp.person(
+            k + floor((:users / 4 - :verified) * ((k + pg_temp.roll(k, 3)) / :verified) ^ 2)::bigint
+        ) AS user_id
     FROM generate_series(0, :verified - 1) AS chosen (k)
 )
 
@@ -631,7 +635,7 @@ SELECT
     play_item_id,
     (date_trunc('month', :'today'::timestamp) - interval '1 month' * month)::date,
     least(50000, floor(popularity ^ 0.5 * (1 - pg_temp.roll(play_item_id, 87, k)) ^ -0.8))::integer,
-    ('{US,"",GB,DE,FR,NL,CA,AU,BR,MX,JP,ID,NG,ZA,IN,ES,IT,PL,SE,NO,DK,TR,AR,CL,KR,PH,TH,VN,UA,RU}'::text [])[
+    ('{US,"",GB,DE,FR,NL,CA,AU,BR,MX,JP,ID,NG,ZA,IN,ES,IT,PL,SE,NO,DK,TR,AR,CL,KR,PH,TH,VN,UA,RU}'::text[])[
         1 + k / 30
     ]
 FROM (
@@ -715,28 +719,32 @@ COMMIT;
 \echo -n 'aggregate_user            '
 BEGIN;
 CALL pg_temp.take_off('aggregate_user');
-INSERT INTO aggregate_user (user_id, follower_count, following_count)
-SELECT
-    person.user_id,
-    coalesce(followers.count, 0),
-    coalesce(followings.count, 0)
-FROM generate_series(1, :users) AS person (user_id)
-LEFT JOIN (
+WITH followers AS (
     SELECT
         followee_user_id AS user_id,
-        count(*) AS count
+        count(*) AS quantity
     FROM follows
     WHERE is_current AND NOT is_delete
     GROUP BY followee_user_id
-) AS followers USING (user_id)
-LEFT JOIN (
+),
+
+followings AS (
     SELECT
         follower_user_id AS user_id,
-        count(*) AS count
+        count(*) AS quantity
     FROM follows
     WHERE is_current AND NOT is_delete
     GROUP BY follower_user_id
-) AS followings USING (user_id)
+)
+
+INSERT INTO aggregate_user (user_id, follower_count, following_count)
+SELECT
+    person.user_id,
+    coalesce(followers.quantity, 0),
+    coalesce(followings.quantity, 0)
+FROM generate_series(1, :users) AS person (user_id)
+LEFT JOIN followers USING (user_id)
+LEFT JOIN followings USING (user_id)
 WHERE pg_temp.roll(person.user_id, 99) >= 0.02;
 SELECT pg_temp.put_back('aggregate_user');
 COMMIT;
@@ -746,4 +754,4 @@ SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
 track_trending_scores, playlist_trending_scores, aggregate_user;
-SELECT lpad(round(extract(epoch FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';
+SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';
