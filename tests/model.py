@@ -695,7 +695,7 @@ class Model:
         ]
         for _, _, _, specifier in rows:
             if (terms.id, specifier) in self.user_challenges:
-                raise ChallengeError(terms.id)
+                raise ChallengeError
         for rank, item_id, owner_id, specifier in rows:
             result = TrendingResult(owner_id, str(item_id), rank, kind, TRENDING_VERSION, week)
             self.trending_results[rank, kind, TRENDING_VERSION, week] = result
