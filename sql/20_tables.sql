@@ -41,6 +41,7 @@ COMMENT ON COLUMN audius_challenges.processor_state.last_error_at IS 'When the l
 CREATE TABLE audius_challenges.checkpoint (
     challenge_id text PRIMARY KEY,
     horizon bigint NOT NULL,
+    written_by xid8 NOT NULL,
     progress jsonb NOT NULL
 );
 
@@ -48,8 +49,9 @@ COMMENT ON TABLE audius_challenges.checkpoint IS 'Up to where each processor has
 COMMENT ON COLUMN audius_challenges.checkpoint.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.checkpoint.horizon IS
 'The oldest transaction (64 bits) that was still running then; -1: of another cluster, not to be trusted';
+COMMENT ON COLUMN audius_challenges.checkpoint.written_by IS 'The transaction that wrote the row';
 COMMENT ON COLUMN audius_challenges.checkpoint.progress IS
-'sources: table names; history: [next transaction, position in each source], oldest first; '
+'sources: table names; history: [transaction that had not begun, position in each source], oldest first; '
 'for e: skipped, backlog, paused_until';
 
 CREATE TABLE audius_challenges.installation (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,12 +57,30 @@ class Source:
     join: str = ""
 
 
-@dataclass
-class Seen:
-    """What the positions were when all transactions before `next_xid` had begun."""
+@dataclass(frozen=True)
+class Present:
+    """What the sources look like in one snapshot.
 
+    :ivar horizon: the oldest transaction that is still running
+    :ivar next_xid: one more than the latest transaction that has ended
+    :ivar positions: of each source; None for one with few rows
+    """
+
+    horizon: int
     next_xid: int
     positions: list[int | None]
+
+
+@dataclass
+class Seen:
+    """Positions at an earlier run.
+
+    :ivar positions: of each source
+    :ivar before: every transaction from this one on began after the positions were read; None: not known yet
+    """
+
+    positions: list[int | None]
+    before: int | None = None
 
 
 @dataclass
@@ -69,23 +88,30 @@ class Checkpoint:
     """Up to where the sources of one processor have been read.
 
     :ivar horizon: the oldest transaction that was still running then
-    :ivar history: positions then and before, oldest first, back to where that transaction began
+    :ivar history: positions then and before, oldest first, back to where that transaction had not begun yet
+    :ivar is_settled: whether the transaction that wrote the checkpoint has ended
     :ivar extra: what else a processor wants to keep with it
     """
 
     horizon: int
     history: list[Seen]
+    is_settled: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def window(self) -> list[int]:
-        """For each source, from where on there can be rows that were not visible then."""
-        began_before = [seen for seen in self.history if seen.next_xid <= self.horizon]
-        seen = began_before[-1] if began_before else self.history[0]
-        return [_START_OF_TIME if position is None else position - SLACK for position in seen.positions]
+    def window(self, positions: list[int | None] | None = None) -> list[int]:
+        """For each source, from where on there can be rows that were not visible then.
 
-    def is_trusted(self, next_xid: int) -> bool:
+        :param positions: those of the present: they fall when a block is reverted
+        """
+        seen = [entry.positions for entry in self.history] + ([positions] if positions else [])
+        return [
+            min(_START_OF_TIME if each is None else each - SLACK for each in source)
+            for source in zip(*seen, strict=True)
+        ]
+
+    def is_trusted(self, present: Present) -> bool:
         """Whether the horizon can be a transaction of this cluster, and near enough to tell from older ones."""
-        return self.horizon != UNTRUSTED and 0 <= next_xid - self.horizon < TRUSTED_AGE
+        return self.horizon != UNTRUSTED and 0 <= present.next_xid - self.horizon < TRUSTED_AGE
 
     def is_news(self, kept: Checkpoint) -> bool:
         """Whether this one is worth keeping instead of the one that is kept: an idle run writes none."""
@@ -95,78 +121,28 @@ class Checkpoint:
             or self.extra != kept.extra
         )
 
-    def advanced(self, horizon: int, now: Seen) -> Checkpoint:
-        """The checkpoint after a run that saw these positions."""
-        history = list(self.history)
-        if history[-1].positions != now.positions:
-            history.append(now)
-        while len(history) > 1 and history[1].next_xid <= horizon:
+    def advanced(self, present: Present) -> Checkpoint:
+        """The checkpoint after a run that has read up to the present."""
+        # The run that wrote the last entry had a transaction id assigned after it had read the positions. That run has
+        # ended, so whatever is not below today's next_xid began after it. (Its own next_xid would not do: a higher
+        # transaction may already have been running unseen then, since none had ended.)
+        history = [
+            Seen(seen.positions, seen.before or (present.next_xid if self.is_settled else None))
+            for seen in self.history
+        ]
+        if history[-1].positions != present.positions:
+            history.append(Seen(present.positions))
+        while len(history) > 1 and (history[1].before or present.next_xid + 1) <= present.horizon:
             del history[0]
         if len(history) > HISTORY:
             history = [history[0], *history[1:-1:2], history[-1]]
-        return Checkpoint(horizon, history, dict(self.extra))
+        return Checkpoint(present.horizon, history, extra=deepcopy(self.extra))
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What the feed found.
-
-    :ivar users: ids of the users affected, at most one more than was asked for
-    :ivar checkpoint: the checkpoint to keep once they are reconciled
-    :ivar is_news: whether it is worth keeping: an idle run writes no checkpoint
-    """
-
-    users: list[int]
-    checkpoint: Checkpoint
-    is_news: bool
-
-
-def take_checkpoint(db: Database, sources: Sequence[Source]) -> Checkpoint:
-    """A checkpoint at the present: what is visible now counts as read."""
-    row = db.row(_detection(sources, with_users=False))
-    return Checkpoint(row["horizon"], [_seen(row, sources)])
-
-
-def find_changes(db: Database, sources: Sequence[Source], checkpoint: Checkpoint, limit: int) -> Changes:
-    """The users affected by rows that were not visible at the checkpoint.
-
-    :param limit: beyond this many users, just one more is returned
-    """
-    row = db.row(
-        _detection(sources, with_users=True),
-        horizon=checkpoint.horizon,
-        windows=checkpoint.window(),
-        limit=limit + 1,
-    )
-    advanced = checkpoint.advanced(row["horizon"], _seen(row, sources))
-    return Changes(row["users"], advanced, is_news=bool(row["users"]) or advanced.is_news(checkpoint))
-
-
-def _seen(row: dict[str, Any], sources: Sequence[Source]) -> Seen:
-    return Seen(row["next_xid"], [row[f"position_{number}"] for number in range(len(sources))])
-
-
-def _detection(sources: Sequence[Source], *, with_users: bool) -> str:
-    """One statement, so one snapshot, for the horizon, the positions and the affected users."""
-    affected = "\n            UNION ALL\n".join(
-        f"""
-            SELECT {source.user} AS user_id
-            FROM discovery.{source.table} AS changed
-            {source.join}
-            WHERE changed.{source.column} >= :windows[{number + 1}]
-                AND {IS_RECENT}"""
-        for number, source in enumerate(sources)
-    )
-    users = f"""
-        ARRAY(
-            SELECT DISTINCT affected.user_id
-            FROM ({affected}
-            ) AS affected
-            WHERE affected.user_id IS NOT NULL
-            LIMIT :limit
-        ) AS users,"""
-    positions = ",".join(
-        f"""
+def read_present(db: Database, sources: Sequence[Source]) -> Present:
+    """The horizon and the positions, in one statement and so one snapshot; to be read before the rows are."""
+    positions = "".join(
+        f""",
         (
             SELECT {source.table}.{source.column}
             FROM discovery.{source.table}
@@ -177,27 +153,69 @@ def _detection(sources: Sequence[Source], *, with_users: bool) -> str:
         ) AS position_{number}"""
         for number, source in enumerate(sources)
     )
-    return f"""
+    row = db.row(f"""
     SELECT
         pg_snapshot_xmin(snapshot)::text::bigint AS horizon,
-        pg_snapshot_xmax(snapshot)::text::bigint AS next_xid,{users if with_users else ""}{positions}
+        pg_snapshot_xmax(snapshot)::text::bigint AS next_xid{positions}
     FROM pg_current_snapshot() AS snapshot
+    """)
+    return Present(row.pop("horizon"), row.pop("next_xid"), list(row.values()))
+
+
+def first_checkpoint(present: Present) -> Checkpoint:
+    """A checkpoint at the present: what is visible now counts as read."""
+    return Checkpoint(present.horizon, [Seen(present.positions)])
+
+
+def changed_users(
+    db: Database, sources: Sequence[Source], checkpoint: Checkpoint, present: Present, limit: int
+) -> list[int]:
+    """The ids of the users affected by rows that were not visible at the checkpoint.
+
+    :param present: what was read before
+    :param limit: beyond this many users, just one more is returned
     """
+    affected = "\n            UNION ALL\n".join(
+        f"""
+            SELECT {source.user} AS user_id
+            FROM discovery.{source.table} AS changed
+            {source.join}
+            WHERE changed.{source.column} >= :windows[{number + 1}]
+                AND {IS_RECENT}"""
+        for number, source in enumerate(sources)
+    )
+    users: list[int] = db.value(
+        f"""
+    SELECT ARRAY(
+        SELECT DISTINCT affected.user_id
+        FROM ({affected}
+        ) AS affected
+        WHERE affected.user_id IS NOT NULL
+        LIMIT :limit
+    ) AS users
+    """,
+        horizon=checkpoint.horizon,
+        windows=checkpoint.window(present.positions),
+        limit=limit + 1,
+    )
+    return users
 
 
 _LOAD = """
     SELECT
         horizon,
+        written_by IS DISTINCT FROM pg_current_xact_id_if_assigned() AS is_settled,
         progress
     FROM audius_challenges.checkpoint
     WHERE challenge_id = :challenge_id
 """
 
 _SAVE = """
-    INSERT INTO audius_challenges.checkpoint (challenge_id, horizon, progress)
-    VALUES (:challenge_id, :horizon, :payload)
+    INSERT INTO audius_challenges.checkpoint (challenge_id, horizon, written_by, progress)
+    VALUES (:challenge_id, :horizon, pg_current_xact_id(), :payload)
     ON CONFLICT (challenge_id) DO UPDATE SET
         horizon = excluded.horizon,
+        written_by = excluded.written_by,
         progress = excluded.progress
 """
 
@@ -207,16 +225,16 @@ def load_checkpoint(db: Database, challenge_id: str, sources: Sequence[Source]) 
     for row in db.rows(_LOAD, challenge_id=challenge_id):
         progress = json.loads(row["progress"])
         if progress.pop("sources") == [source.table for source in sources]:
-            history = [Seen(*entry) for entry in progress.pop("history")]
-            return Checkpoint(row["horizon"], history, progress)
+            history = [Seen(positions, before) for before, positions in progress.pop("history")]
+            return Checkpoint(row["horizon"], history, row["is_settled"], progress)
     return None
 
 
 def save_checkpoint(db: Database, challenge_id: str, sources: Sequence[Source], checkpoint: Checkpoint) -> None:
-    """Keep the checkpoint of a processor."""
+    """Keep the checkpoint of a processor; it is committed with what was written."""
     progress = {
         "sources": [source.table for source in sources],
-        "history": [[seen.next_xid, seen.positions] for seen in checkpoint.history],
+        "history": [[seen.before, seen.positions] for seen in checkpoint.history],
         **checkpoint.extra,
     }
     db.rows(_SAVE, challenge_id=challenge_id, horizon=checkpoint.horizon, payload=json.dumps(progress))

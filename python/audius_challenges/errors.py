@@ -52,7 +52,18 @@ class ChallengeError(Exception):
 
 def is_operator_intervention(error: BaseException) -> bool:
     """Whether somebody wants the whole run to stop (rule 11), which is never one processor's failure."""
-    return str(getattr(error, "sqlstate", "") or "").startswith(OPERATOR_INTERVENTION)
+    return (sqlstate_of(error) or "").startswith(OPERATOR_INTERVENTION)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE of an error of PostgreSQL, None of any other.
+
+    An error of a class that PostgreSQL has no name for comes without the attribute, but with the code packed.
+    """
+    if spidata := getattr(error, "spidata", None):
+        return "".join(chr((spidata[0] >> shift & 0x3F) + ord("0")) for shift in range(0, 30, 6))
+    sqlstate: str | None = getattr(error, "sqlstate", None)
+    return sqlstate
 
 
 def describe(error: BaseException) -> str:
@@ -62,14 +73,10 @@ def describe(error: BaseException) -> str:
     """
     if isinstance(error, ChallengeError):
         return str(error)
-    if getattr(error, "sqlstate", None):
-        parts = {part: getattr(error, part, None) for part in ("detail", "hint")}
-        return " ".join(
-            [
-                f"{error} (SQLSTATE {getattr(error, 'sqlstate', None)})",
-                *(f"{part.upper()}: {text}" for part, text in parts.items() if text),
-            ]
-        )
+    if sqlstate := sqlstate_of(error):
+        detail, hint = (getattr(error, "spidata", None) or (None, None, None))[1:3]
+        parts = (f"{error} (SQLSTATE {sqlstate})", detail and f"DETAIL: {detail}", hint and f"HINT: {hint}")
+        return " ".join(part for part in parts if part)
     return "".join(traceback.format_exception(error)).rstrip()
 
 

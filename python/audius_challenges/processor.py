@@ -23,7 +23,6 @@ class Work:
     :ivar state: what is remembered of it; the processor changes it, the run saves it
     :ivar as_of: the run's clock, a timestamptz as text
     :ivar full_scan: whether every user is to be examined
-    :ivar next_xid: the next transaction id when the run began
     :ivar users_examined: users (or ranked entries) examined so far in this run
     :ivar written: what was written so far in this run
     :ivar is_first_build: whether the run is (part of) the processor's first build
@@ -36,7 +35,6 @@ class Work:
     settings: Settings
     as_of: str
     full_scan: bool
-    next_xid: int
     users_examined: int = 0
     written: Written = field(default_factory=Written)
     is_first_build: bool = False

@@ -97,7 +97,6 @@ class Run:
     contract: Contract
     catalog: dict[str, Challenge] | ChallengeError
     states: dict[str, State]
-    next_xid: int
     works: dict[str, Work] = field(default_factory=dict)
 
     @classmethod
@@ -119,8 +118,7 @@ class Run:
             ):
                 distrust_checkpoints(db)
             remember_installation(db, present)
-        next_xid = db.value("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-        return cls(db, settings, as_of, full_scan, contract, catalog, load_states(db), next_xid)
+        return cls(db, settings, as_of, full_scan, contract, catalog, load_states(db))
 
     def process(self, processor: Processor) -> Outcome:
         """Run one processor in a subtransaction and remember how it went.
@@ -176,7 +174,6 @@ class Run:
             settings=self.settings,
             as_of=self.as_of,
             full_scan=self.full_scan,
-            next_xid=self.next_xid,
         )
 
 

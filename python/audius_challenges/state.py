@@ -71,9 +71,10 @@ _SAVE = """
         :catalog_seen,
         :position,
         :rounds,
-        CASE WHEN :ran THEN clock_timestamp() END,
-        clock_timestamp(),
-        clock_timestamp()
+        CASE WHEN :ran THEN now END,
+        now,
+        now
+    FROM clock_timestamp() AS now
     ON CONFLICT (challenge_id) DO UPDATE SET
         phase = excluded.phase,
         catalog_seen = excluded.catalog_seen,
@@ -88,7 +89,13 @@ _SAVE = """
 _RECORD_FAILURE = """
     INSERT INTO audius_challenges.processor_state AS state
         (challenge_id, last_run, consecutive_failures, last_error, last_error_at)
-    SELECT :challenge_id, clock_timestamp(), 1, :error, clock_timestamp()
+    SELECT
+        :challenge_id,
+        now,
+        1,
+        :error,
+        now
+    FROM clock_timestamp() AS now
     ON CONFLICT (challenge_id) DO UPDATE SET
         last_run = excluded.last_run,
         consecutive_failures = state.consecutive_failures + 1,

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from audius_challenges.changes import Source, find_changes, load_checkpoint, save_checkpoint, take_checkpoint
+from audius_challenges.changes import (
+    Source,
+    changed_users,
+    first_checkpoint,
+    load_checkpoint,
+    read_present,
+    save_checkpoint,
+)
 from audius_challenges.contract import ELIGIBLE_USERS, USER_CHALLENGES
 from audius_challenges.processor import Work
 from audius_challenges.state import Phase
@@ -91,11 +98,12 @@ class UserDerived:
     def run(self, work: Work) -> None:
         """Examine what changed and a slice of the sweep; with `full_scan`, everybody."""
         self._target(work)
+        present = read_present(work.db, self.sources)
         checkpoint = load_checkpoint(work.db, self.id, self.sources)
-        is_trusted = checkpoint is not None and checkpoint.is_trusted(work.next_xid)
+        is_trusted = checkpoint is not None and checkpoint.is_trusted(present)
         if checkpoint is None or not is_trusted or work.state.catalog_seen != work.challenge.fingerprint:
             self._restart(work)
-            checkpoint = take_checkpoint(work.db, self.sources)
+            checkpoint = first_checkpoint(present)
             save_checkpoint(work.db, self.id, self.sources, checkpoint)
 
         work.is_first_build = work.state.phase is Phase.FIRST_BUILD
@@ -105,11 +113,12 @@ class UserDerived:
 
         users = set()
         if not work.is_first_build:
-            changes = find_changes(work.db, self.sources, checkpoint, work.settings.changed_users)
-            if changes.is_news:
-                save_checkpoint(work.db, self.id, self.sources, changes.checkpoint)
-            if len(changes.users) <= work.settings.changed_users:
-                users.update(changes.users)
+            changed = changed_users(work.db, self.sources, checkpoint, present, work.settings.changed_users)
+            advanced = checkpoint.advanced(present)
+            if changed or advanced.is_news(checkpoint):
+                save_checkpoint(work.db, self.id, self.sources, advanced)
+            if len(changed) <= work.settings.changed_users:
+                users.update(changed)
             elif work.state.phase is Phase.WATCHING:
                 self._restart(work)
         if self.waiting:
@@ -127,7 +136,8 @@ class UserDerived:
 
     def start_from_now(self, work: Work) -> None:
         """Follow changes from here on; what was there before is left to the sweep."""
-        save_checkpoint(work.db, self.id, self.sources, take_checkpoint(work.db, self.sources))
+        present = read_present(work.db, self.sources)
+        save_checkpoint(work.db, self.id, self.sources, first_checkpoint(present))
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None

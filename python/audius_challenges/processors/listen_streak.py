@@ -19,10 +19,12 @@ from typing import Any
 from audius_challenges.changes import (
     IS_RECENT,
     Checkpoint,
+    Present,
     Source,
+    first_checkpoint,
     load_checkpoint,
+    read_present,
     save_checkpoint,
-    take_checkpoint,
 )
 from audius_challenges.contract import ELIGIBLE_USERS, USER_CHALLENGES
 from audius_challenges.processor import Work
@@ -243,20 +245,21 @@ class ListenStreak:
     def run(self, work: Work) -> None:
         """Count the listens since the last run, or a slice of the backlog; with `full_scan`, all of it."""
         work.state.catalog_seen = work.challenge.fingerprint
+        present = read_present(work.db, _SOURCES)
         kept = load_checkpoint(work.db, self.id, _SOURCES)
         if work.state.phase is None:
             work.state.phase = Phase.CATCHING_UP if work.has_user_challenges() else Phase.FIRST_BUILD
-            checkpoint = take_checkpoint(work.db, _SOURCES)
+            checkpoint = first_checkpoint(present)
             backlog = _EVERYTHING
-        elif kept is None or not kept.is_trusted(work.next_xid):
-            checkpoint = take_checkpoint(work.db, _SOURCES)
+        elif kept is None or not kept.is_trusted(present):
+            checkpoint = first_checkpoint(present)
             backlog = self._backlog_to_reread(work, kept)
         elif kept.extra.get("backlog"):
             checkpoint = deepcopy(kept)
             backlog = Backlog(**kept.extra["backlog"])
         else:
-            checkpoint = _advance(work, kept)
-            backlog = Backlog(kept.window()[0], kept.horizon)
+            checkpoint = _advanced(kept, present)
+            backlog = Backlog(kept.window(present.positions)[0], kept.horizon)
         work.is_first_build = work.state.phase is Phase.FIRST_BUILD
 
         remaining = self._read(work, checkpoint, backlog)
@@ -277,20 +280,18 @@ class ListenStreak:
         if work.state.phase is None or kept is None:
             return
         now = work.now()
-        checkpoint = take_checkpoint(work.db, _SOURCES)
-        if kept.is_trusted(work.next_xid):
-            checkpoint = _advance(work, kept)
-            checkpoint.extra["skipped"] = _plays_in_window(work, checkpoint)
+        present = read_present(work.db, _SOURCES)
+        checkpoint = _advanced(kept, present) if kept.is_trusted(present) else first_checkpoint(present)
+        checkpoint.extra["skipped"] = _plays_in_window(work, checkpoint)
         if backlog := kept.extra.get("backlog"):
-            backlog["until"] = backlog["until"] or now
-            checkpoint.extra["backlog"] = backlog
+            checkpoint.extra["backlog"] = {**backlog, "until": backlog["until"] or now}
         if checkpoint.is_news(kept):
             checkpoint.extra["paused_until"] = now
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
 
     def start_from_now(self, work: Work) -> None:
         """Pass over all the plays there are; streaks go on from the states there are."""
-        checkpoint = take_checkpoint(work.db, _SOURCES)
+        checkpoint = first_checkpoint(read_present(work.db, _SOURCES))
         checkpoint.extra["skipped"] = _plays_in_window(work, checkpoint)
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
@@ -366,10 +367,9 @@ class ListenStreak:
 LISTEN_STREAK = ListenStreak()
 
 
-def _advance(work: Work, kept: Checkpoint) -> Checkpoint:
-    """A checkpoint at the present, with the kept one's history, and its skipped plays as far as they are in reach."""
-    now = take_checkpoint(work.db, _SOURCES)
-    checkpoint = deepcopy(kept).advanced(now.horizon, now.history[-1])
+def _advanced(kept: Checkpoint, present: Present) -> Checkpoint:
+    """The checkpoint at the present, with its skipped plays as far as they are in reach."""
+    checkpoint = kept.advanced(present)
     least_id = checkpoint.window()[0]
     checkpoint.extra["skipped"] = [play for play in checkpoint.extra.get("skipped", []) if play >= least_id]
     return checkpoint
