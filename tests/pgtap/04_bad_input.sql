@@ -1,6 +1,6 @@
 -- Bad input: each an error that names the value and says what to do, and nothing is changed.
 BEGIN;
-SELECT plan(85);
+SELECT plan(86);
 
 -- The SQLSTATE and the whole text (message, detail, hint) of what a command raises.
 CREATE FUNCTION pg_temp.error_of(command text) RETURNS text
@@ -102,6 +102,15 @@ SELECT alike(
     pg_temp.error_of($$SELECT * FROM reconcile_challenges(as_of => '2999-12-31 00:00+00', dry_run => TRUE)$$),
     '22023: %as_of%future%2999-12-31%',
     'an as_of in the future is an error in a dry run, too'
+);
+
+SELECT alike(
+    pg_temp.error_of(
+        $$SET LOCAL transaction_read_only = ON;
+        SELECT * FROM public.reconcile_challenges(dry_run => TRUE);$$
+    ),
+    '25006: %read-only%',
+    'a run in a read-only transaction is an error that says so'
 );
 
 -- The environment of the catalog.

@@ -1,6 +1,6 @@
 -- CREATE EXTENSION and DROP EXTENSION: what they leave alone, what they fill in, and when they schedule.
 BEGIN;
-SELECT plan(19);
+SELECT plan(21);
 
 -- DROP EXTENSION.
 SELECT jobname FROM schedule_challenges() WHERE jobname = '';
@@ -122,6 +122,16 @@ SELECT bag_eq(
     $$SELECT c.*, c.ctid AS place FROM challenges AS c$$,
     $$SELECT untouched.* FROM untouched$$,
     'a catalog in another schema is none of its business'
+);
+SELECT throws_like(
+    $$SELECT * FROM empty_one.sync_challenge_catalog()$$,
+    '%challenges%',
+    'without the discovery tables aligning the catalog is an error that names the table'
+);
+SELECT results_eq(
+    $$SELECT count(*) FROM empty_one.challenge_status$$,
+    $$VALUES (11::bigint)$$,
+    'without the discovery tables the status can be read'
 );
 SELECT results_eq(
     $$SELECT count(*) FROM empty_one.reconcile_challenges() WHERE status = 'failed' AND error LIKE '%challenges%'$$,

@@ -246,12 +246,12 @@ SELECT results_eq(
 
 -- The target is the catalog's.
 SELECT build.person(70, name => 'Jo', bio => 'Flute.', profile_picture => 'Qm70');
-UPDATE challenges SET step_count = 2 WHERE id = 'p';
+UPDATE challenges SET step_count = 2, starting_block = 2147483647 WHERE id = 'p';
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'p' AND user_id = 70$$,
     $$VALUES (TRUE, 2)$$,
-    'step_count of the catalog is the target, and the step count never exceeds it'
+    'step_count of the catalog is the target, the step count never exceeds it, and no starting block is read'
 );
 SELECT results_eq(
     $$SELECT profile_description, profile_name, profile_picture FROM challenge_profile_completion

@@ -95,12 +95,12 @@ SELECT results_eq(
     'an incomplete row with a playlist is completed in place'
 );
 
-UPDATE challenges SET starting_block = NULL WHERE id = 'fp';
+UPDATE challenges SET starting_block = NULL, step_count = 5 WHERE id = 'fp';
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['fp']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'fp' AND user_id IN (5, 6) ORDER BY user_id$$,
     $$VALUES (5), (6)$$,
-    'a starting block that is null is 0, and a playlist without block number counts from there'
+    'a starting block that is null is 0, a playlist without block number counts from there, no step_count is read'
 );
 
 SELECT build.person(20, is_deactivated => TRUE);

@@ -1,6 +1,6 @@
 -- Challenge v, connect verified: users.is_verified.
 BEGIN;
-SELECT plan(9);
+SELECT plan(10);
 
 SELECT build.person(255, is_verified => TRUE, blocknumber => 321);
 SELECT build.person(2, is_verified => FALSE);
@@ -66,6 +66,14 @@ SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'v' AND user_id = 8$$,
     $$VALUES (FALSE, 0)$$,
     'an incomplete row of a user who is not verified goes to 0'
+);
+UPDATE challenges SET starting_block = 2147483647, step_count = 5 WHERE id = 'v';
+SELECT build.person(9, is_verified => TRUE);
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'v' AND user_id = 9$$,
+    $$VALUES (TRUE, 1)$$,
+    'connect verified reads no starting block and no step_count'
 );
 SELECT is_empty(
     $$SELECT new FROM user_challenges_log WHERE challenge_id <> 'v'$$,

@@ -171,6 +171,7 @@ SELECT results_eq(
     'a success puts the count of failures back to 0'
 );
 SET LOCAL audius_challenges.enabled = 'off';
+SET LOCAL client_min_messages = 'warning';
 CREATE TEMPORARY TABLE while_off AS SELECT s.* FROM challenge_status AS s;
 SELECT challenge_id FROM reconcile_challenges() WHERE status <> 'inactive';
 SELECT results_eq(

@@ -1,6 +1,6 @@
 -- A role that is no superuser and has only audius_challenges.grant_run (or grant_status) runs (or reads) everything.
 BEGIN;
-SELECT plan(24);
+SELECT plan(25);
 
 -- A Friday that is past is paid with a notice each.
 SET LOCAL client_min_messages = 'warning';
@@ -129,6 +129,18 @@ SELECT results_eq(
 SELECT ok(
     has_function_privilege('Challenge Runner', 'audius_challenges.tick(interval)', 'EXECUTE'),
     'the runner may call the tick'
+);
+
+-- A superuser's schedule takes the place of the runner's.
+SET LOCAL ROLE "Challenge Runner";
+SELECT jobname FROM schedule_challenges() WHERE jobname = '';
+RESET ROLE;
+SELECT jobname FROM schedule_challenges('1 minute') WHERE jobname = '';
+SELECT results_eq(
+    $$SELECT jobname, username = current_user FROM cron.job WHERE jobname LIKE 'audius_challenges%'
+    ORDER BY jobname$$,
+    $$VALUES ('audius_challenges tick'::name, TRUE), ('audius_challenges trim', TRUE)$$,
+    'a superuser who schedules leaves one schedule, whoever scheduled before'
 );
 
 -- And no more than that.
