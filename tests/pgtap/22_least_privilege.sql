@@ -137,9 +137,9 @@ SELECT jobname FROM schedule_challenges() WHERE jobname = '';
 RESET ROLE;
 SELECT jobname FROM schedule_challenges('1 minute') WHERE jobname = '';
 SELECT results_eq(
-    $$SELECT jobname, username = current_user FROM cron.job WHERE jobname LIKE 'audius_challenges%'
+    $$SELECT jobname::text COLLATE "default", username = current_user FROM cron.job WHERE jobname LIKE 'audius_challenges%'
     ORDER BY jobname$$,
-    $$VALUES ('audius_challenges tick'::name, TRUE), ('audius_challenges trim', TRUE)$$,
+    $$VALUES ('audius_challenges tick', TRUE), ('audius_challenges trim', TRUE)$$,
     'a superuser who schedules leaves one schedule, whoever scheduled before'
 );
 
