@@ -1,6 +1,6 @@
 -- Challenge e, listen streak: a state machine over plays, with the incidents it has had elsewhere.
 BEGIN;
-SELECT plan(51);
+SELECT plan(52);
 
 -- While it was never active.
 SELECT build.person(255);
@@ -15,9 +15,10 @@ SELECT is_empty(
     'an inactive streak writes nothing'
 );
 
--- The first listen, in a session far from UTC.
+-- The first listen, in a session far from UTC that writes dates in another style.
 UPDATE challenges SET active = TRUE WHERE id = 'e';
 SET LOCAL timezone = 'America/Los_Angeles';
+SET LOCAL datestyle = 'SQL, MDY';
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -217,9 +218,10 @@ SELECT results_eq(
 );
 
 -- What earlier services left: state with a running row of another specifier, with none, or with an older one.
-SELECT build.person(user_id) FROM generate_series(60, 69) AS user_id;
+SELECT build.person(user_id) FROM generate_series(59, 69) AS user_id;
 INSERT INTO challenge_listen_streak (user_id, last_listen_date, listen_streak)
 VALUES
+    (59, '2026-03-01 12:00', 2),
     (60, '2026-03-01 12:00', 3),
     (61, '2026-03-01 12:00', 6),
     (62, '2026-03-01 12:00', 3),
@@ -232,6 +234,8 @@ VALUES
     (69, '2026-03-01 12:00', 7);
 INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount, created_at)
 VALUES
+    ('e', 59, '3b:20260226', FALSE, 1, 7, '2026-02-26 12:00+00'),
+    ('e', 59, '3b2026022812', FALSE, 2, 7, '2026-02-28 12:00+00'),
     ('e', 60, '3c:20260227', FALSE, 2, 7, '2026-02-27 12:00+00'),
     ('e', 61, '3d:20260224', FALSE, 6, 7, '2026-02-24 12:00+00'),
     ('e', 63, '3f:20260201', FALSE, 5, 7, '2026-02-01 12:00+00'),
@@ -241,8 +245,14 @@ VALUES
     ('e', 66, '42:20260228', TRUE, 1, 1, '2026-02-28 12:00+00'),
     ('e', 68, '44:20260223', TRUE, 7, 7, '2026-02-23 12:00+00'),
     ('e', 69, '45:20260223', FALSE, 6, 7, '2026-02-23 12:00+00');
-SELECT build.play(user_id, 1, '2026-03-02 12:00') FROM generate_series(60, 69) AS user_id;
+SELECT build.play(user_id, 1, '2026-03-02 12:00') FROM generate_series(59, 69) AS user_id;
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT results_eq(
+    $$SELECT specifier::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 59
+    ORDER BY created_at$$,
+    $$VALUES ('3b:20260226', FALSE, 1), ('3b2026022812', FALSE, 3)$$,
+    'the latest row is the one created last, whatever the order of the specifiers'
+);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, created_at AT TIME ZONE 'UTC'
     FROM user_challenges WHERE user_id = 60$$,

@@ -6,8 +6,10 @@ SELECT plan(44);
 -- A Friday that is past is paid with a notice each.
 SET LOCAL client_min_messages = 'warning';
 
--- Off Friday. The session's time zone is eight hours behind UTC.
+-- Off Friday. The session's time zone is eight hours behind UTC, and it writes dates and intervals in other styles.
 SET LOCAL timezone = 'America/Los_Angeles';
+SET LOCAL datestyle = 'German, DMY';
+SET LOCAL intervalstyle = 'sql_standard';
 SELECT build.block(25400000);
 SELECT build.person(user_id) FROM generate_series(1, 12) AS user_id;
 SELECT build.track(track_id, track_id) FROM generate_series(1, 12) AS track_id;
