@@ -1,0 +1,152 @@
+"""What the tests of operation do in a session: tick, read, listen to notices, wait for an event, run beside others."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import psycopg
+from psycopg.errors import Diagnostic
+
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+
+RUN_ORDER = ("u", "fp", "p", "v", "e", "p1", "p2", "p3", "tt", "tut", "tp")
+TICK = "CALL audius_challenges.tick()"
+RUN_LOCK = "1633903724, 1"
+"""The advisory lock of a run: whoever holds it, a run finds another one under way."""
+
+
+class Notice(NamedTuple):
+    """A notice or warning of the server."""
+
+    message: str
+    hint: str | None
+
+
+def rows(connection: Connection, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    return connection.execute(query, parameters or None).fetchall()
+
+
+def value(connection: Connection, query: str, *parameters: object) -> Any:
+    """The only column of the only row of a query."""
+    ((only,),) = rows(connection, query, *parameters)
+    return only
+
+
+def column(connection: Connection, query: str, *parameters: object) -> list[Any]:
+    """The only column of a query."""
+    return [only for (only,) in rows(connection, query, *parameters)]
+
+
+@contextmanager
+def notices(connection: Connection) -> Iterator[list[Notice]]:
+    """Collects the notices that come meanwhile."""
+    heard: list[Notice] = []
+
+    def listen(diagnostic: Diagnostic) -> None:
+        heard.append(Notice(diagnostic.message_primary or "", diagnostic.message_hint))
+
+    connection.add_notice_handler(listen)
+    try:
+        yield heard
+    finally:
+        connection.remove_notice_handler(listen)
+
+
+def tick(connection: Connection) -> list[Notice]:
+    """Ticks once, and returns the notices."""
+    with notices(connection) as heard:
+        connection.execute(TICK)
+    return heard
+
+
+def statuses(connection: Connection, call: str = "reconcile_challenges()") -> dict[str, tuple[str, str | None]]:
+    """Runs once in the caller's transaction: status and error by challenge, in run order."""
+    found = rows(connection, f"SELECT challenge_id, status, error FROM {call}")
+    return {challenge: (status, error) for challenge, status, error in found}
+
+
+def failing(connection: Connection) -> dict[str, str]:
+    """The challenges whose last run failed, with the error."""
+    query = "SELECT challenge_id, last_error FROM challenge_status WHERE consecutive_failures > 0"
+    return dict(rows(connection, query))
+
+
+def completed(connection: Connection, challenge: str) -> list[str]:
+    """The specifiers of a challenge's complete rows."""
+    return column(
+        connection,
+        "SELECT specifier FROM user_challenges WHERE challenge_id = %s AND is_complete ORDER BY specifier",
+        challenge,
+    )
+
+
+def knows_seconds(connection: Connection) -> bool:
+    """Whether this database's pg_cron has schedules of seconds, as it does from 1.5 on."""
+    version: str = value(connection, "SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'")
+    return tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")) >= (1, 5)
+
+
+def message_of(error: psycopg.Error) -> tuple[str | None, str | None]:
+    """The primary message and the hint of an error."""
+    return error.diag.message_primary, error.diag.message_hint
+
+
+def until(event: Callable[[], T | None], what: str, *, seconds: float = 30) -> T:
+    """Waits for an event, asking ten times a second, and returns what it gives.
+
+    Raises AssertionError, naming what was waited for, when it does not come within this many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not (came := event()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.1)
+    return came
+
+
+class Beside:
+    """A statement under way in a session of its own, while the test goes on in others.
+
+    error: what came of it, once it is over; None if it succeeded.
+    """
+
+    def __init__(self, connection: Connection, statement: str) -> None:
+        self.connection = connection
+        self.pid = connection.info.backend_pid
+        self.error: psycopg.Error | None = None
+        self._statement = statement
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.connection.execute(self._statement)
+        except psycopg.Error as error:
+            self.error = error
+
+    def wait_until_blocked(self, observer: Connection) -> None:
+        """Waits until the statement waits for a lock."""
+        query = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        until(lambda: rows(observer, query, self.pid), f"{self._statement} waiting for a lock")
+
+    def finish(self, seconds: float = 30) -> psycopg.Error | None:
+        """Waits for the end of the statement, and returns its error."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"{self._statement}: not over within {seconds:g} s"
+        return self.error
+
+
+def replace_package(connection: Connection, mark: str, epilogue: str = "", module: str = "__init__") -> None:
+    """Gives a database another version of the extension's Python package: the same with another digest, and
+    with lines added at the end of one module. It touches the loader's source in this database and no file."""
+    definition = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
+    other = re.sub(r"DIGEST = '\w+'", f"DIGEST = '{mark}'", definition, count=1)
+    before = "\n\n\nclass PackageFinder"
+    other = other.replace(before, f"\nSOURCES['audius_challenges/{module}.py'] += {epilogue!r}{before}", 1)
+    assert f"DIGEST = '{mark}'" in other
+    assert repr(epilogue) in other
+    connection.execute(other)

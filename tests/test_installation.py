@@ -1,0 +1,519 @@
+"""CREATE EXTENSION wherever it can be called, DROP EXTENSION, and what a role may do with which grants."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from devtools.cluster import Cluster
+from devtools.discovery import BUILDERS, SCHEMA, Discovery, create_discovery, require_extension
+from tests.sessions import (
+    RUN_ORDER,
+    Connection,
+    Notice,
+    column,
+    completed,
+    knows_seconds,
+    notices,
+    rows,
+    statuses,
+    tick,
+    until,
+    value,
+)
+
+# id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days: the catalog of production.
+CATALOG: list[tuple[Any, ...]] = [
+    ("e", "aggregate", "1", False, 2147483647, 116023891, 25000, None),
+    ("fp", "boolean", "2", True, None, 28350000, 25000, 7),
+    ("p", "numeric", "1", True, 7, 0, 25000, 7),
+    ("p1", "numeric", "25", True, 250, 0, 2147483647, 7),
+    ("p2", "numeric", "100", True, 1000, 0, 2147483647, 7),
+    ("p3", "numeric", "1000", True, 10000, 0, 2147483647, 7),
+    ("tp", "trending", "100", True, None, 25346436, 10000, None),
+    ("tt", "trending", "1000", True, None, 25346436, 100000, None),
+    ("tut", "trending", "1000", True, None, 25346436, 100000, None),
+    ("u", "numeric", "1", True, 3, 25346436, 25000, 7),
+    ("v", "boolean", "5", True, None, 0, 25000, None),
+]
+
+ADOPT = Notice(
+    "user_challenges is not empty, so another service may be paying: nothing was scheduled",
+    "To adopt it: SELECT * FROM reconcile_challenges(dry_run => true); to see what would be written,"
+    " SELECT audius_challenges.start_from_now(); to begin at the present,"
+    " stop the other service, then SELECT * FROM schedule_challenges();",
+)
+
+# Who is verified, has a full profile, three tracks, a playlist, plays, a streak, and wins on a Friday: all but p3.
+WINNER = (
+    """
+    SELECT build.person(
+        255, bio => 'b', name => 'n', profile_picture => 'p', cover_photo => 'c', is_verified => TRUE
+    )
+    """,
+    "SELECT build.person(n) FROM generate_series(1, 5) AS n",
+    "SELECT build.follow(255, n) FROM generate_series(1, 5) AS n",
+    "SELECT build.save(255, 1), build.repost(255, 1)",
+    "SELECT build.track(n, 255, blocknumber => 25346436) FROM generate_series(1, 3) AS n",
+    "SELECT build.playlist(1, 255, blocknumber => 28350000)",
+    "SELECT build.monthly(1, '2026-01-01', 1000)",
+    "SELECT build.track_score(1, 10), build.track_score(2, 9, 'UNDERGROUND_TRACKS'), build.playlist_score(1, 10)",
+    """
+    INSERT INTO track_trending_scores (track_id, type, version, time_range, score, created_at)
+    SELECT 3, 'UNDERGROUND_TRACKS', 'pnagD', 'week', 8, now()
+    """,
+    "SELECT build.play(255, 1, TIMESTAMP '2026-01-01 12:00' + n * INTERVAL '1 day') FROM generate_series(0, 6) AS n",
+)
+
+
+def create_extension(connection: Connection, options: str = "") -> list[Notice]:
+    """Creates the extension and returns the notices, those on plpython3u aside."""
+    connection.execute("CREATE EXTENSION IF NOT EXISTS plpython3u")
+    with notices(connection) as heard:
+        connection.execute(f"CREATE EXTENSION audius_challenges {options}")
+    return heard
+
+
+def catalog(connection: Connection) -> list[tuple[Any, ...]]:
+    """Every row of the catalog."""
+    return rows(connection, 'SELECT * FROM challenges ORDER BY id COLLATE "C"')
+
+
+def every_row(connection: Connection, *schemas: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row version of every table, by table: where it is, who wrote it, and its values."""
+    tables = column(
+        connection,
+        """
+        SELECT format('%%I.%%I', nspname, relname)
+        FROM pg_class
+        INNER JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = ANY(%s) AND relkind = 'r'
+        """,
+        list(schemas),
+    )
+    return {
+        table: rows(connection, f"SELECT ctid::text, xmin::text, to_jsonb(each) FROM {table} AS each ORDER BY ctid")
+        for table in tables
+    }
+
+
+@pytest.fixture(scope="module")
+def cron_discovery(root: Path | None) -> Iterator[Discovery]:
+    """A discovery database with pg_cron, without the extension, for the tests of this file together."""
+    with Cluster(root=root) as cluster:
+        require_extension(cluster)
+        discovery = create_discovery(cluster, "discovery")
+        discovery.psql("CREATE EXTENSION pg_cron", "CREATE EXTENSION plpython3u")
+        yield discovery
+
+
+# CREATE EXTENSION
+
+
+def test_a_discovery_database_gets_the_missing_catalog_rows(bare_discovery: Discovery) -> None:
+    with closing(bare_discovery.connect()) as connection:
+        heard = create_extension(connection)
+
+        assert catalog(connection) == CATALOG
+        assert heard == [
+            Notice("inserted into challenges: p, u, fp, v, e, p1, p2, p3, tt, tut, tp", None),
+            Notice("pg_cron is not installed in this database: nothing was scheduled", heard[1].hint),
+        ]
+        assert "schedule_challenges()" in (heard[1].hint or "")
+
+
+def test_differing_catalog_rows_are_left_alone_and_reported(bare_discovery: Discovery) -> None:
+    with closing(bare_discovery.connect()) as connection:
+        connection.execute(
+            """
+            INSERT INTO challenges VALUES
+                ('p', 'numeric', '5', FALSE, 7, 0, 25000, NULL),
+                ('v', 'boolean', '5', TRUE, NULL, 0, 25000, NULL),
+                ('x', 'numeric', 'ten', TRUE, 1, 0, 1, 1)
+            """
+        )
+        versions = "SELECT ctid, xmin, challenges FROM challenges WHERE id IN ('p', 'v', 'x') ORDER BY id"
+        before = rows(connection, versions)
+
+        heard = create_extension(connection)
+
+        assert rows(connection, versions) == before
+        assert [row for row in catalog(connection) if row[0] not in "pvx"] == [
+            row for row in CATALOG if row[0] not in "pvx"
+        ]
+        assert heard[:2] == [
+            Notice("inserted into challenges: u, fp, e, p1, p2, p3, tt, tut, tp", None),
+            Notice(
+                'challenge "p" differs from the catalog of prod and was left alone'
+                " (amount: 5 → 1, active: false → true, cooldown_days: null → 7)",
+                "SELECT * FROM sync_challenge_catalog('prod'); aligns it.",
+            ),
+        ]
+        assert len(heard) == 3  # and the one on pg_cron
+
+
+def test_it_schedules_itself_where_pg_cron_is_and_nobody_was_paid(cron_discovery: Discovery) -> None:
+    with closing(cron_discovery.connect()) as connection:
+        heard = create_extension(connection)
+
+        jobs = rows(
+            connection,
+            """
+            SELECT jobname::text, schedule, command, database, nodeport, username, active
+            FROM cron.job
+            ORDER BY jobname
+            """,
+        )
+        if knows_seconds(connection):
+            ticks = [("audius_challenges tick", "30 seconds", "CALL audius_challenges.tick()")]
+        else:
+            ticks = [
+                ("audius_challenges tick", "* * * * *", "CALL audius_challenges.tick()"),
+                ("audius_challenges tick +30s", "* * * * *", "CALL audius_challenges.tick(delay => '30 seconds')"),
+            ]
+        expected = [*ticks, ("audius_challenges trim", "23 3 * * *", "SELECT audius_challenges.trim_run_details()")]
+        port = cron_discovery.cluster.port
+        assert jobs == [(*job, "discovery", port, "postgres", True) for job in expected]
+        assert heard[1:] == [Notice(f"scheduled: {command} ({schedule})", None) for _, schedule, command in expected]
+        connection.execute("DROP EXTENSION audius_challenges")
+        connection.execute("DELETE FROM cron.job")
+
+
+def test_where_another_service_may_be_paying_it_schedules_nothing_and_says_how_to_adopt(
+    cron_discovery: Discovery,
+) -> None:
+    with closing(cron_discovery.connect()) as connection:
+        connection.execute("INSERT INTO user_challenges VALUES ('v', 1, '1', FALSE, 0)")
+
+        heard = create_extension(connection)
+
+        assert heard == [ADOPT]  # the catalog was filled by the test before
+        assert rows(connection, "SELECT * FROM cron.job") == []
+        connection.execute("DROP EXTENSION audius_challenges")
+        connection.execute("DELETE FROM user_challenges")
+
+
+def test_an_empty_database_gets_nothing_but_the_extensions_own_objects(empty_database: Discovery) -> None:
+    outside = """
+        SELECT pg_describe_object(classid, objid, 0)
+        FROM (
+            SELECT 'pg_class'::regclass AS classid, oid AS objid FROM pg_class
+            UNION ALL
+            SELECT 'pg_proc'::regclass, oid FROM pg_proc
+            UNION ALL
+            SELECT 'pg_type'::regclass, oid FROM pg_type
+            UNION ALL
+            SELECT 'pg_namespace'::regclass, oid FROM pg_namespace WHERE nspname !~ '^pg_t'
+            UNION ALL
+            SELECT 'pg_event_trigger'::regclass, oid FROM pg_event_trigger
+        ) AS object
+        WHERE objid >= 16384
+            AND NOT EXISTS (
+                WITH RECURSIVE owner (refclassid, refobjid) AS (
+                    VALUES (object.classid::oid, object.objid)
+                    UNION
+                    SELECT pg_depend.refclassid, pg_depend.refobjid
+                    FROM owner
+                    INNER JOIN pg_depend
+                        ON pg_depend.classid = owner.refclassid
+                        AND pg_depend.objid = owner.refobjid
+                        AND pg_depend.deptype IN ('e', 'i', 'a')
+                )
+                SELECT FROM owner WHERE owner.refclassid = 'pg_extension'::regclass
+            )
+            AND pg_describe_object(classid, objid, 0) !~ 'toast'
+    """
+    with closing(empty_database.connect()) as connection:
+        assert column(connection, outside) == []
+
+        heard = create_extension(connection)
+
+        assert heard == [
+            Notice(
+                "there are no discovery tables in schema public: nothing but the extension's objects was created", None
+            )
+        ]
+        assert column(connection, outside) == []
+        for table in ("processor_state", "checkpoint", "skipped_listens", "installation"):
+            if value(connection, "SELECT to_regclass(%s)", f"audius_challenges.{table}"):
+                assert value(connection, f"SELECT count(*) FROM audius_challenges.{table}") == 0
+
+        assert column(connection, "SELECT status FROM challenge_status") == ["absent"] * 11
+        no_catalog = 'table "public.challenges" does not exist'
+        for challenge, (status, error) in statuses(connection).items():
+            assert (challenge, status, (error or "")[: len(no_catalog)]) == (challenge, "failed", no_catalog)
+        (heard_of_tick,) = tick(connection)
+        assert heard_of_tick.message == (
+            "there is no table public.user_challenges: a restore seems to be under way, nothing was done"
+        )
+
+
+@pytest.mark.parametrize("schema", ["discovery", "Discovery Provider"])
+def test_the_discovery_tables_may_be_in_any_schema(empty_database: Discovery, schema: str) -> None:
+    quoted = f'"{schema}"'
+    empty_database.psql(f"CREATE SCHEMA {quoted}", f'ALTER DATABASE "{empty_database.name}" SET search_path = {quoted}')
+    empty_database.psql(SCHEMA, BUILDERS, f'ALTER DATABASE "{empty_database.name}" RESET search_path')
+    with closing(empty_database.connect()) as connection:
+        heard = create_extension(connection, f"SCHEMA {quoted}")
+
+        assert heard[0] == Notice("inserted into challenges: p, u, fp, v, e, p1, p2, p3, tt, tut, tp", None)
+        assert value(connection, f"SELECT count(*) FROM {quoted}.challenges") == 11
+        connection.execute("SELECT build.person(255, is_verified => TRUE)")
+        outcomes = statuses(connection, f"{quoted}.reconcile_challenges()")
+        assert outcomes == {challenge: ("inactive" if challenge == "e" else "ok", None) for challenge in RUN_ORDER}
+        connection.execute("SELECT build.person(4095, is_verified => TRUE)")
+        assert tick(connection) == []
+        paid = rows(connection, f"SELECT specifier, amount FROM {quoted}.user_challenges WHERE is_complete ORDER BY 1")
+        assert paid == [("ff", 5), ("fff", 5)]
+        told = column(connection, f"SELECT user_ids FROM {quoted}.notification ORDER BY id")
+        assert told == [[255], [4095]]
+        assert set(column(connection, f"SELECT status FROM {quoted}.challenge_status")) == {"ok", "inactive"}
+        connection.execute(f"GRANT USAGE ON SCHEMA {quoted} TO public")
+        connection.execute("CREATE ROLE in_any_schema")
+        try:
+            connection.execute("SELECT audius_challenges.grant_run('in_any_schema')")
+            connection.execute("SET ROLE in_any_schema")
+            assert statuses(connection, f"{quoted}.reconcile_challenges()")["v"] == ("ok", None)
+            connection.execute("RESET ROLE")
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute("DROP OWNED BY in_any_schema")
+            connection.execute("DROP ROLE in_any_schema")
+
+
+# DROP EXTENSION
+
+
+def test_drop_extension_changes_no_row_that_it_does_not_own(cron_discovery: Discovery) -> None:
+    with closing(cron_discovery.connect()) as connection:
+        create_extension(connection)
+        for statement in WINNER:
+            connection.execute(statement)
+        connection.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
+        connection.execute("SELECT * FROM reconcile_challenges(as_of => '2026-11-20 12:00Z')")
+        assert column(connection, "SELECT challenge_id FROM user_challenges WHERE is_complete ORDER BY 1") == [
+            "e", "fp", "p", "p1", "p2", "tp", "tt", "tut", "tut", "u", "v",
+        ]  # fmt: skip
+        before = every_row(connection, "public", "cron")
+        assert len(before["public.user_challenges"]) == 12  # p3 is under way
+        # Two or three jobs: the schedule is a row of cron.job, which is not ours to delete either.
+        assert len(before["cron.job"]) in (2, 3)
+        del before["cron.job_run_details"]
+
+        connection.execute("DROP EXTENSION audius_challenges")
+
+        after = every_row(connection, "public", "cron")
+        del after["cron.job_run_details"]
+        assert after == before
+        assert value(connection, "SELECT to_regnamespace('audius_challenges')") is None
+
+        assert create_extension(connection) == [
+            Notice(
+                'challenge "e" differs from the catalog of prod and was left alone (active: true → false)',
+                "SELECT * FROM sync_challenge_catalog('prod'); aligns it.",
+            ),
+            ADOPT,
+        ]
+        again = statuses(connection, "reconcile_challenges(as_of => '2026-11-20 13:00Z')")
+        assert set(again.values()) == {("ok", None)}
+        assert every_row(connection, "public") == {
+            table: found for table, found in before.items() if table.startswith("public.")
+        }
+
+
+# Privileges
+
+
+def test_public_may_execute_nothing(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        routines = rows(
+            connection,
+            """
+            SELECT
+                pg_proc.oid::regprocedure::text,
+                EXISTS (
+                    SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner)))
+                    WHERE grantee = 0
+                )
+            FROM pg_depend
+            INNER JOIN pg_extension ON pg_extension.oid = refobjid AND extname = 'audius_challenges'
+            INNER JOIN pg_proc ON pg_proc.oid = objid
+            WHERE classid = 'pg_proc'::regclass AND deptype = 'e'
+            """,
+        )
+        assert len(routines) >= 12
+        assert [routine for routine, is_public in routines if is_public] == []
+        relations = rows(
+            connection,
+            """
+            SELECT
+                pg_class.oid::regclass::text,
+                EXISTS (
+                    SELECT FROM aclexplode(coalesce(relacl, acldefault('r', relowner)))
+                    WHERE grantee = 0
+                )
+            FROM pg_depend
+            INNER JOIN pg_extension ON pg_extension.oid = refobjid AND extname = 'audius_challenges'
+            INNER JOIN pg_class ON pg_class.oid = objid
+            WHERE classid = 'pg_class'::regclass AND deptype = 'e'
+            """,
+        )
+        assert len(relations) >= 4
+        assert [relation for relation, is_public in relations if is_public] == []
+
+
+CALLS = {
+    "reconcile_challenges": "SELECT * FROM reconcile_challenges()",
+    "tick": "CALL audius_challenges.tick()",
+    "start_from_now": "SELECT audius_challenges.start_from_now()",
+    "schedule_challenges": "SELECT * FROM schedule_challenges()",
+    "unschedule_challenges": "SELECT * FROM unschedule_challenges()",
+    "sync_challenge_catalog": "SELECT * FROM sync_challenge_catalog()",
+    "trim_run_details": "SELECT audius_challenges.trim_run_details()",
+    "grant_run": "SELECT audius_challenges.grant_run('{role}')",
+    "grant_status": "SELECT audius_challenges.grant_status('{role}')",
+    "install": "SELECT audius_challenges.install()",
+}
+
+
+@pytest.fixture(scope="module")
+def cron_extension(cron_discovery: Discovery) -> Discovery:
+    """The same database with the extension, nothing scheduled, and no rows but the catalog."""
+    with closing(cron_discovery.connect()) as connection:
+        connection.execute("DROP EXTENSION IF EXISTS audius_challenges")
+        connection.execute("DELETE FROM cron.job")
+        connection.execute("DELETE FROM cron.job_run_details")
+        tables = column(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
+        create_extension(connection)
+        connection.execute("SELECT * FROM unschedule_challenges()")
+        for role in ("reward_service", "reward_reader", "reward_stranger"):
+            connection.execute(f"CREATE ROLE {role} LOGIN")
+        connection.execute("SELECT audius_challenges.grant_run('reward_service')")
+        connection.execute("SELECT audius_challenges.grant_status('reward_reader')")
+    return cron_discovery
+
+
+@pytest.fixture(scope="module")
+def scheduled_by_a_role(cron_extension: Discovery) -> Discovery:
+    """The database, scheduled by a role that has grant_run alone; its first tick comes within a minute."""
+    with closing(cron_extension.connect("reward_service")) as service:
+        service.execute("SELECT * FROM schedule_challenges()")
+    return cron_extension
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.usefixtures("scheduled_by_a_role")
+def test_without_a_grant_nothing_can_be_called(cron_extension: Discovery, call: str) -> None:
+    with (
+        closing(cron_extension.connect("reward_stranger")) as stranger,
+        pytest.raises(errors.InsufficientPrivilege) as refused,
+    ):
+        stranger.execute(CALLS[call].format(role="reward_stranger"))
+    assert (refused.value.diag.message_primary or "").startswith("permission denied for ")
+
+
+def test_a_role_with_grant_status_reads_the_status(cron_extension: Discovery) -> None:
+    with closing(cron_extension.connect("reward_reader")) as reader:
+        assert column(reader, "SELECT challenge_id FROM challenge_status") == list(RUN_ORDER)
+        assert column(reader, "SELECT unpayable_rows FROM challenge_status") == [0] * 11
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_role_with_grant_status_can_call_nothing_else(cron_extension: Discovery, call: str) -> None:
+    with (
+        closing(cron_extension.connect("reward_reader")) as reader,
+        pytest.raises(errors.InsufficientPrivilege) as refused,
+    ):
+        reader.execute(CALLS[call].format(role="reward_reader"))
+    assert (refused.value.diag.message_primary or "").startswith("permission denied for ")
+
+
+def test_a_role_with_grant_status_can_write_nothing(cron_extension: Discovery) -> None:
+    with closing(cron_extension.connect("reward_reader")) as reader:
+        writable = column(
+            reader,
+            """
+            SELECT pg_class.oid::regclass::text
+            FROM pg_class
+            WHERE relkind IN ('r', 'v', 'p')
+                AND relnamespace IN ('public'::regnamespace, 'audius_challenges'::regnamespace)
+                AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+            """,
+        )
+        assert writable == ["user_challenges_log"]  # which takes everybody's rows: it is the tests' own
+
+
+def test_a_role_with_grant_run_can_do_everything_by_hand(scheduled_by_a_role: Discovery) -> None:
+    with (
+        closing(scheduled_by_a_role.connect()) as admin,
+        closing(scheduled_by_a_role.connect("reward_service")) as service,
+    ):
+        sync = "SELECT challenge_id, action FROM sync_challenge_catalog('stage')"
+        assert rows(service, sync) == [(challenge, "updated") for challenge in ("p", "u", "fp", "e", "tt", "tut", "tp")]
+        assert rows(service, sync) == []
+        for statement in WINNER:
+            admin.execute(statement)
+
+        outcomes = statuses(service, "reconcile_challenges(as_of => '2026-11-20 12:00Z')")
+        assert outcomes == dict.fromkeys(RUN_ORDER, ("ok", None))
+        done = column(admin, "SELECT DISTINCT challenge_id FROM user_challenges WHERE is_complete ORDER BY 1")
+        assert done == ["e", "fp", "p", "p1", "p2", "tp", "tt", "tut", "u", "v"]
+        assert value(admin, "SELECT count(*) FROM notification") == 11
+
+        admin.execute("SELECT build.person(4095, is_verified => TRUE)")
+        assert tick(service) == []
+        assert completed(admin, "v") == ["ff", "fff"]
+        assert set(column(service, "SELECT status FROM challenge_status")) == {"ok"}
+        assert statuses(service, "reconcile_challenges(full_scan => TRUE)")["p"] == ("ok", None)
+        assert statuses(service, "reconcile_challenges(dry_run => TRUE)")["p"] == ("ok", None)
+        started = column(service, "SELECT audius_challenges.start_from_now()")
+        assert started == list(RUN_ORDER)
+
+
+def test_a_role_with_grant_run_cannot_hand_it_on(cron_extension: Discovery) -> None:
+    with closing(cron_extension.connect("reward_service")) as service:
+        for call in ("grant_run", "grant_status", "install"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                service.execute(CALLS[call].format(role="reward_stranger"))
+
+
+def test_a_schedule_made_by_a_role_ticks_as_that_role(scheduled_by_a_role: Discovery) -> None:
+    with (
+        closing(scheduled_by_a_role.connect()) as admin,
+        closing(scheduled_by_a_role.connect("reward_service")) as service,
+    ):
+        assert set(column(admin, "SELECT username::text FROM cron.job")) == {"reward_service"}
+        admin.execute("SELECT build.person(2748, is_verified => TRUE)")
+
+        until(lambda: "abc" in completed(admin, "v"), "a tick of pg_cron", seconds=75)
+
+        ended = """
+            SELECT username::text, status, return_message
+            FROM cron.job_run_details
+            WHERE status NOT IN ('starting', 'running') AND command LIKE 'CALL%%'
+        """
+        runs = until(lambda: rows(admin, ended), "the end of the tick")
+        assert {(username, status) for username, status, _ in runs} == {("reward_service", "succeeded")}, runs
+
+        admin.execute(
+            "UPDATE cron.job_run_details SET end_time = end_time - INTERVAL '8 days' WHERE end_time IS NOT NULL"
+        )
+        assert value(service, "SELECT audius_challenges.trim_run_details()") >= 1
+        assert set(column(service, "SELECT jobname FROM unschedule_challenges()")) >= {
+            "audius_challenges tick",
+            "audius_challenges trim",
+        }
+        assert rows(admin, "SELECT * FROM cron.job") == []
+
+
+def test_grants_to_a_role_that_does_not_exist_name_it(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        for function in ("grant_run", "grant_status"):
+            with pytest.raises(psycopg.errors.UndefinedObject) as missing:
+                connection.execute(f"SELECT audius_challenges.{function}('nobody here')")
+            assert missing.value.diag.message_primary == 'role "nobody here" does not exist'
