@@ -21,7 +21,6 @@ VOLATILE
 ROWS 11
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
-SET plan_cache_mode = force_custom_plan
 SET lock_timeout = '2s'
 SET datestyle = 'ISO'
 AS $function$
@@ -54,7 +53,6 @@ VOLATILE
 ROWS 11
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
-SET plan_cache_mode = force_custom_plan
 SET lock_timeout = '2s'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')

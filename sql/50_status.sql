@@ -37,14 +37,12 @@ AS $function$
 DECLARE
     unpayable bigint;
 BEGIN
-    IF pg_catalog.to_regclass(pg_catalog.format('%I.user_challenges', '@extschema@')) IS NULL THEN
+    IF pg_catalog.to_regclass('@extschema@.user_challenges') IS NULL THEN
         RETURN NULL;
     END IF;
-    EXECUTE pg_catalog.format(
-        'SELECT pg_catalog.count(*) FROM %I.user_challenges'
-        ' WHERE challenge_id = $1 AND is_complete AND completed_blocknumber IS NULL',
-        '@extschema@'
-    )
+    EXECUTE
+        'SELECT pg_catalog.count(*) FROM @extschema@.user_challenges'
+        ' WHERE challenge_id = $1 AND is_complete AND completed_blocknumber IS NULL'
     INTO unpayable
     USING of_challenge;
     RETURN unpayable;

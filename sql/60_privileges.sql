@@ -17,9 +17,10 @@ BEGIN
         role_name
     );
     EXECUTE pg_catalog.format(
-        'GRANT EXECUTE ON ROUTINE %1$I.reconcile_challenges(text[], boolean, boolean, timestamptz),'
-        ' %1$I.schedule_challenges(interval), %1$I.unschedule_challenges(), %1$I.sync_challenge_catalog(text) TO %2$I',
-        '@extschema@', role_name
+        'GRANT EXECUTE ON ROUTINE @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz),'
+        ' @extschema@.schedule_challenges(interval), @extschema@.unschedule_challenges(),'
+        ' @extschema@.sync_challenge_catalog(text) TO %I',
+        role_name
     );
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
@@ -51,10 +52,10 @@ BEGIN
         ) AS needed (name, privileges)
         INNER JOIN pg_catalog.pg_class AS class
             ON class.relname = needed.name
-            AND class.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident('@extschema@'))
+            AND class.relnamespace = pg_catalog.to_regnamespace('@extschema@')
     LOOP
         EXECUTE pg_catalog.format(
-            'GRANT %s ON TABLE %I.%I TO %I', relation.privileges, '@extschema@', relation.name, role_name
+            'GRANT %s ON TABLE @extschema@.%I TO %I', relation.privileges, relation.name, role_name
         );
     END LOOP;
     FOR relation IN
@@ -66,7 +67,7 @@ BEGIN
             AND dependency.deptype IN ('a', 'i')
         WHERE sequence.relkind = 'S'
             AND dependency.refobjid
-            = pg_catalog.to_regclass(pg_catalog.format('%I.notification', '@extschema@'))
+            = pg_catalog.to_regclass('@extschema@.notification')
     LOOP
         EXECUTE pg_catalog.format('GRANT USAGE ON SEQUENCE %s TO %I', relation.name, role_name);
     END LOOP;
@@ -93,13 +94,13 @@ BEGIN
         RAISE EXCEPTION 'role "%" does not exist', role_name
             USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN; first.';
     END IF;
-    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %I TO %I', '@extschema@', role_name);
+    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, @extschema@ TO %I', role_name);
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text) TO %I',
         role_name
     );
-    EXECUTE pg_catalog.format('GRANT SELECT ON %I.challenge_status TO %I', '@extschema@', role_name);
+    EXECUTE pg_catalog.format('GRANT SELECT ON @extschema@.challenge_status TO %I', role_name);
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.checkpoint TO %I', role_name
     );
@@ -107,9 +108,9 @@ BEGIN
         SELECT class.relname AS name
         FROM pg_catalog.pg_class AS class
         WHERE class.relname IN ('challenges', 'user_challenges', 'users')
-            AND class.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident('@extschema@'))
+            AND class.relnamespace = pg_catalog.to_regnamespace('@extschema@')
     LOOP
-        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %I.%I TO %I', '@extschema@', relation.name, role_name);
+        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE @extschema@.%I TO %I', relation.name, role_name);
     END LOOP;
 END
 $function$;

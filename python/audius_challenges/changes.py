@@ -28,6 +28,9 @@ SLACK = 100
 # which only widens the window.
 HISTORY = 32
 
+# So many of the latest blocks may be absurd ones, each with any number of rows.
+LATEST_BLOCKS = 20
+
 # Beyond this age (transactions) a horizon is renewed though nothing was found: row versions carry 32 bits of their
 # transaction's number, which can be told from older ones up to an age of 2^31.
 RENEWAL_AGE = 1 << 24
@@ -35,10 +38,12 @@ TRUSTED_AGE = 1 << 31
 
 UNTRUSTED = -1
 
+BEFORE_THE_FIRST = 0
+
 # SQL: whether a row version is of the horizon's transaction or a later one (its xmin has 32 bits of it).
 IS_RECENT = "((changed.xmin::text::bigint - :horizon) & 4294967295) < 2147483648"
 
-_START_OF_TIME = -(1 << 62)
+START_OF_TIME = -(1 << 62)
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,16 @@ class Checkpoint:
 
         :param positions: those of the present: they fall when a block is reverted
         """
-        seen = [entry.positions for entry in self.history] + ([positions] if positions else [])
-        return [
-            min(_START_OF_TIME if each is None else each - SLACK for each in source)
-            for source in zip(*seen, strict=True)
-        ]
+        return _lowest([seen.positions for seen in self.history] + ([positions] if positions else []))
+
+    def reach(self) -> list[int]:
+        """The same without what was open when the first checkpoint was taken: rows of that can be anywhere."""
+        return _lowest([seen.positions for seen in self.history if seen.before != BEFORE_THE_FIRST])
+
+    @property
+    def has_open_transactions(self) -> bool:
+        """Whether a transaction may still be open that was open when the first checkpoint was taken."""
+        return self.history[0].before == BEFORE_THE_FIRST
 
     def is_trusted(self, present: Present) -> bool:
         """Whether the horizon can be a transaction of this cluster, and near enough to tell from older ones."""
@@ -118,6 +128,7 @@ class Checkpoint:
         return (
             self.history[-1].positions != kept.history[-1].positions
             or self.horizon - kept.horizon > RENEWAL_AGE
+            or self.has_open_transactions != kept.has_open_transactions
             or self.extra != kept.extra
         )
 
@@ -126,13 +137,11 @@ class Checkpoint:
         # The run that wrote the last entry had a transaction id assigned after it had read the positions. That run has
         # ended, so whatever is not below today's next_xid began after it. (Its own next_xid would not do: a higher
         # transaction may already have been running unseen then, since none had ended.)
-        history = [
-            Seen(seen.positions, seen.before or (present.next_xid if self.is_settled else None))
-            for seen in self.history
-        ]
+        settled = present.next_xid if self.is_settled else None
+        history = [Seen(seen.positions, settled if seen.before is None else seen.before) for seen in self.history]
         if history[-1].positions != present.positions:
             history.append(Seen(present.positions))
-        while len(history) > 1 and (history[1].before or present.next_xid + 1) <= present.horizon:
+        while len(history) > 1 and history[1].before is not None and history[1].before <= present.horizon:
             del history[0]
         if len(history) > HISTORY:
             history = [history[0], *history[1:-1:2], history[-1]]
@@ -144,7 +153,7 @@ def read_present(db: Database, sources: Sequence[Source]) -> Present:
     positions = "".join(
         f""",
         (
-            SELECT {source.table}.{source.column}
+            SELECT {_sane(source)}
             FROM discovery.{source.table}
             WHERE {source.table}.{source.column} IS NOT NULL
             ORDER BY {source.table}.{source.column} DESC
@@ -162,9 +171,14 @@ def read_present(db: Database, sources: Sequence[Source]) -> Present:
     return Present(row.pop("horizon"), row.pop("next_xid"), list(row.values()))
 
 
-def first_checkpoint(present: Present) -> Checkpoint:
-    """A checkpoint at the present: what is visible now counts as read."""
-    return Checkpoint(present.horizon, [Seen(present.positions)])
+def first_checkpoint(present: Present, *, with_open_transactions: bool = False) -> Checkpoint:
+    """A checkpoint at the present: what is visible now counts as read.
+
+    :param with_open_transactions: whether the first run after it looks everywhere for rows of transactions that were
+        open now; a processor with a sweep need not
+    """
+    open_transactions = [Seen([None] * len(present.positions), BEFORE_THE_FIRST)] if with_open_transactions else []
+    return Checkpoint(present.horizon, [*open_transactions, Seen(present.positions)])
 
 
 def changed_users(
@@ -199,6 +213,22 @@ def changed_users(
         limit=limit + 1,
     )
     return users
+
+
+def _sane(source: Source) -> str:
+    """SQL of the source's column, or of a late block's number if that is lower."""
+    column = f"{source.table}.{source.column}"
+    if source.column != "blocknumber":
+        return column
+    latest = f"SELECT number FROM discovery.blocks WHERE number IS NOT NULL ORDER BY number DESC OFFSET {LATEST_BLOCKS}"
+    return f"least({column}, ({latest} LIMIT 1))"
+
+
+def _lowest(positions: list[list[int | None]]) -> list[int]:
+    return [
+        min(START_OF_TIME if position is None else position - SLACK for position in source)
+        for source in zip(*positions, strict=True)
+    ]
 
 
 _LOAD = """

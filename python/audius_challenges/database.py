@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 PARAMETER_TYPES = {
@@ -63,6 +64,11 @@ PARAMETER_TYPES = {
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 _DISCOVERY = re.compile(r"\bdiscovery\.")
 
+# PostgreSQL plans a prepared statement for its parameters so many times, then perhaps for any. Ours are to be planned
+# for theirs, an array of one user or of 50,000, always. (The setting plan_cache_mode would also hit the statements of
+# the application's triggers and of foreign keys, which would be planned anew for every row that we write.)
+CUSTOM_PLANS = 5
+
 Row = dict[str, Any]
 
 
@@ -89,6 +95,15 @@ class Plpy(Protocol):
     def quote_ident(self, name: str, /) -> str: ...
 
 
+@dataclass
+class Plan:
+    """A prepared statement: its parameters' names in their order, and how often it was executed."""
+
+    prepared: Any
+    parameters: list[str]
+    uses: int = 0
+
+
 class Database:
     """One session's database: runs SQL over plans that are prepared once a session.
 
@@ -96,7 +111,7 @@ class Database:
     :param schema: the schema of the discovery tables, unquoted
     """
 
-    _plans: ClassVar[dict[tuple[str, str], tuple[Any, list[str]]]] = {}
+    _plans: ClassVar[dict[tuple[str, str], Plan]] = {}
 
     def __init__(self, plpy: Plpy, schema: str) -> None:
         self.plpy = plpy
@@ -107,10 +122,11 @@ class Database:
 
         :raises plpy.SPIError: whatever PostgreSQL says against it
         """
-        if (self.schema, sql) not in self._plans:
-            self._plans[self.schema, sql] = self._prepare(sql)
-        plan, names = self._plans[self.schema, sql]
-        return list(self.plpy.execute(plan, [parameters[name] for name in names]))
+        plan = self._plans.get((self.schema, sql))
+        if plan is None or plan.uses == CUSTOM_PLANS:
+            plan = self._plans[self.schema, sql] = self._prepare(sql)
+        plan.uses += 1
+        return list(self.plpy.execute(plan.prepared, [parameters[name] for name in plan.parameters]))
 
     def row(self, sql: str, **parameters: Any) -> Row:
         """Run a statement that returns exactly one row."""
@@ -122,7 +138,7 @@ class Database:
         (value,) = self.row(sql, **parameters).values()
         return value
 
-    def _prepare(self, sql: str) -> tuple[Any, list[str]]:
+    def _prepare(self, sql: str) -> Plan:
         names: list[str] = []
 
         def placeholder(match: re.Match[str]) -> str:
@@ -133,4 +149,4 @@ class Database:
 
         text = _DISCOVERY.sub(lambda _: self.plpy.quote_ident(self.schema) + ".", sql)
         text = _PARAMETER.sub(placeholder, text)
-        return self.plpy.prepare(text, [PARAMETER_TYPES[name] for name in names]), names
+        return Plan(self.plpy.prepare(text, [PARAMETER_TYPES[name] for name in names]), names)

@@ -21,12 +21,17 @@ def _from_sql(function: Callable[Concatenate[Database, P], R]) -> Callable[Conca
     @wraps(function)
     def entry(plpy: Plpy, schema: str, /, *arguments: P.args, **keywords: P.kwargs) -> R:
         try:
-            return function(Database(plpy, schema), *arguments, **keywords)
+            return function(Database(plpy, _unquoted(schema)), *arguments, **keywords)
         except ChallengeError as error:
             reported = as_postgres_error(plpy, error)
         raise reported
 
     return entry
+
+
+def _unquoted(identifier: str) -> str:
+    """The name of a schema as the script has it, where PostgreSQL put it in quotes if it needs them."""
+    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier
 
 
 @_from_sql

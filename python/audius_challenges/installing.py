@@ -6,7 +6,7 @@ from audius_challenges.catalog import align_catalog, compare_catalog
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
 from audius_challenges.errors import describe
-from audius_challenges.scheduling import has_pg_cron, schedule
+from audius_challenges.scheduling import has_pg_cron, how_to_get_pg_cron, schedule
 
 
 def install(db: Database) -> None:
@@ -30,7 +30,7 @@ def install(db: Database) -> None:
     elif not has_pg_cron(db):
         db.plpy.notice(
             "pg_cron is not installed in this database: nothing was scheduled",
-            hint="CREATE EXTENSION pg_cron; SELECT * FROM schedule_challenges();",
+            hint=how_to_get_pg_cron(db),
         )
     else:
         _schedule(db)

@@ -46,7 +46,6 @@ _SESSION = f"""
         set_config('search_path', 'pg_catalog, ' || quote_ident(:name) || ', pg_temp', true),
         set_config('datestyle', 'ISO', true),
         set_config('jit', 'off', true),
-        set_config('plan_cache_mode', 'force_custom_plan', true),
         set_config('lock_timeout', coalesce(nullif(current_setting('{PREFIX}lock_timeout', true), ''), '2s'), true)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from audius_challenges.database import Database
@@ -21,6 +22,8 @@ TRIM_COMMAND = "SELECT audius_challenges.trim_run_details()"
 TRIM_SCHEDULE = "23 3 * * *"
 KEPT_DAYS = 7
 
+FIRST_WITH_SECONDS = (1, 5)
+
 _MINUTE, _HOUR = 60, 3600
 
 Job = tuple[str, str, str]
@@ -36,8 +39,8 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     """
     if every is None:
         raise ChallengeError("every is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '30 seconds'.")
-    knows_seconds = _pg_cron_version(db) >= (1, 5)
-    jobs = [*_ticks(db, every, knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
+    knows_seconds = _pg_cron_version(db) >= FIRST_WITH_SECONDS
+    jobs = [*_ticks(db, every, knows_seconds=knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
     unschedule(db)
     for name, when, command in jobs:
         db.rows("SELECT cron.schedule(:name, :text, :key)", name=name, text=when, key=command)
@@ -94,28 +97,46 @@ def _jobs(db: Database) -> list[dict[str, Any]]:
     )
 
 
-def _pg_cron_version(db: Database) -> tuple[int, int]:
+def how_to_get_pg_cron(db: Database) -> str:
+    """What to do where pg_cron is not installed in this database."""
+    home = db.value("SELECT current_setting('cron.database_name', true)")
+    here = db.value("SELECT current_database()::text")
+    if home is None:
+        return "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
+    if home == here:
+        return "CREATE EXTENSION pg_cron; SELECT * FROM schedule_challenges();"
+    version = db.value("SELECT max(default_version) FROM pg_available_extensions WHERE name = 'pg_cron'")
+    jobs = _ticks(db, "30 seconds", knows_seconds=_major_and_minor(version) >= FIRST_WITH_SECONDS)
+    commands = db.value(
+        """
+        SELECT string_agg(
+            format('SELECT cron.schedule_in_database(%L, %L, %L, %L);', job[1], job[2], job[3], current_database()), ' '
+        )
+        FROM jsonb_array_elements(:payload) AS element
+        CROSS JOIN LATERAL (SELECT ARRAY(SELECT jsonb_array_elements_text(element)) AS job) AS parts
+        """,
+        payload=json.dumps(jobs),
+    )
+    return f"pg_cron lives in the database {home}. There: {commands}"
+
+
+def _pg_cron_version(db: Database) -> tuple[int, ...]:
     found = db.rows("SELECT extversion AS version FROM pg_extension WHERE extname = 'pg_cron'")
     if not found:
-        home = db.value("SELECT current_setting('cron.database_name', true)")
-        here = db.value("SELECT current_database()::text")
-        if home is None:
-            hint = "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
-        elif home == here:
-            hint = "CREATE EXTENSION pg_cron;"
-        else:
-            hint = (
-                f"pg_cron lives in the database {home}. There: SELECT cron.schedule_in_database("
-                f"'{TICK}', '30 seconds', '{TICK_COMMAND}', '{here}');"
-            )
         raise ChallengeError(
-            "pg_cron is not installed in this database", sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE, hint=hint
+            "pg_cron is not installed in this database",
+            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+            hint=how_to_get_pg_cron(db),
         )
-    major, minor = found[0]["version"].split("-")[0].split(".")[:2]
-    return int(major), int(minor)
+    return _major_and_minor(found[0]["version"])
 
 
-def _ticks(db: Database, every: str, knows_seconds: bool) -> list[Job]:
+def _major_and_minor(version: str) -> tuple[int, ...]:
+    """(1, 4) of 1.4-1."""
+    return tuple(int(number) for number in version.split("-", maxsplit=1)[0].split(".")[:2])
+
+
+def _ticks(db: Database, every: str, *, knows_seconds: bool) -> list[Job]:
     seconds = db.value("SELECT extract(epoch FROM :interval)::float8", interval=every)
     if knows_seconds and 1 <= seconds < _MINUTE and seconds == int(seconds):
         return [(TICK, f"{int(seconds)} seconds", TICK_COMMAND)]

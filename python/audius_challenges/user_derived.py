@@ -103,7 +103,8 @@ class UserDerived:
         is_trusted = checkpoint is not None and checkpoint.is_trusted(present)
         if checkpoint is None or not is_trusted or work.state.catalog_seen != work.challenge.fingerprint:
             self._restart(work)
-            checkpoint = first_checkpoint(present)
+            # While it can be trusted, the history goes on: it knows of transactions that are still open.
+            checkpoint = checkpoint.advanced(present) if checkpoint and is_trusted else first_checkpoint(present)
             save_checkpoint(work.db, self.id, self.sources, checkpoint)
 
         work.is_first_build = work.state.phase is Phase.FIRST_BUILD
@@ -115,9 +116,13 @@ class UserDerived:
         if not work.is_first_build:
             changed = changed_users(work.db, self.sources, checkpoint, present, work.settings.changed_users)
             advanced = checkpoint.advanced(present)
-            if changed or advanced.is_news(checkpoint):
+            is_overflow = len(changed) > work.settings.changed_users
+            # Too many while the sweep is catching up: what it has passed already waits until it comes round again.
+            if (changed or advanced.is_news(checkpoint)) and not (
+                is_overflow and work.state.phase is Phase.CATCHING_UP
+            ):
                 save_checkpoint(work.db, self.id, self.sources, advanced)
-            if len(changed) <= work.settings.changed_users:
+            if not is_overflow:
                 users.update(changed)
             elif work.state.phase is Phase.WATCHING:
                 self._restart(work)
@@ -126,7 +131,7 @@ class UserDerived:
         if work.state.phase is Phase.WATCHING:
             users.update(_next_slice_around(work, work.settings.sweep_users))
         else:
-            users.update(_next_slice(work, work.settings.slice_users))
+            users.update(next_slice(work, work.settings.slice_users))
         if users:
             self.reconcile(work, sorted(users))
 
@@ -178,13 +183,9 @@ class UserDerived:
         return 1 if self.is_boolean else work.challenge.target
 
     def _restart(self, work: Work) -> None:
-        resumes_first_build = (
-            work.state.phase is Phase.FIRST_BUILD and work.state.catalog_seen == work.challenge.fingerprint
-        )
-        if resumes_first_build or not work.has_user_challenges():
-            work.state.phase = Phase.FIRST_BUILD
-        else:
-            work.state.phase = Phase.CATCHING_UP
+        is_new = work.state.phase is None and not work.has_user_challenges()
+        is_resumed = work.state.phase is Phase.FIRST_BUILD and work.state.catalog_seen == work.challenge.fingerprint
+        work.state.phase = Phase.FIRST_BUILD if is_new or is_resumed else Phase.CATCHING_UP
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None
 
@@ -196,7 +197,7 @@ class UserDerived:
         work.state.complete_round()
 
 
-def _next_slice(work: Work, size: int) -> list[int]:
+def next_slice(work: Work, size: int) -> list[int]:
     """The next users of the sweep's round, at most `size`; fewer, if they are the last."""
     users = _users_between(work, work.state.sweep_position, None, size)
     if len(users) < size:
@@ -211,7 +212,7 @@ def _next_slice_around(work: Work, size: int) -> list[int]:
     if size == 0:
         return []
     began_at = work.state.sweep_position
-    users = _next_slice(work, size)
+    users = next_slice(work, size)
     if len(users) < size and began_at is not None:
         first = _users_between(work, None, began_at, size - len(users))
         if first:

@@ -3,21 +3,23 @@
 The only challenge with a state of its own: `challenge_listen_streak` keeps each user's last counted listen and the
 length of the streak, so that plays, which are pruned in production, are read once, in the order they were played.
 
-A run takes the plays that were not visible at the checkpoint (see `changes`), at most LISTENS of them. What is left
-over, and at the very first time everything there is, makes a backlog: its bounds are kept with the checkpoint and
-the next runs go on where this one ended.
+The first run that finds the challenge active reads everybody's plays, user by user. From then on a run takes the
+plays that were not visible at the checkpoint (see `changes`), at most LISTENS of them; the next run goes on with the
+rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from audius_challenges.changes import (
     IS_RECENT,
+    START_OF_TIME,
     Checkpoint,
     Present,
     Source,
@@ -29,7 +31,7 @@ from audius_challenges.changes import (
 from audius_challenges.contract import ELIGIBLE_USERS, USER_CHALLENGES
 from audius_challenges.processor import Work
 from audius_challenges.state import Phase
-from audius_challenges.user_derived import eligible_users
+from audius_challenges.user_derived import eligible_users, next_slice
 
 LISTENS = 200_000
 
@@ -44,8 +46,6 @@ FURTHER_AMOUNT = 1
 # After a checkpoint that cannot be trusted (another cluster) this much is read again; what was counted stays so.
 REREAD = 3 * 24 * _HOUR
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 @dataclass
 class Row:
@@ -58,6 +58,11 @@ class Row:
     amount: int = STREAK_AMOUNT
     completed_at: int | None = None
 
+    @property
+    def order(self) -> tuple[int, str]:
+        """The latest row is the greatest by this."""
+        return self.created_at, self.specifier
+
 
 @dataclass
 class Streak:
@@ -66,13 +71,15 @@ class Streak:
     :ivar length: counted listens of the running streak, 0 before the first
     :ivar last_listen: the last counted listen, microseconds since 1970, UTC
     :ivar latest: the user's latest row by created_at, as far as known
+    :ivar existing: rows that are there already, by specifier
     :ivar changed: the rows to write, by specifier
     """
 
     user_id: int
-    length: int = 0
-    last_listen: int | None = None
-    latest: Row | None = None
+    length: int
+    last_listen: int | None
+    latest: Row | None
+    existing: Mapping[str, Row]
     changed: dict[str, Row] = field(default_factory=dict)
 
     def listen(self, at: int) -> None:
@@ -84,18 +91,20 @@ class Streak:
         else:
             return
         self.last_listen = at
-        row = self._running_row(at) or Row(f"{self.user_id:x}{specifier_hour(at)}", at)
-        if row is not self.latest and self.length > STREAK_LENGTH:
-            row.steps, row.amount, row.is_complete = 1, FURTHER_AMOUNT, True
+        row = self._running_row(at)
+        if row is None:
+            specifier = specifier_of(self.user_id, at)
+            row = self.existing.get(specifier) or Row(specifier, at)
+            is_further = self.length > STREAK_LENGTH
         else:
-            row.steps = min(self.length, STREAK_LENGTH)
+            is_further = False
+        if not row.is_complete:
             row.is_complete = self.length >= STREAK_LENGTH
-        row.completed_at = at if row.is_complete else None
-        self.changed[row.specifier] = row
-        if self.latest is None or (row.created_at, row.specifier) >= (
-            self.latest.created_at,
-            self.latest.specifier,
-        ):
+            row.steps = 1 if is_further else min(self.length, STREAK_LENGTH)
+            row.amount = FURTHER_AMOUNT if is_further else STREAK_AMOUNT
+            row.completed_at = at if row.is_complete else None
+            self.changed[row.specifier] = row
+        if self.latest is None or row.order >= self.latest.order:
             self.latest = row
 
     def _running_row(self, at: int) -> Row | None:
@@ -103,13 +112,17 @@ class Streak:
         row = self.latest
         if self.length == 1 or row is None or row.is_complete or row.created_at < at - self.length * TOO_LATE:
             return None
-        row.amount = STREAK_AMOUNT
         return row
 
 
-def specifier_hour(at: int) -> str:
-    """YYYYMMDDHH (UTC) of a time in microseconds since 1970."""
-    time = _EPOCH + timedelta(microseconds=at)
+def specifier_of(user_id: int, at: int) -> str:
+    """Hex user id and YYYYMMDDHH (UTC) of a listen."""
+    return f"{user_id:x}{_hour_of(at // _HOUR)}"
+
+
+@lru_cache(maxsize=10_000)
+def _hour_of(hours: int) -> str:
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=hours)
     return f"{time.year:04d}{time.month:02d}{time.day:02d}{time.hour:02d}"
 
 
@@ -124,25 +137,15 @@ def _timestamp(microseconds: str) -> str:
     return f"(TIMESTAMP '1970-01-01' + {microseconds} * INTERVAL '1 microsecond')"
 
 
-_LISTENERS = f"""
-    WITH slice AS MATERIALIZED (
-        SELECT
-            changed.id,
-            changed.user_id,
-            {_microseconds("changed.created_at")} AS played_at,
-            changed.id >= :least_id AS is_in_window
-        FROM discovery.plays AS changed
-        WHERE changed.id >= :window
-            AND (:horizon IS NULL OR {IS_RECENT})
-            AND changed.created_at > coalesce({_timestamp(":position")}, '-infinity')
-            AND changed.created_at <= coalesce({_timestamp(":until")}, 'infinity')
-            AND isfinite(changed.created_at)
-            AND changed.user_id IS NOT NULL
-            AND changed.id <> ALL(:skipped)
-        ORDER BY changed.created_at
-        FETCH FIRST :limit ROWS WITH TIES
-    ),
-    {eligible_users(among="ARRAY(SELECT DISTINCT slice.user_id FROM slice)")},
+def _listeners(slice_of_plays: str, user_ids: str) -> str:
+    """SQL of the users who played, with their states and the listens that can matter, in order.
+
+    :param slice_of_plays: a common table expression `slice`: id, user_id, played_at, is_in_window
+    :param user_ids: SQL of an array of their ids
+    """
+    return f"""
+    WITH {slice_of_plays},
+    {eligible_users(among=user_ids)},
     states AS (
         SELECT
             user_id,
@@ -169,16 +172,90 @@ _LISTENERS = f"""
     GROUP BY slice.user_id, eligible.user_id, states.listen_streak, states.last_listen
 """
 
+
+# Materialized: with an order and a limit in reach, the planner would walk all plays by time.
+_LISTENERS_OF_BACKLOG = _listeners(
+    f"""
+    found AS MATERIALIZED (
+        SELECT
+            changed.id,
+            changed.user_id,
+            changed.created_at
+        FROM discovery.plays AS changed
+        WHERE changed.id >= :window
+            AND (:horizon IS NULL OR {IS_RECENT})
+            AND changed.created_at > coalesce({_timestamp(":position")}, '-infinity')
+            AND isfinite(changed.created_at)
+            AND changed.user_id IS NOT NULL
+            AND changed.id <> ALL(:skipped)
+    ),
+    slice AS MATERIALIZED (
+        SELECT
+            found.id,
+            found.user_id,
+            {_microseconds("found.created_at")} AS played_at,
+            found.id >= :least_id AS is_in_window
+        FROM found
+        ORDER BY found.created_at
+        FETCH FIRST :limit ROWS WITH TIES
+    )""",
+    user_ids="ARRAY(SELECT DISTINCT slice.user_id FROM slice)",
+)
+
+_LISTENERS_AMONG_USERS = _listeners(
+    f"""
+    slice AS (
+        SELECT
+            plays.id,
+            plays.user_id,
+            {_microseconds("plays.created_at")} AS played_at,
+            false AS is_in_window
+        FROM discovery.plays
+        WHERE plays.user_id = ANY(:users)
+            AND isfinite(plays.created_at)
+    )""",
+    user_ids=":users",
+)
+
+_PLAYS_IN_REACH = f"""
+    SELECT
+        changed.id,
+        changed.user_id
+    FROM discovery.plays AS changed
+    WHERE changed.id >= :least_id
+        OR (:horizon IS NOT NULL AND {IS_RECENT})
+"""
+
+_PLAYS_OF_NOBODY_IN_REACH = f"""
+    WITH reach AS MATERIALIZED ({_PLAYS_IN_REACH}),
+    {eligible_users(among="ARRAY(SELECT DISTINCT reach.user_id FROM reach)")}
+    SELECT reach.id
+    FROM reach
+    LEFT JOIN eligible
+        ON eligible.user_id = reach.user_id
+    WHERE eligible.user_id IS NULL
+"""
+
 _LATEST_ROWS = f"""
     SELECT DISTINCT ON (user_id)
         user_id,
         specifier,
-        coalesce(is_complete, false) AS is_complete,
+        is_complete IS TRUE AS is_complete,
         {_microseconds("created_at AT TIME ZONE 'UTC'")} AS created_at
     FROM discovery.user_challenges
     WHERE challenge_id = :challenge_id
         AND user_id = ANY(:users)
     ORDER BY user_id, created_at DESC, specifier COLLATE "C" DESC
+"""
+
+_EXISTING_ROWS = f"""
+    SELECT
+        specifier,
+        is_complete IS TRUE AS is_complete,
+        {_microseconds("created_at AT TIME ZONE 'UTC'")} AS created_at
+    FROM discovery.user_challenges
+    WHERE challenge_id = :challenge_id
+        AND specifier = ANY(:specifiers)
 """
 
 _SAVE_STATES = f"""
@@ -208,30 +285,28 @@ _WANTED = f"""
     )
 """
 
-_IN_WINDOW = "SELECT plays.id FROM discovery.plays WHERE plays.id >= :least_id"
-
 
 @dataclass
 class Backlog:
-    """Plays that are still to be read, in the order they were played. Times are microseconds since 1970, UTC.
+    """Plays that are still to be read, in the order they were played.
 
     :ivar window: the least id
     :ivar horizon: the oldest transaction whose row versions count as unread; None: all of them
-    :ivar position: read up to this time
-    :ivar until: read no further than this time: a pause began then
+    :ivar position: read up to this time, microseconds since 1970, UTC
     """
 
     window: int
     horizon: int | None
     position: int | None = None
-    until: int | None = None
-
-
-_EVERYTHING = Backlog(window=-(1 << 62), horizon=None)
 
 
 class ListenStreak:
-    """The processor of `e`."""
+    """The processor of `e`.
+
+    With its checkpoint it keeps: `everybody`, whether the first reading goes on; `backlog`, what else is still to be
+    read; `skipped`, ids of plays that were passed over and that a later run might take for new; `paused_since` and
+    `pauses`, between which times nothing counts.
+    """
 
     id = "e"
     description = "listen streak"
@@ -243,115 +318,127 @@ class ListenStreak:
     }
 
     def run(self, work: Work) -> None:
-        """Count the listens since the last run, or a slice of the backlog; with `full_scan`, all of it."""
-        work.state.catalog_seen = work.challenge.fingerprint
+        """Count the listens since the last run, or a slice of what is still to be read; with `full_scan`, all."""
         present = read_present(work.db, _SOURCES)
         kept = load_checkpoint(work.db, self.id, _SOURCES)
+        work.state.catalog_seen = work.challenge.fingerprint
         if work.state.phase is None:
             work.state.phase = Phase.CATCHING_UP if work.has_user_challenges() else Phase.FIRST_BUILD
-            checkpoint = first_checkpoint(present)
-            backlog = _EVERYTHING
+            checkpoint = first_checkpoint(present, with_open_transactions=True)
+            checkpoint.extra["everybody"] = True
         elif kept is None or not kept.is_trusted(present):
-            checkpoint = first_checkpoint(present)
-            backlog = self._backlog_to_reread(work, kept)
-        elif kept.extra.get("backlog"):
+            checkpoint = _reread(work, kept, present)
+        elif kept.extra.get("everybody") or kept.extra.get("backlog"):
             checkpoint = deepcopy(kept)
-            backlog = Backlog(**kept.extra["backlog"])
         else:
             checkpoint = _advanced(kept, present)
-            backlog = Backlog(kept.window(present.positions)[0], kept.horizon)
+            checkpoint.extra["backlog"] = asdict(Backlog(kept.window(present.positions)[0], kept.horizon))
+        if paused_since := checkpoint.extra.pop("paused_since", None):
+            pause = [paused_since, work.state.last_success or paused_since]
+            checkpoint.extra["pauses"] = [*checkpoint.extra.get("pauses", []), pause]
         work.is_first_build = work.state.phase is Phase.FIRST_BUILD
 
-        remaining = self._read(work, checkpoint, backlog)
-        while remaining and work.full_scan:
-            remaining = self._read(work, checkpoint, remaining)
-        checkpoint.extra["backlog"] = asdict(remaining) if remaining else None
-        if remaining:
-            if not work.is_first_build:
-                work.state.phase = Phase.CATCHING_UP
-        elif work.state.phase is not Phase.WATCHING:
+        read = self._read_everybody if checkpoint.extra.get("everybody") else self._read_backlog
+        is_read = read(work, checkpoint)
+        while work.full_scan and not is_read:
+            is_read = read(work, checkpoint)
+        if is_read and work.state.phase is not Phase.WATCHING:
             work.state.complete_round()
+        elif not is_read and not work.is_first_build:
+            work.state.phase = Phase.CATCHING_UP
         if kept is None or checkpoint.is_news(kept):
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
 
     def pause(self, work: Work) -> None:
         """Pass over what is listened meanwhile, once the challenge has ever been active."""
+        present = read_present(work.db, _SOURCES)
         kept = load_checkpoint(work.db, self.id, _SOURCES)
         if work.state.phase is None or kept is None:
             return
-        now = work.now()
-        present = read_present(work.db, _SOURCES)
-        checkpoint = _advanced(kept, present) if kept.is_trusted(present) else first_checkpoint(present)
-        checkpoint.extra["skipped"] = _plays_in_window(work, checkpoint)
-        if backlog := kept.extra.get("backlog"):
-            checkpoint.extra["backlog"] = {**backlog, "until": backlog["until"] or now}
+        checkpoint = _advanced(kept, present) if kept.is_trusted(present) else _reread(work, kept, present)
+        checkpoint.extra["skipped"] = _plays_in_reach(work, checkpoint)
+        checkpoint.extra.setdefault("paused_since", work.now())
         if checkpoint.is_news(kept):
-            checkpoint.extra["paused_until"] = now
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
 
     def start_from_now(self, work: Work) -> None:
         """Pass over all the plays there are; streaks go on from the states there are."""
-        checkpoint = first_checkpoint(read_present(work.db, _SOURCES))
-        checkpoint.extra["skipped"] = _plays_in_window(work, checkpoint)
+        checkpoint = first_checkpoint(read_present(work.db, _SOURCES), with_open_transactions=True)
+        checkpoint.extra["skipped"] = _plays_in_reach(work, checkpoint)
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
 
-    def _backlog_to_reread(self, work: Work, kept: Checkpoint | None) -> Backlog:
-        """What to read again after a checkpoint that cannot be trusted; no listen of a pause is among it."""
-        extra = kept.extra if kept else {}
-        backlog = Backlog(**extra["backlog"]) if extra.get("backlog") else None
-        times = [(work.state.last_success or 0) - REREAD]
-        if backlog:
-            times.append(_EVERYTHING.window if backlog.position is None else backlog.position)
-        position = max(min(times), extra.get("paused_until") or min(times))
-        return Backlog(_EVERYTHING.window, None, position, backlog.until if backlog else None)
+    def _read_everybody(self, work: Work, checkpoint: Checkpoint) -> bool:
+        """Count all plays of the next users, and tell whether they were the last."""
+        users = next_slice(work, work.settings.slice_users)
+        listeners = work.db.rows(_LISTENERS_AMONG_USERS, users=users)
+        _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_OF_NOBODY_IN_REACH))
+        work.users_examined += len(users)
+        self._count(work, checkpoint, listeners)
+        is_last = work.state.phase is Phase.WATCHING
+        checkpoint.extra["everybody"] = not is_last
+        return is_last
 
-    def _read(self, work: Work, checkpoint: Checkpoint, backlog: Backlog) -> Backlog | None:
-        """Count one slice of the backlog and return what is left of it."""
-        skipped = checkpoint.extra.setdefault("skipped", [])
+    def _read_backlog(self, work: Work, checkpoint: Checkpoint) -> bool:
+        """Count one slice of the backlog, and tell whether it was the last."""
+        backlog = Backlog(**checkpoint.extra["backlog"])
         listeners = work.db.rows(
-            _LISTENERS, **asdict(backlog), least_id=checkpoint.window()[0], skipped=skipped, limit=LISTENS
+            _LISTENERS_OF_BACKLOG,
+            **asdict(backlog),
+            least_id=checkpoint.window()[0],
+            skipped=checkpoint.extra.get("skipped", []),
+            limit=LISTENS,
         )
         work.users_examined += len(listeners)
         for listener in listeners:
             if not listener["is_eligible"]:
-                skipped.extend(listener["in_window"] or [])
-        self._count(work, [listener for listener in listeners if listener["is_eligible"] and listener["listens"]])
-        if sum(listener["plays"] for listener in listeners) < LISTENS:
-            return None
-        last_play = max(listener["last_play"] for listener in listeners)
-        return Backlog(backlog.window, backlog.horizon, last_play, backlog.until)
+                _skip(checkpoint, listener["in_window"] or [])
+        self._count(work, checkpoint, listeners)
+        is_last = sum(listener["plays"] for listener in listeners) < LISTENS
+        if not is_last:
+            backlog.position = max(listener["last_play"] for listener in listeners)
+        checkpoint.extra["backlog"] = None if is_last else asdict(backlog)
+        return is_last
 
-    def _count(self, work: Work, listeners: list[dict[str, Any]]) -> None:
-        if not listeners:
-            return
-        latest_rows = {
-            row["user_id"]: Row(row["specifier"], row["created_at"], is_complete=row["is_complete"])
-            for row in work.db.rows(
-                _LATEST_ROWS, challenge_id=self.id, users=[listener["user_id"] for listener in listeners]
-            )
+    def _count(self, work: Work, checkpoint: Checkpoint, listeners: list[dict[str, Any]]) -> None:
+        """Run the listens of those who count through their streaks, and write states and rows."""
+        pauses = checkpoint.extra.get("pauses", [])
+        listens = {
+            listener["user_id"]: [
+                at for at in listener["listens"] if not any(since <= at <= until for since, until in pauses)
+            ]
+            for listener in listeners
+            if listener["is_eligible"] and listener["listens"]
+        }
+        latest = {
+            row["user_id"]: _row(row) for row in work.db.rows(_LATEST_ROWS, challenge_id=self.id, users=list(listens))
+        }
+        specifiers = {specifier_of(user_id, at) for user_id, times in listens.items() for at in times}
+        existing = {
+            row["specifier"]: _row(row)
+            for row in work.db.rows(_EXISTING_ROWS, challenge_id=self.id, specifiers=list(specifiers))
         }
         streaks = []
         for listener in listeners:
-            user_id = listener["user_id"]
-            last_listen = listener["last_listen"]
+            user_id, last_listen = listener["user_id"], listener["last_listen"]
             length = 0 if last_listen is None else listener["listen_streak"]
-            streak = Streak(user_id, length, last_listen, latest_rows.get(user_id))
-            for at in listener["listens"]:
+            streak = Streak(user_id, length, last_listen, latest.get(user_id), existing)
+            for at in listens.get(user_id, []):
                 streak.listen(at)
-            streaks.append(streak)
-        # The state first: the application's trigger on user_challenges reads it.
-        work.db.rows(
-            _SAVE_STATES,
-            users=[streak.user_id for streak in streaks],
-            times=[streak.last_listen for streak in streaks],
-            streaks=[streak.length for streak in streaks],
-        )
-        self._write_rows(work, streaks)
+            if streak.last_listen != last_listen:
+                streaks.append(streak)
+        if streaks:
+            # The state first: the application's trigger on user_challenges reads it.
+            work.db.rows(
+                _SAVE_STATES,
+                users=[streak.user_id for streak in streaks],
+                times=[streak.last_listen for streak in streaks],
+                streaks=[streak.length for streak in streaks],
+            )
+            self._write(work, [(streak.user_id, row) for streak in streaks for row in streak.changed.values()])
 
-    def _write_rows(self, work: Work, streaks: Iterable[Streak]) -> None:
-        rows = [(streak.user_id, row) for streak in streaks for row in streak.changed.values()]
+    def _write(self, work: Work, rows: list[tuple[int, Row]]) -> None:
         work.write(
             _WANTED,
             users=[user_id for user_id, _ in rows],
@@ -367,6 +454,10 @@ class ListenStreak:
 LISTEN_STREAK = ListenStreak()
 
 
+def _row(row: dict[str, Any]) -> Row:
+    return Row(row["specifier"], row["created_at"], is_complete=row["is_complete"])
+
+
 def _advanced(kept: Checkpoint, present: Present) -> Checkpoint:
     """The checkpoint at the present, with its skipped plays as far as they are in reach."""
     checkpoint = kept.advanced(present)
@@ -375,6 +466,30 @@ def _advanced(kept: Checkpoint, present: Present) -> Checkpoint:
     return checkpoint
 
 
-def _plays_in_window(work: Work, checkpoint: Checkpoint) -> list[int]:
+def _reread(work: Work, kept: Checkpoint | None, present: Present) -> Checkpoint:
+    """A checkpoint at the present after one that cannot be trusted, with a backlog of the last days."""
+    checkpoint = first_checkpoint(present, with_open_transactions=True)
+    checkpoint.extra = deepcopy(kept.extra) if kept else {}
+    if checkpoint.extra.get("everybody"):
+        work.state.sweep_position = None
+    else:
+        times = [(work.state.last_success or 0) - REREAD]
+        if pending := checkpoint.extra.get("backlog"):
+            times.append(pending["position"] or 0)
+        checkpoint.extra["backlog"] = asdict(Backlog(START_OF_TIME, None, min(times)))
+    return checkpoint
+
+
+def _skip(checkpoint: Checkpoint, plays: list[int]) -> None:
+    skipped = checkpoint.extra.get("skipped", [])
+    checkpoint.extra["skipped"] = sorted({*skipped, *plays})
+
+
+def _plays_in_reach(work: Work, checkpoint: Checkpoint) -> list[int]:
     """Plays that are there now and that a later run might take for new: a few hundred, and what is held open."""
-    return [row["id"] for row in work.db.rows(_IN_WINDOW, least_id=checkpoint.window()[0])]
+    return sorted(_reachable(work, checkpoint, _PLAYS_IN_REACH))
+
+
+def _reachable(work: Work, checkpoint: Checkpoint, sql: str) -> list[int]:
+    horizon = checkpoint.horizon if checkpoint.has_open_transactions else None
+    return [row["id"] for row in work.db.rows(sql, least_id=checkpoint.reach()[0], horizon=horizon)]
