@@ -1,6 +1,6 @@
 -- The settings, audius_challenges.<name>: what they do, and which spellings they take.
 BEGIN;
-SELECT plan(19);
+SELECT plan(21);
 
 -- A Friday that is past is paid with a notice each.
 SET LOCAL client_min_messages = 'warning';
@@ -87,6 +87,22 @@ SELECT results_eq(
     'rows that are not complete are not bounded'
 );
 
+-- A first build ends, even where nobody had anything; a change of the catalog does not begin another.
+SET LOCAL audius_challenges.max_completions = '1';
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.track(user_id, user_id) FROM generate_series(2, 3) AS user_id;
+UPDATE challenges SET starting_block = 0, step_count = 1 WHERE id = 'u';
+SELECT results_eq(
+    $$SELECT status, rows_completed FROM reconcile_challenges(ARRAY['u'])$$,
+    $$VALUES ('failed', 0::bigint)$$,
+    'a changed catalog row that completes more than max_completions is refused, also where there was no row yet'
+);
+SELECT results_eq(
+    $$SELECT status FROM reconcile_challenges(ARRAY['u'], full_scan => TRUE)$$,
+    $$VALUES ('failed')$$,
+    'what was refused is refused again'
+);
+
 -- A refused profile completion keeps neither of its two tables.
 SET LOCAL audius_challenges.max_completions = '0';
 UPDATE users SET bio = 'Newer.', name = 'Al' WHERE user_id IN (4, 5);
@@ -106,12 +122,12 @@ SELECT results_eq(
 SELECT build.track(1, 1);
 SELECT build.track_score(1, 1);
 SELECT results_eq(
-    $$SELECT status FROM reconcile_challenges(ARRAY['tt'], as_of => '2026-03-05 10:00+00')$$,
+    $$SELECT status FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-06 10:00+00')$$,
     $$VALUES ('ok')$$,
     'a Thursday completes nothing'
 );
 SELECT results_eq(
-    $$SELECT status, rows_inserted FROM reconcile_challenges(ARRAY['tt'], as_of => '2026-03-06 10:00+00')$$,
+    $$SELECT status, rows_inserted FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-07 10:00+00')$$,
     $$VALUES ('failed', 0::bigint)$$,
     'trending is bounded by max_completions'
 );
@@ -123,7 +139,7 @@ SELECT is_empty(
 -- Empty is the default.
 SET LOCAL audius_challenges.max_completions = '';
 SELECT results_eq(
-    $$SELECT status, rows_completed FROM reconcile_challenges(ARRAY['tt'], as_of => '2026-03-06 10:00+00')$$,
+    $$SELECT status, rows_completed FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-07 10:00+00')$$,
     $$VALUES ('ok', 1::bigint)$$,
     'an empty max_completions is the default'
 );

@@ -1,10 +1,10 @@
 -- Challenge e, listen streak: a state machine over plays, with the incidents it has had elsewhere.
 BEGIN;
-SELECT plan(52);
+SELECT plan(53);
 
 -- While it was never active.
 SELECT build.person(255);
-SELECT build.play(255, 1, '2026-03-01 12:34:56');
+SELECT build.play(255, 1, '2025-03-02 12:34:56');
 SELECT results_eq(
     $$SELECT challenge_id, status FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('e', 'inactive')$$,
@@ -26,63 +26,63 @@ SELECT results_eq(
         created_at AT TIME ZONE 'UTC', completed_at
     FROM user_challenges$$,
     $$VALUES (
-        255, 'ff2026030112', FALSE, 1, 7, NULL::integer, '2026-03-01 12:34:56'::timestamp, NULL::timestamp
+        255, 'ff2025030212', FALSE, 1, 7, NULL::integer, '2025-03-02 12:34:56'::timestamp, NULL::timestamp
     )$$,
     'the first active run counts the plays there are: a first listen opens a row at its own time in UTC'
 );
 SELECT results_eq(
     $$SELECT user_id, last_listen_date, listen_streak FROM challenge_listen_streak$$,
-    $$VALUES (255, '2026-03-01 12:34:56'::timestamp, 1)$$,
+    $$VALUES (255, '2025-03-02 12:34:56'::timestamp, 1)$$,
     'a first listen is a streak of 1'
 );
 
 -- The boundaries: the second listen of users 10 to 13 comes 16 h or 48 h after the first, or just before.
 SELECT build.person(user_id) FROM generate_series(10, 13) AS user_id;
-SELECT build.play(user_id, 1, '2026-03-01 00:00') FROM generate_series(10, 13) AS user_id;
-SELECT build.play(10, 1, '2026-03-01 15:59:59.999999');
-SELECT build.play(11, 1, '2026-03-01 16:00');
-SELECT build.play(12, 1, '2026-03-02 23:59:59.999999');
-SELECT build.play(13, 1, '2026-03-03 00:00');
+SELECT build.play(user_id, 1, '2025-03-02 00:00') FROM generate_series(10, 13) AS user_id;
+SELECT build.play(10, 1, '2025-03-02 15:59:59.999999');
+SELECT build.play(11, 1, '2025-03-02 16:00');
+SELECT build.play(12, 1, '2025-03-03 23:59:59.999999');
+SELECT build.play(13, 1, '2025-03-04 00:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 10$$,
-    $$VALUES ('2026-03-01 00:00'::timestamp, 1)$$,
+    $$VALUES ('2025-03-02 00:00'::timestamp, 1)$$,
     'a listen less than 16 h after the last counted one changes nothing'
 );
 SELECT results_eq(
     $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 11$$,
-    $$VALUES ('2026-03-01 16:00'::timestamp, 2)$$,
+    $$VALUES ('2025-03-02 16:00'::timestamp, 2)$$,
     'a listen exactly 16 h after the last counted one counts'
 );
 SELECT results_eq(
     $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 12$$,
-    $$VALUES ('2026-03-02 23:59:59.999999'::timestamp, 2)$$,
+    $$VALUES ('2025-03-03 23:59:59.999999'::timestamp, 2)$$,
     'a listen just under 48 h after the last counted one counts'
 );
 SELECT results_eq(
     $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 13$$,
-    $$VALUES ('2026-03-03 00:00'::timestamp, 1)$$,
+    $$VALUES ('2025-03-04 00:00'::timestamp, 1)$$,
     'a listen 48 h after the last counted one puts the streak back to 1'
 );
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id BETWEEN 10 AND 13
     ORDER BY specifier$$,
-    $$VALUES ('a2026030100', 1), ('b2026030100', 2), ('c2026030100', 2), ('d2026030100', 1), ('d2026030300', 1)$$,
+    $$VALUES ('a2025030200', 1), ('b2025030200', 2), ('c2025030200', 2), ('d2025030200', 1), ('d2025030400', 1)$$,
     'a counted listen updates the row of the streak, and a broken streak opens a new row'
 );
 
 -- Seven days and more, day by day.
 SELECT build.block(4321);
 SELECT build.person(20);
-SELECT build.play(20, 1, '2026-03-01 12:00'::timestamp + day * '1 day'::interval)
+SELECT build.play(20, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM generate_series(0, 5) AS day;
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 20$$,
-    $$VALUES ('142026030112', FALSE, 6, 7)$$,
+    $$VALUES ('142025030212', FALSE, 6, 7)$$,
     'six days in one batch are one incomplete row'
 );
-SELECT build.play(20, 1, '2026-03-07 12:00');
+SELECT build.play(20, 1, '2025-03-08 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -90,7 +90,7 @@ SELECT results_eq(
         created_at AT TIME ZONE 'UTC', completed_at
     FROM user_challenges WHERE user_id = 20$$,
     $$VALUES (
-        '142026030112', TRUE, 7, 7, 4321, '2026-03-01 12:00'::timestamp, '2026-03-07 12:00'::timestamp
+        '142025030212', TRUE, 7, 7, 4321, '2025-03-02 12:00'::timestamp, '2025-03-08 12:00'::timestamp
     )$$,
     'the seventh day completes the same row, at the time of that listen'
 );
@@ -99,16 +99,16 @@ SELECT results_eq(
     $$VALUES ('7')$$,
     'the state is written before the row, so that the application tells the streak as it is'
 );
-SELECT build.play(20, 1, '2026-03-07 20:00');
+SELECT build.play(20, 1, '2025-03-08 20:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text FROM user_challenges WHERE user_id = 20$$,
-    $$VALUES ('142026030112')$$,
+    $$VALUES ('142025030212')$$,
     'a second listen on the day of completion opens no second row'
 );
-SELECT build.play(20, 1, '2026-03-08 12:00');
+SELECT build.play(20, 1, '2025-03-09 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
-SELECT build.play(20, 1, '2026-03-09 13:00');
+SELECT build.play(20, 1, '2025-03-10 13:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -116,23 +116,23 @@ SELECT results_eq(
         created_at AT TIME ZONE 'UTC', completed_at
     FROM user_challenges WHERE user_id = 20 ORDER BY created_at$$,
     $$VALUES
-        ('142026030112', TRUE, 7, 7, 4321, '2026-03-01 12:00'::timestamp, '2026-03-07 12:00'::timestamp),
-        ('142026030812', TRUE, 1, 1, 4321, '2026-03-08 12:00'::timestamp, '2026-03-08 12:00'::timestamp),
-        ('142026030913', TRUE, 1, 1, 4321, '2026-03-09 13:00'::timestamp, '2026-03-09 13:00'::timestamp)$$,
+        ('142025030212', TRUE, 7, 7, 4321, '2025-03-02 12:00'::timestamp, '2025-03-08 12:00'::timestamp),
+        ('142025030912', TRUE, 1, 1, 4321, '2025-03-09 12:00'::timestamp, '2025-03-09 12:00'::timestamp),
+        ('142025031013', TRUE, 1, 1, 4321, '2025-03-10 13:00'::timestamp, '2025-03-10 13:00'::timestamp)$$,
     'after the seventh, each counted listen adds one complete row of its own, amount 1'
 );
-SELECT build.play(20, 1, '2026-03-15 12:00');
+SELECT build.play(20, 1, '2025-03-16 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges
-    WHERE user_id = 20 AND created_at > '2026-03-10'$$,
-    $$VALUES ('142026031512', FALSE, 1, 7)$$,
+    WHERE user_id = 20 AND created_at > '2025-03-11'$$,
+    $$VALUES ('142025031612', FALSE, 1, 7)$$,
     'a streak that breaks after the seventh day starts over, with a row of amount 7'
 );
 
 -- Ten days, five plays a day, in one batch.
 SELECT build.person(30);
-SELECT build.play(30, track_id, '2026-03-01 08:00'::timestamp + day * '1 day'::interval + track_id * '1 hour'::interval)
+SELECT build.play(30, track_id, '2025-03-02 08:00'::timestamp + day * '1 day'::interval + track_id * '1 hour'::interval)
 FROM generate_series(0, 9) AS day
 CROSS JOIN generate_series(0, 4) AS track_id;
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
@@ -140,15 +140,15 @@ SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, completed_at FROM user_challenges
     WHERE user_id = 30 ORDER BY specifier$$,
     $$VALUES
-        ('1e2026030108', TRUE, 7, 7, '2026-03-07 08:00'::timestamp),
-        ('1e2026030808', TRUE, 1, 1, '2026-03-08 08:00'::timestamp),
-        ('1e2026030908', TRUE, 1, 1, '2026-03-09 08:00'::timestamp),
-        ('1e2026031008', TRUE, 1, 1, '2026-03-10 08:00'::timestamp)$$,
+        ('1e2025030208', TRUE, 7, 7, '2025-03-08 08:00'::timestamp),
+        ('1e2025030908', TRUE, 1, 1, '2025-03-09 08:00'::timestamp),
+        ('1e2025031008', TRUE, 1, 1, '2025-03-10 08:00'::timestamp),
+        ('1e2025031108', TRUE, 1, 1, '2025-03-11 08:00'::timestamp)$$,
     'many plays in one batch make one row for the seven days and one for each day after'
 );
 SELECT results_eq(
     $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 30$$,
-    $$VALUES ('2026-03-10 08:00'::timestamp, 10)$$,
+    $$VALUES ('2025-03-11 08:00'::timestamp, 10)$$,
     'the state is that of the last counted listen'
 );
 SELECT results_eq(
@@ -159,18 +159,18 @@ SELECT results_eq(
 
 -- The order of the plays, late ones, and ones seen again.
 SELECT build.person(40);
-SELECT build.play(40, 1, '2026-03-03 12:00');
-SELECT build.play(40, 1, '2026-03-01 12:00');
-SELECT build.play(40, 1, '2026-03-02 12:00');
+SELECT build.play(40, 1, '2025-03-04 12:00');
+SELECT build.play(40, 1, '2025-03-02 12:00');
+SELECT build.play(40, 1, '2025-03-03 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 40$$,
-    $$VALUES ('282026030112', 3)$$,
+    $$VALUES ('282025030212', 3)$$,
     'plays are taken in the order they were played, not in the order of their ids'
 );
-SELECT build.play(40, 1, '2026-03-03 11:59:59');
-SELECT build.play(40, 1, '2026-02-01 12:00');
-SELECT build.play(40, 1, '2026-03-03 12:00');
+SELECT build.play(40, 1, '2025-03-04 11:59:59');
+SELECT build.play(40, 1, '2025-02-02 12:00');
+SELECT build.play(40, 1, '2025-03-04 12:00');
 SELECT results_eq(
     $$SELECT status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('ok', 0::bigint, 0::bigint)$$,
@@ -178,11 +178,11 @@ SELECT results_eq(
 );
 SELECT results_eq(
     $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 40$$,
-    $$VALUES ('2026-03-03 12:00'::timestamp, 3)$$,
+    $$VALUES ('2025-03-04 12:00'::timestamp, 3)$$,
     'a late listen leaves the state alone'
 );
 DELETE FROM plays WHERE user_id = 20;
-SELECT build.play(20, 1, '2026-03-01 12:00'::timestamp + day * '1 day'::interval)
+SELECT build.play(20, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM generate_series(0, 8) AS day;
 SELECT results_eq(
     $$SELECT status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['e'])$$,
@@ -190,11 +190,11 @@ SELECT results_eq(
     'listens that are seen again, under whatever id, change nothing'
 );
 DELETE FROM plays;
-SELECT build.play(40, 1, '2026-03-04 12:00');
+SELECT build.play(40, 1, '2025-03-05 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 40$$,
-    $$VALUES ('282026030112', 4)$$,
+    $$VALUES ('282025030212', 4)$$,
     'a streak goes on when the plays before it are pruned'
 );
 SELECT results_eq(
@@ -205,15 +205,15 @@ SELECT results_eq(
 
 -- A broken streak.
 SELECT build.person(50);
-SELECT build.play(50, 1, '2026-03-01 12:00'::timestamp + day * '1 day'::interval)
+SELECT build.play(50, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM unnest(ARRAY[0, 1, 2, 5]) AS day;
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
-SELECT build.play(50, 1, '2026-03-07 12:00');
+SELECT build.play(50, 1, '2025-03-08 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 50
     ORDER BY created_at$$,
-    $$VALUES ('322026030112', FALSE, 3, 7), ('322026030612', FALSE, 2, 7)$$,
+    $$VALUES ('322025030212', FALSE, 3, 7), ('322025030712', FALSE, 2, 7)$$,
     'a broken streak leaves its row as it is, and the next one goes on in a new row'
 );
 
@@ -221,133 +221,141 @@ SELECT results_eq(
 SELECT build.person(user_id) FROM generate_series(59, 69) AS user_id;
 INSERT INTO challenge_listen_streak (user_id, last_listen_date, listen_streak)
 VALUES
-    (59, '2026-03-01 12:00', 2),
-    (60, '2026-03-01 12:00', 3),
-    (61, '2026-03-01 12:00', 6),
-    (62, '2026-03-01 12:00', 3),
-    (63, '2026-03-01 12:00', 2),
-    (64, '2026-03-01 12:00', 2),
-    (65, '2026-03-01 12:00', 2),
-    (66, '2026-03-01 12:00', 2),
-    (67, '2026-03-01 12:00', 6),
-    (68, '2026-03-01 12:00', 7),
-    (69, '2026-03-01 12:00', 7);
+    (59, '2025-03-02 12:00', 2),
+    (60, '2025-03-02 12:00', 3),
+    (61, '2025-03-02 12:00', 6),
+    (62, '2025-03-02 12:00', 3),
+    (63, '2025-03-02 12:00', 2),
+    (64, '2025-03-02 12:00', 2),
+    (65, '2025-03-02 12:00', 2),
+    (66, '2025-03-02 12:00', 2),
+    (67, '2025-03-02 12:00', 6),
+    (68, '2025-03-02 12:00', 7),
+    (69, '2025-03-02 12:00', 7);
 INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount, created_at)
 VALUES
-    ('e', 59, '3b:20260226', FALSE, 1, 7, '2026-02-26 12:00+00'),
-    ('e', 59, '3b2026022812', FALSE, 2, 7, '2026-02-28 12:00+00'),
-    ('e', 60, '3c:20260227', FALSE, 2, 7, '2026-02-27 12:00+00'),
-    ('e', 61, '3d:20260224', FALSE, 6, 7, '2026-02-24 12:00+00'),
-    ('e', 63, '3f:20260201', FALSE, 5, 7, '2026-02-01 12:00+00'),
-    ('e', 64, '40:20260224', FALSE, 2, 7, '2026-02-24 12:00+00'),
-    ('e', 65, '41:20260224', FALSE, 2, 7, '2026-02-24 11:59:59.999999+00'),
-    ('e', 66, '42:20260226', FALSE, 2, 7, '2026-02-26 12:00+00'),
-    ('e', 66, '42:20260228', TRUE, 1, 1, '2026-02-28 12:00+00'),
-    ('e', 68, '44:20260223', TRUE, 7, 7, '2026-02-23 12:00+00'),
-    ('e', 69, '45:20260223', FALSE, 6, 7, '2026-02-23 12:00+00');
-SELECT build.play(user_id, 1, '2026-03-02 12:00') FROM generate_series(59, 69) AS user_id;
+    ('e', 59, '3b:20250227', FALSE, 1, 7, '2025-02-27 12:00+00'),
+    ('e', 59, '3b2025030112', FALSE, 2, 7, '2025-03-01 12:00+00'),
+    ('e', 60, '3c:20250228', FALSE, 2, 1, '2025-02-28 12:00+00'),
+    ('e', 61, '3d:20250225', FALSE, 6, 7, '2025-02-25 12:00+00'),
+    ('e', 63, '3f:20250202', FALSE, 5, 7, '2025-02-02 12:00+00'),
+    ('e', 64, '40:20250225', FALSE, 2, 7, '2025-02-25 12:00+00'),
+    ('e', 65, '41:20250225', FALSE, 2, 7, '2025-02-25 11:59:59.999999+00'),
+    ('e', 66, '42:20250227', FALSE, 2, 7, '2025-02-27 12:00+00'),
+    ('e', 66, '42:20250301', TRUE, 1, 1, '2025-03-01 12:00+00'),
+    ('e', 68, '44:20250224', TRUE, 7, 7, '2025-02-24 12:00+00'),
+    ('e', 69, '45:20250224', FALSE, 6, 7, '2025-02-24 12:00+00');
+SELECT build.play(user_id, 1, '2025-03-03 12:00') FROM generate_series(59, 69) AS user_id;
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 59
     ORDER BY created_at$$,
-    $$VALUES ('3b:20260226', FALSE, 1), ('3b2026022812', FALSE, 3)$$,
+    $$VALUES ('3b:20250227', FALSE, 1), ('3b2025030112', FALSE, 3)$$,
     'the latest row is the one created last, whatever the order of the specifiers'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, created_at AT TIME ZONE 'UTC'
     FROM user_challenges WHERE user_id = 60$$,
-    $$VALUES ('3c:20260227', FALSE, 4, 7, '2026-02-27 12:00'::timestamp)$$,
-    'a running row with an old specifier is continued, and the state decides its count'
+    $$VALUES ('3c:20250228', FALSE, 4, 7, '2025-02-28 12:00'::timestamp)$$,
+    'a running row with an old specifier is continued, the state decides its count, and its amount is 7'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, completed_blocknumber, completed_at
     FROM user_challenges WHERE user_id = 61$$,
-    $$VALUES ('3d:20260224', TRUE, 7, 7, 4321, '2026-03-02 12:00'::timestamp)$$,
+    $$VALUES ('3d:20250225', TRUE, 7, 7, 4321, '2025-03-03 12:00'::timestamp)$$,
     'a running row with an old specifier completes at 7'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, created_at AT TIME ZONE 'UTC'
     FROM user_challenges WHERE user_id = 62$$,
-    $$VALUES ('3e2026030212', FALSE, 4, 7, '2026-03-02 12:00'::timestamp)$$,
+    $$VALUES ('3e2025030312', FALSE, 4, 7, '2025-03-03 12:00'::timestamp)$$,
     'a running row that is missing is opened with the count of the state'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 63
     ORDER BY created_at$$,
-    $$VALUES ('3f:20260201', FALSE, 5), ('3f2026030212', FALSE, 3)$$,
+    $$VALUES ('3f:20250202', FALSE, 5), ('3f2025030312', FALSE, 3)$$,
     'an older, broken row is never taken for the running one'
 );
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 64$$,
-    $$VALUES ('40:20260224', 3)$$,
+    $$VALUES ('40:20250225', 3)$$,
     'a row exactly as old as the streak can be is the running one'
 );
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 65 ORDER BY created_at$$,
-    $$VALUES ('41:20260224', 2), ('412026030212', 3)$$,
+    $$VALUES ('41:20250225', 2), ('412025030312', 3)$$,
     'a row older than the streak can be is not the running one'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 66
     ORDER BY created_at$$,
-    $$VALUES ('42:20260226', FALSE, 2), ('42:20260228', TRUE, 1), ('422026030212', FALSE, 3)$$,
+    $$VALUES ('42:20250227', FALSE, 2), ('42:20250301', TRUE, 1), ('422025030312', FALSE, 3)$$,
     'a row before the latest one is not the running one'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, completed_at FROM user_challenges
     WHERE user_id = 67$$,
-    $$VALUES ('432026030212', TRUE, 7, 7, '2026-03-02 12:00'::timestamp)$$,
+    $$VALUES ('432025030312', TRUE, 7, 7, '2025-03-03 12:00'::timestamp)$$,
     'a running row that is missing on the seventh day is opened complete'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 68
     ORDER BY created_at$$,
-    $$VALUES ('44:20260223', TRUE, 7, 7), ('442026030212', TRUE, 1, 1)$$,
+    $$VALUES ('44:20250224', TRUE, 7, 7), ('442025030312', TRUE, 1, 1)$$,
     'the days after a row that an earlier service completed have rows of their own'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, completed_at FROM user_challenges
     WHERE user_id = 69$$,
-    $$VALUES ('45:20260223', TRUE, 7, 7, '2026-03-02 12:00'::timestamp)$$,
+    $$VALUES ('45:20250224', TRUE, 7, 7, '2025-03-03 12:00'::timestamp)$$,
     'a running row found after the seventh day is completed by that listen, which has no other row'
 );
 
 -- A state without a listen, and specifiers that are taken.
-SELECT build.person(user_id) FROM generate_series(90, 92) AS user_id;
+SELECT build.person(user_id) FROM generate_series(90, 93) AS user_id;
 INSERT INTO challenge_listen_streak (user_id, last_listen_date, listen_streak) VALUES (90, NULL, 5);
 INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount, created_at)
 VALUES
-    ('e', 91, '5b2026030212', FALSE, 0, 3, '2026-03-02 12:30+00'),
-    ('e', 92, '5c2026030212', TRUE, 7, 7, '2026-03-02 12:30+00');
-SELECT build.play(user_id, 1, '2026-03-02 12:45') FROM generate_series(90, 92) AS user_id;
+    ('e', 91, '5b2025030312', FALSE, 0, 3, '2025-03-03 12:30+00'),
+    ('e', 92, '5c2025030312', TRUE, 7, 7, '2025-03-03 12:30+00'),
+    ('e', 93, '5d2025030312', TRUE, 1, 1, '2025-03-03 12:30+00');
+SELECT build.play(user_id, 1, '2025-03-03 12:45') FROM generate_series(90, 93) AS user_id;
+SELECT build.play(93, 1, '2025-03-04 12:45');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count, listen_streak FROM user_challenges
     INNER JOIN challenge_listen_streak USING (user_id)
     WHERE user_id = 90$$,
-    $$VALUES ('5a2026030212', 1, 1)$$,
+    $$VALUES ('5a2025030312', 1, 1)$$,
     'a state without a listen is a first listen'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, created_at AT TIME ZONE 'UTC'
     FROM user_challenges WHERE user_id = 91$$,
-    $$VALUES ('5b2026030212', FALSE, 1, 7, '2026-03-02 12:30'::timestamp)$$,
+    $$VALUES ('5b2025030312', FALSE, 1, 7, '2025-03-03 12:30'::timestamp)$$,
     'an incomplete row that has the specifier already is continued'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, completed_at FROM user_challenges
     WHERE user_id = 92$$,
-    $$VALUES ('5c2026030212', TRUE, 7, 7, NULL::timestamp)$$,
+    $$VALUES ('5c2025030312', TRUE, 7, 7, NULL::timestamp)$$,
     'a complete row that has the specifier already is left'
+);
+SELECT results_eq(
+    $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 93
+    ORDER BY created_at$$,
+    $$VALUES ('5d2025030312', TRUE, 1, 1), ('5d2025030412', FALSE, 2, 7)$$,
+    'the day after such a row opens one of its own, also in the same batch'
 );
 
 -- Who takes part.
 SELECT build.person(70, is_deactivated => TRUE);
 SELECT build.person(71);
-SELECT build.play(70, 1, '2026-03-01 12:00');
-SELECT build.play(71, 1, '2026-03-01 12:00');
-SELECT build.play(72, 1, '2026-03-01 12:00');
-SELECT build.play(NULL, 1, '2026-03-01 12:00');
+SELECT build.play(70, 1, '2025-03-02 12:00');
+SELECT build.play(71, 1, '2025-03-02 12:00');
+SELECT build.play(72, 1, '2025-03-02 12:00');
+SELECT build.play(NULL, 1, '2025-03-02 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE user_id IN (70, 72)
@@ -358,7 +366,7 @@ SELECT is_empty(
 SELECT build.person(72);
 UPDATE users SET is_deactivated = FALSE WHERE user_id = 70;
 UPDATE users SET is_deactivated = TRUE WHERE user_id = 71;
-SELECT build.play(71, 1, '2026-03-02 12:00');
+SELECT build.play(71, 1, '2025-03-03 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE user_id IN (70, 72)
@@ -374,22 +382,22 @@ SELECT results_eq(
     'a running streak does not move while its user is deactivated'
 );
 UPDATE users SET is_deactivated = FALSE WHERE user_id = 71;
-SELECT build.play(70, 1, '2026-03-02 12:00');
-SELECT build.play(71, 1, '2026-03-03 11:00');
+SELECT build.play(70, 1, '2025-03-03 12:00');
+SELECT build.play(71, 1, '2025-03-04 11:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT user_id, specifier::text, current_step_count FROM user_challenges WHERE user_id IN (70, 71)
     ORDER BY user_id$$,
-    $$VALUES (70, '462026030212', 1), (71, '472026030112', 2)$$,
+    $$VALUES (70, '462025030312', 1), (71, '472025030212', 2)$$,
     'a user who comes back goes on from the listens that were counted'
 );
 
 -- A pause.
 SELECT build.person(80);
-SELECT build.play(80, 1, '2026-03-01 12:00');
+SELECT build.play(80, 1, '2025-03-02 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 UPDATE challenges SET active = FALSE WHERE id = 'e';
-SELECT build.play(80, 1, '2026-03-02 12:00');
+SELECT build.play(80, 1, '2025-03-03 12:00');
 SELECT results_eq(
     $$SELECT status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('inactive', 0::bigint, 0::bigint)$$,
@@ -401,10 +409,10 @@ SELECT results_eq(
     $$SELECT current_step_count, last_listen_date, listen_streak FROM user_challenges
     INNER JOIN challenge_listen_streak USING (user_id)
     WHERE user_id = 80$$,
-    $$VALUES (1, '2026-03-01 12:00'::timestamp, 1)$$,
+    $$VALUES (1, '2025-03-02 12:00'::timestamp, 1)$$,
     'what is listened to during a pause never counts'
 );
-SELECT build.play(80, 1, '2026-03-03 11:00');
+SELECT build.play(80, 1, '2025-03-04 11:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE user_id = 80$$,
@@ -415,18 +423,18 @@ SELECT results_eq(
 -- The catalog's amount and starting block are not for the streak.
 UPDATE challenges SET amount = '99', starting_block = 2147483647, step_count = 3 WHERE id = 'e';
 SELECT build.person(81);
-SELECT build.play(81, 1, '2026-03-01 12:00'::timestamp + day * '1 day'::interval)
+SELECT build.play(81, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM generate_series(0, 7) AS day;
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count, amount FROM user_challenges WHERE user_id = 81
     ORDER BY specifier$$,
-    $$VALUES ('512026030112', 7, 7), ('512026030812', 1, 1)$$,
+    $$VALUES ('512025030212', 7, 7), ('512025030912', 1, 1)$$,
     'amounts and target of the streak are fixed, whatever the catalog says'
 );
 UPDATE challenges SET amount = 'plenty' WHERE id = 'e';
 SELECT build.person(82);
-SELECT build.play(82, 1, '2026-03-01 12:00');
+SELECT build.play(82, 1, '2025-03-02 12:00');
 SELECT results_eq(
     $$SELECT status, rows_inserted FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('failed', 0::bigint)$$,
@@ -436,13 +444,13 @@ UPDATE challenges SET amount = '1' WHERE id = 'e';
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 82$$,
-    $$VALUES ('522026030112', 1)$$,
+    $$VALUES ('522025030212', 1)$$,
     'a listen that a failed run could not count is counted by the next one'
 );
 
 -- A listen later than any of these, by everybody in one batch: one row each, none twice.
 SELECT results_eq(
-    $$SELECT count(*) FROM user_challenges WHERE is_complete AND completed_blocknumber IS NULL AND user_id <> 92
+    $$SELECT count(*) FROM user_challenges WHERE is_complete AND completed_blocknumber IS NULL AND user_id NOT IN (92, 93)
         AND specifier NOT LIKE '%:%'$$,
     $$VALUES (0::bigint)$$,
     'a completed streak row always has a completed_blocknumber'
