@@ -363,7 +363,7 @@ BEGIN
     BEGIN
         EXECUTE command;
         SELECT string_agg(concat_ws(' ', challenge_id, error), E'\n' ORDER BY ordinality) INTO report
-        FROM reconcile_challenges(as_of => '2026-03-06 10:00+00') WITH ORDINALITY
+        FROM reconcile_challenges(as_of => '2025-03-07 10:00+00') WITH ORDINALITY
         WHERE status = 'failed';
         RAISE EXCEPTION USING errcode = 'UE000', message = coalesce(report, 'no error');
     EXCEPTION WHEN SQLSTATE 'UE000' THEN

@@ -42,7 +42,7 @@ SELECT
     c.xmin::text
 FROM challenges AS c;
 
--- One artist who qualifies for everything there is on Friday, 2026-03-06; all rows are of block 100 or null.
+-- One artist who qualifies for everything there is on Friday, 2025-03-07; all rows are of block 100 or null.
 UPDATE challenges SET active = TRUE, starting_block = 0;
 SELECT build.person(
     255, name => 'Ada', bio => 'Viola.', profile_picture => 'Qm1', cover_photo => 'Qm2', is_verified => TRUE
@@ -66,7 +66,7 @@ UPDATE challenges SET active = FALSE WHERE id <> 'u';
 DELETE FROM challenges WHERE id = 'u';
 SELECT results_eq(
     $$SELECT challenge_id, status, users_examined, rows_inserted, rows_updated, rows_completed
-    FROM reconcile_challenges(as_of => '2026-03-06 10:00+00')$$,
+    FROM reconcile_challenges(as_of => '2025-03-07 10:00+00')$$,
     $$SELECT id, CASE WHEN id = 'u' THEN 'absent' ELSE 'inactive' END, 0::bigint, 0::bigint, 0::bigint, 0::bigint
     FROM unnest(ARRAY['u', 'fp', 'p', 'v', 'e', 'p1', 'p2', 'p3', 'tt', 'tut', 'tp']) AS id$$,
     'Rule 1: a challenge that is absent or inactive does nothing and says so'
@@ -82,7 +82,7 @@ UPDATE challenges SET active = TRUE;
 -- Rules 4, 6, 7 and 12, on rows that are complete at once; Tokyo is nine hours ahead of UTC.
 SET LOCAL timezone = 'Asia/Tokyo';
 SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2026-03-06 10:00+00')
+FROM reconcile_challenges(as_of => '2025-03-07 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -98,18 +98,18 @@ SELECT results_eq(
         ('p1', 'ff:250', 255, TRUE, 250, 25, 100),
         ('p2', 'ff:1000', 255, TRUE, 1000, 100, 100),
         ('p3', 'ff:10000', 255, TRUE, 10000, 1000, 100),
-        ('tp', '2026-03-06:1', 255, TRUE, 1, 100, 100),
-        ('tt', '2026-03-06:1', 255, TRUE, 1, 1000, 100),
-        ('tt', '2026-03-06:2', 255, TRUE, 1, 1000, 100),
-        ('tt', '2026-03-06:3', 255, TRUE, 1, 1000, 100),
-        ('tut', '2026-03-06:1', 1, TRUE, 1, 1000, 100),
+        ('tp', '2025-03-07:1', 255, TRUE, 1, 100, 100),
+        ('tt', '2025-03-07:1', 255, TRUE, 1, 1000, 100),
+        ('tt', '2025-03-07:2', 255, TRUE, 1, 1000, 100),
+        ('tt', '2025-03-07:3', 255, TRUE, 1, 1000, 100),
+        ('tut', '2025-03-07:1', 1, TRUE, 1, 1000, 100),
         ('u', 'ff', 255, TRUE, 3, 1, 100),
         ('v', 'ff', 255, TRUE, 1, 5, 100)$$,
     'Rules 4, 5, 7, 12: one run completes all eleven, each with its step count, amount, block and specifier'
 );
 SELECT results_eq(
     $$SELECT DISTINCT created_at, completed_at FROM user_challenges WHERE challenge_id <> 'e' AND is_complete$$,
-    $$VALUES ('2026-03-06 10:00+00'::timestamptz, '2026-03-06 10:00'::timestamp)$$,
+    $$VALUES ('2025-03-07 10:00+00'::timestamptz, '2025-03-07 10:00'::timestamp)$$,
     'Rule 6: created_at and completed_at are the time of the run, completed_at in UTC whatever the time zone'
 );
 SELECT results_eq(
@@ -127,7 +127,7 @@ CREATE TEMPORARY TABLE log_before AS SELECT count(*) AS writes FROM user_challen
 CREATE TEMPORARY TABLE notified_before AS SELECT count(*) AS notifications FROM notification;
 SELECT results_eq(
     $$SELECT challenge_id, status, rows_inserted, rows_updated, rows_completed
-    FROM reconcile_challenges(as_of => '2026-03-06 10:00+00')$$,
+    FROM reconcile_challenges(as_of => '2025-03-07 10:00+00')$$,
     $$SELECT id, 'ok', 0::bigint, 0::bigint, 0::bigint
     FROM unnest(ARRAY['u', 'fp', 'p', 'v', 'e', 'p1', 'p2', 'p3', 'tt', 'tut', 'tp']) AS id$$,
     'Rule 10: a run without a change in the sources reports no row'
@@ -138,7 +138,7 @@ SELECT bag_eq(
     'Rule 10: a run without a change in the sources changes not a tuple version'
 );
 SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2026-03-09 10:00+00')
+FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-10 10:00+00')
 WHERE status = 'failed';
 SELECT bag_eq(
     $$SELECT * FROM derived$$,
@@ -146,7 +146,7 @@ SELECT bag_eq(
     'Rule 10: a full scan without a change in the sources changes not a tuple version'
 );
 SELECT challenge_id, error
-FROM reconcile_challenges(dry_run => TRUE, as_of => '2026-03-10 10:00+00')
+FROM reconcile_challenges(dry_run => TRUE, as_of => '2025-03-11 10:00+00')
 WHERE status = 'failed';
 SELECT bag_eq(
     $$SELECT * FROM derived$$,
@@ -189,12 +189,12 @@ FROM
     (
         VALUES
         ('u', '9'), ('fp', '9'), ('p', '9'), ('v', '9'), ('e', '92025060112'), ('p1', '9:250'),
-        ('p2', '9:1000'), ('p3', '9:10000'), ('tt', '2026-01-02:1'), ('tut', '2026-01-02:1'),
-        ('tp', '2026-01-02:1')
+        ('p2', '9:1000'), ('p3', '9:10000'), ('tt', '2025-01-03:1'), ('tut', '2025-01-03:1'),
+        ('tp', '2025-01-03:1')
     ) AS row_of_9 (id, specifier);
 CREATE TEMPORARY TABLE complete AS SELECT * FROM derived WHERE content ->> 'is_complete' = 'true';
 SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2026-03-10 10:00+00')
+FROM reconcile_challenges(as_of => '2025-03-11 10:00+00')
 WHERE status = 'failed';
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'is_complete' = 'true' AND content ->> 'user_id' = '9'$$,
@@ -212,7 +212,7 @@ DELETE FROM follows;
 DELETE FROM plays;
 DELETE FROM aggregate_monthly_plays;
 SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2026-03-11 10:00+00')
+FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-12 10:00+00')
 WHERE status = 'failed';
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'is_complete' = 'true'$$,
@@ -221,11 +221,11 @@ SELECT bag_eq(
 );
 UPDATE users SET is_deactivated = TRUE;
 SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2026-03-12 10:00+00')
+FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-13 10:00+00')
 WHERE status = 'failed';
 DELETE FROM users;
 SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2026-03-13 10:00+00')
+FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-14 10:00+00')
 WHERE status = 'failed';
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'is_complete' = 'true'$$,
@@ -255,7 +255,7 @@ SELECT build.person(10, name => 'Joe', is_verified => TRUE);
 SELECT build.track(track_id, 10) FROM generate_series(1, 2) AS track_id;
 SELECT build.monthly(1, '2025-01-01', 100);
 SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2026-03-16 10:00+00')
+FROM reconcile_challenges(as_of => '2025-03-17 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -263,29 +263,29 @@ SELECT results_eq(
         completed_at
     FROM user_challenges WHERE user_id = 10 AND NOT is_complete ORDER BY challenge_id$$,
     $$VALUES
-        ('p', FALSE, 1, 1, NULL::integer, '2026-03-16 10:00+00'::timestamptz, NULL::timestamp),
-        ('p1', FALSE, 100, 25, NULL, '2026-03-16 10:00+00', NULL),
-        ('u', FALSE, 2, 1, NULL, '2026-03-16 10:00+00', NULL)$$,
+        ('p', FALSE, 1, 1, NULL::integer, '2025-03-17 10:00+00'::timestamptz, NULL::timestamp),
+        ('p1', FALSE, 100, 25, NULL, '2025-03-17 10:00+00', NULL),
+        ('u', FALSE, 2, 1, NULL, '2025-03-17 10:00+00', NULL)$$,
     'Rule 3: a row is created when progress is at least 1, without completed_blocknumber and completed_at'
 );
 UPDATE challenges SET amount = '12';
 SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2026-03-17 10:00+00')
+FROM reconcile_challenges(as_of => '2025-03-18 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT challenge_id::text, current_step_count, amount, created_at
     FROM user_challenges WHERE user_id = 10 ORDER BY challenge_id$$,
     $$VALUES
-        ('p', 1, 12, '2026-03-16 10:00+00'::timestamptz),
-        ('p1', 100, 12, '2026-03-16 10:00+00'),
-        ('u', 2, 12, '2026-03-16 10:00+00'),
-        ('v', 1, 5, '2026-03-16 10:00+00')$$,
+        ('p', 1, 12, '2025-03-17 10:00+00'::timestamptz),
+        ('p1', 100, 12, '2025-03-17 10:00+00'),
+        ('u', 2, 12, '2025-03-17 10:00+00'),
+        ('v', 1, 5, '2025-03-17 10:00+00')$$,
     'Rule 5: an incomplete row takes a changed catalog amount, a complete one keeps its own'
 );
 UPDATE users SET name = NULL;
 UPDATE tracks SET is_delete = TRUE;
 SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2026-03-18 10:00+00')
+FROM reconcile_challenges(as_of => '2025-03-19 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count FROM user_challenges
@@ -298,15 +298,15 @@ UPDATE tracks SET is_delete = FALSE;
 SELECT build.track(3, 10);
 SELECT build.monthly(1, '2025-01-01', 250);
 SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2026-03-19 10:00+00')
+FROM reconcile_challenges(as_of => '2025-03-20 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count, amount, created_at, completed_at
     FROM user_challenges WHERE user_id = 10 AND challenge_id IN ('p', 'p1', 'u') ORDER BY challenge_id$$,
     $$VALUES
-        ('p', FALSE, 2, 12, '2026-03-16 10:00+00'::timestamptz, NULL::timestamp),
-        ('p1', TRUE, 250, 12, '2026-03-16 10:00+00', '2026-03-19 10:00'),
-        ('u', TRUE, 3, 12, '2026-03-16 10:00+00', '2026-03-19 10:00')$$,
+        ('p', FALSE, 2, 12, '2025-03-17 10:00+00'::timestamptz, NULL::timestamp),
+        ('p1', TRUE, 250, 12, '2025-03-17 10:00+00', '2025-03-20 10:00'),
+        ('u', TRUE, 3, 12, '2025-03-17 10:00+00', '2025-03-20 10:00')$$,
     'Rules 3, 5 and 6: it follows them up, completes at the target, and keeps its created_at'
 );
 SELECT results_eq(
@@ -558,7 +558,7 @@ SELECT build.track_score(60, 1);
 SELECT build.track_score(40, 1, 'UNDERGROUND_TRACKS');
 SELECT build.playlist_score(60, 1);
 SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2026-03-20 10:00+00')
+FROM reconcile_challenges(as_of => '2025-03-21 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT challenge_id::text FROM user_challenges_log, start_of_run

@@ -17,7 +17,7 @@ SELECT build.save(6, 1, 'track');
 SELECT build.repost(7, 1, 'track');
 
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p'], as_of => '2026-03-04 05:06:07+00')
+FROM reconcile_challenges(ARRAY['p'], as_of => '2025-03-05 05:06:07+00')
 WHERE status = 'failed';
 
 SELECT results_eq(
@@ -26,7 +26,7 @@ SELECT results_eq(
         created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'p' AND user_id = 255$$,
     $$VALUES (
-        255, 'ff', FALSE, 3, 1, NULL::integer, '2026-03-04 05:06:07+00'::timestamptz, NULL::timestamp
+        255, 'ff', FALSE, 3, 1, NULL::integer, '2025-03-05 05:06:07+00'::timestamptz, NULL::timestamp
     )$$,
     'three of the seven steps are an incomplete row with step count 3'
 );
@@ -152,13 +152,13 @@ SELECT results_eq(
 UPDATE users SET cover_photo_sizes = 'Qm255' WHERE user_id = 255;
 SELECT build.block(777);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p'], as_of => '2026-03-05 06:07:08+00')
+FROM reconcile_challenges(ARRAY['p'], as_of => '2025-03-06 06:07:08+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, amount, completed_blocknumber, created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'p' AND user_id = 255$$,
     $$VALUES (
-        TRUE, 7, 1, 777, '2026-03-04 05:06:07+00'::timestamptz, '2026-03-05 06:07:08'::timestamp
+        TRUE, 7, 1, 777, '2025-03-05 05:06:07+00'::timestamptz, '2025-03-06 06:07:08'::timestamp
     )$$,
     'all seven steps complete the row'
 );

@@ -7,7 +7,7 @@ SELECT build.person(255);
 SELECT build.track(track_id, 255, blocknumber => 25346500) FROM generate_series(1, 2) AS track_id;
 SELECT build.block(25347000);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['u'], as_of => '2026-03-04 05:06:07+00')
+FROM reconcile_challenges(ARRAY['u'], as_of => '2025-03-05 05:06:07+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -15,14 +15,14 @@ SELECT results_eq(
         created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'u'$$,
     $$VALUES (
-        255, 'ff', FALSE, 2, 1, NULL::integer, '2026-03-04 05:06:07+00'::timestamptz, NULL::timestamp
+        255, 'ff', FALSE, 2, 1, NULL::integer, '2025-03-05 05:06:07+00'::timestamptz, NULL::timestamp
     )$$,
     'two tracks are an incomplete row with step count 2'
 );
 SELECT build.track(3, 255, blocknumber => 25346500);
 SELECT build.track(4, 255, blocknumber => 25346500);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['u'], as_of => '2026-03-05 06:07:08+00')
+FROM reconcile_challenges(ARRAY['u'], as_of => '2025-03-06 06:07:08+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -30,8 +30,8 @@ SELECT results_eq(
         created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'u'$$,
     $$VALUES (
-        255, 'ff', TRUE, 3, 1, 25347000, '2026-03-04 05:06:07+00'::timestamptz,
-        '2026-03-05 06:07:08'::timestamp
+        255, 'ff', TRUE, 3, 1, 25347000, '2025-03-05 05:06:07+00'::timestamptz,
+        '2025-03-06 06:07:08'::timestamp
     )$$,
     'three tracks complete the row, and a fourth does not exceed the target'
 );

@@ -7,7 +7,7 @@ SELECT build.person(255);
 SELECT build.playlist(1, 255, blocknumber => 28350000);
 SELECT build.block(28360000);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['fp'], as_of => '2026-03-04 05:06:07+00')
+FROM reconcile_challenges(ARRAY['fp'], as_of => '2025-03-05 05:06:07+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -15,8 +15,8 @@ SELECT results_eq(
         created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'fp'$$,
     $$VALUES (
-        255, 'ff', TRUE, 1, 2, 28360000, '2026-03-04 05:06:07+00'::timestamptz,
-        '2026-03-04 05:06:07'::timestamp
+        255, 'ff', TRUE, 1, 2, 28360000, '2025-03-05 05:06:07+00'::timestamptz,
+        '2025-03-05 05:06:07'::timestamp
     )$$,
     'a playlist of exactly the starting block completes the challenge, and only its owner gets a row'
 );
@@ -78,7 +78,7 @@ VALUES
     ('fp', 9, '9', FALSE, NULL, 5, '2024-01-01 00:00:00+00');
 SELECT build.playlist(90, 9, blocknumber => 28350001);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['fp'], as_of => '2026-03-05 06:07:08+00')
+FROM reconcile_challenges(ARRAY['fp'], as_of => '2025-03-06 06:07:08+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, completed_blocknumber, completed_at
@@ -90,7 +90,7 @@ SELECT results_eq(
     $$SELECT is_complete, current_step_count, amount, completed_blocknumber, created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'fp' AND user_id = 9$$,
     $$VALUES (
-        TRUE, 1, 2, 28360000, '2024-01-01 00:00:00+00'::timestamptz, '2026-03-05 06:07:08'::timestamp
+        TRUE, 1, 2, 28360000, '2024-01-01 00:00:00+00'::timestamptz, '2025-03-06 06:07:08'::timestamp
     )$$,
     'an incomplete row with a playlist is completed in place'
 );

@@ -8,7 +8,7 @@ SELECT build.person(3, is_verified => TRUE, is_deactivated => TRUE);
 SELECT build.person(4, is_verified => TRUE, is_current => FALSE);
 SELECT build.person(5, is_verified => TRUE, handle_lc => NULL);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['v'], as_of => '2026-03-04 05:06:07+00')
+FROM reconcile_challenges(ARRAY['v'], as_of => '2025-03-05 05:06:07+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -16,7 +16,7 @@ SELECT results_eq(
         created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'v' AND user_id = 255$$,
     $$VALUES (
-        255, 'ff', TRUE, 1, 5, 321, '2026-03-04 05:06:07+00'::timestamptz, '2026-03-04 05:06:07'::timestamp
+        255, 'ff', TRUE, 1, 5, 321, '2025-03-05 05:06:07+00'::timestamptz, '2025-03-05 05:06:07'::timestamp
     )$$,
     'a verified user has a complete row'
 );

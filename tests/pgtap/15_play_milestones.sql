@@ -7,7 +7,7 @@ SELECT build.person(255, is_verified => TRUE);
 SELECT build.track(1, 255);
 SELECT build.monthly(1, '2025-01-01', 100);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3'], as_of => '2026-03-04 05:06:07+00')
+FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3'], as_of => '2025-03-05 05:06:07+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -15,7 +15,7 @@ SELECT results_eq(
         completed_blocknumber, created_at, completed_at
     FROM user_challenges$$,
     $$VALUES (
-        'p1', 255, 'ff:250', FALSE, 100, 25, NULL::integer, '2026-03-04 05:06:07+00'::timestamptz,
+        'p1', 255, 'ff:250', FALSE, 100, 25, NULL::integer, '2025-03-05 05:06:07+00'::timestamptz,
         NULL::timestamp
     )$$,
     'a hundred plays are an incomplete p1 row with step count 100, and no p2 row'
@@ -34,7 +34,7 @@ SELECT results_eq(
 );
 SELECT build.monthly(2, '2026-02-01', 1);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3'], as_of => '2026-03-05 06:07:08+00')
+FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3'], as_of => '2025-03-06 06:07:08+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT
@@ -43,11 +43,11 @@ SELECT results_eq(
     FROM user_challenges ORDER BY challenge_id$$,
     $$VALUES
         (
-            'p1', 255, 'ff:250', TRUE, 250, 25, 500, '2026-03-04 05:06:07+00'::timestamptz,
-            '2026-03-05 06:07:08'::timestamp
+            'p1', 255, 'ff:250', TRUE, 250, 25, 500, '2025-03-05 05:06:07+00'::timestamptz,
+            '2025-03-06 06:07:08'::timestamp
         ),
         (
-            'p2', 255, 'ff:1000', FALSE, 250, 100, NULL, '2026-03-05 06:07:08+00'::timestamptz, NULL
+            'p2', 255, 'ff:1000', FALSE, 250, 100, NULL, '2025-03-06 06:07:08+00'::timestamptz, NULL
         )$$,
     '250 plays complete p1, and p2 begins in the same run'
 );

@@ -65,7 +65,7 @@ SELECT build.playlist_score(1, 1);
 -- Dry.
 CREATE TEMPORARY TABLE before AS SELECT * FROM written;
 CREATE TEMPORARY TABLE dry AS
-SELECT r.* FROM reconcile_challenges(dry_run => TRUE, as_of => '2026-03-06 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(dry_run => TRUE, as_of => '2025-03-07 10:00+00') AS r;
 SELECT results_eq(
     $$SELECT challenge_id, status, rows_inserted, rows_updated, rows_completed, error FROM dry$$,
     $$VALUES
@@ -94,7 +94,7 @@ SELECT is_empty(
 
 -- The same for real.
 CREATE TEMPORARY TABLE wet AS
-SELECT r.* FROM reconcile_challenges(as_of => '2026-03-06 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(as_of => '2025-03-07 10:00+00') AS r;
 SELECT results_eq(
     $$SELECT challenge_id, status, users_examined, rows_inserted, rows_updated, rows_completed, error FROM wet$$,
     $$SELECT challenge_id, status, users_examined, rows_inserted, rows_updated, rows_completed, error FROM dry$$,
@@ -159,11 +159,11 @@ SELECT is_empty(
     'the third argument is dry_run'
 );
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p'], TRUE, FALSE, '2026-03-09 10:00+00')
+FROM reconcile_challenges(ARRAY['p'], TRUE, FALSE, '2025-03-10 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT created_at FROM user_challenges WHERE challenge_id = 'p' AND user_id = 3$$,
-    $$VALUES ('2026-03-09 10:00+00'::timestamptz)$$,
+    $$VALUES ('2025-03-10 10:00+00'::timestamptz)$$,
     'the fourth argument, as_of, is the time that is written'
 );
 SELECT build.person(4, is_verified => TRUE);
@@ -238,7 +238,7 @@ DELETE FROM track_trending_scores;
 SELECT build.track_score(9, 1);
 SELECT build.track_score(3, 1, 'UNDERGROUND_TRACKS');
 CREATE TEMPORARY TABLE failing AS
-SELECT r.* FROM reconcile_challenges(as_of => '2026-03-13 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(as_of => '2025-03-14 10:00+00') AS r;
 SELECT results_eq(
     $$SELECT challenge_id, status, rows_inserted, rows_updated, rows_completed FROM failing$$,
     $$VALUES
@@ -263,7 +263,7 @@ SELECT results_eq(
 SELECT is_empty(
     $$SELECT user_id::text FROM challenge_profile_completion WHERE user_id = 9
     UNION ALL
-    SELECT id FROM trending_results WHERE week = '2026-03-13' AND type <> 'UNDERGROUND_TRACKS'$$,
+    SELECT id FROM trending_results WHERE week = '2025-03-14' AND type <> 'UNDERGROUND_TRACKS'$$,
     'what a failing challenge wrote before it failed is undone'
 );
 SELECT alike(error, 'no p today%P0042%', 'the error is that of the trigger, with its SQLSTATE')
@@ -285,7 +285,7 @@ SELECT results_eq(
 DROP TRIGGER refuse ON user_challenges;
 ALTER TABLE playlists_away RENAME TO playlists;
 SELECT results_eq(
-    $$SELECT challenge_id, status, rows_inserted FROM reconcile_challenges(as_of => '2026-03-13 10:01+00')
+    $$SELECT challenge_id, status, rows_inserted FROM reconcile_challenges(as_of => '2025-03-14 10:01+00')
     WHERE rows_inserted > 0 OR status = 'failed'$$,
     $$VALUES ('p', 'ok', 1::bigint), ('p2', 'ok', 1), ('p3', 'ok', 1), ('tt', 'ok', 1), ('tp', 'ok', 1)$$,
     'the run after the trouble does what was not done, and that alone'

@@ -39,11 +39,11 @@ SELECT build.playlist_score(1, 1);
 -- Runs.
 SET LOCAL ROLE "Challenge Runner";
 CREATE TEMPORARY TABLE dry AS
-SELECT r.* FROM reconcile_challenges(dry_run => TRUE, as_of => '2026-03-06 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(dry_run => TRUE, as_of => '2025-03-07 10:00+00') AS r;
 CREATE TEMPORARY TABLE run AS
-SELECT r.* FROM reconcile_challenges(as_of => '2026-03-06 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(as_of => '2025-03-07 10:00+00') AS r;
 CREATE TEMPORARY TABLE full_run AS
-SELECT r.* FROM reconcile_challenges(full_scan => TRUE, as_of => '2026-03-06 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-07 10:00+00') AS r;
 CREATE TEMPORARY TABLE status AS SELECT s.* FROM challenge_status AS s;
 RESET ROLE;
 SELECT results_eq(
@@ -225,7 +225,7 @@ SELECT lives_ok(
 REVOKE SELECT ON aggregate_user FROM "Challenge Runner";
 SET LOCAL ROLE "Challenge Runner";
 CREATE TEMPORARY TABLE short_of_a_grant AS
-SELECT r.* FROM reconcile_challenges(as_of => '2026-03-13 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(as_of => '2025-03-14 10:00+00') AS r;
 RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id FROM short_of_a_grant WHERE status = 'failed'$$,

@@ -60,7 +60,7 @@ SELECT results_eq(
     'TestProfileVerified_CompletesForVerifiedUsers: verified users complete, and no others'
 );
 
-SELECT build.play(7, 1, '2026-03-01 12:00');
+SELECT build.play(7, 1, '2025-03-02 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT is_empty(
     $$SELECT user_id FROM challenge_listen_streak UNION ALL SELECT user_id FROM user_challenges WHERE user_id = 7$$,
@@ -68,16 +68,16 @@ SELECT is_empty(
 );
 
 UPDATE challenges SET active = TRUE WHERE id = 'e';
-SELECT build.play(8, 1, '2026-03-01 12:00');
-SELECT build.play(8, 1, '2026-03-02 12:00');
-SELECT build.play(8, 1, '2026-03-02 20:00');
-SELECT build.play(8, 1, '2026-03-03 12:00');
+SELECT build.play(8, 1, '2025-03-02 12:00');
+SELECT build.play(8, 1, '2025-03-03 12:00');
+SELECT build.play(8, 1, '2025-03-03 20:00');
+SELECT build.play(8, 1, '2025-03-04 12:00');
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, listen_streak FROM user_challenges
     INNER JOIN challenge_listen_streak USING (user_id)
     WHERE user_id = 8$$,
-    $$VALUES ('82026030112', FALSE, 3, 3)$$,
+    $$VALUES ('82025030212', FALSE, 3, 3)$$,
     'TestListenStreak_AdvancesAcrossDays: the streak grows across gaps of 16 hours and more'
 );
 
@@ -108,25 +108,25 @@ SELECT results_eq(
 SELECT build.track_score(1, 2);
 SELECT build.track_score(2, 1);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2026-03-06 09:00+00')
+FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-07 09:00+00')
 WHERE status = 'failed';
 SELECT build.track_score(3, 3);
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2026-03-06 10:00+00')
+FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-07 10:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, user_id, is_complete, amount FROM user_challenges WHERE challenge_id = 'tt'
     ORDER BY specifier$$,
-    $$VALUES ('2026-03-06:1', 1, TRUE, 1000), ('2026-03-06:2', 1, TRUE, 1000)$$,
+    $$VALUES ('2025-03-07:1', 1, TRUE, 1000), ('2025-03-07:2', 1, TRUE, 1000)$$,
     'TestTrending_IdempotentSameWeek: a second run of the same Friday does nothing'
 );
 
 SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2026-03-12 09:00+00')
+FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-13 09:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT DISTINCT week FROM trending_results$$,
-    $$VALUES ('2026-03-06'::date)$$,
+    $$VALUES ('2025-03-07'::date)$$,
     'TestTrending_SkipsNonFriday: a Thursday has no winners'
 );
 
