@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from audius_challenges.database import Database
@@ -114,6 +114,13 @@ USER_CHALLENGES = {
 ELIGIBLE_USERS = {"users": "user_id is_current is_deactivated blocknumber txhash"}
 
 BLOCK_STAMPED = ("users", "follows", "saves", "reposts", "tracks", "playlists")
+DERIVED = (
+    "challenges",
+    "user_challenges",
+    "challenge_profile_completion",
+    "challenge_listen_streak",
+    "trending_results",
+)
 TABLES = (
     *BLOCK_STAMPED,
     "plays",
@@ -122,11 +129,7 @@ TABLES = (
     "track_trending_scores",
     "playlist_trending_scores",
     "blocks",
-    "challenges",
-    "user_challenges",
-    "challenge_profile_completion",
-    "challenge_listen_streak",
-    "trending_results",
+    *DERIVED,
 )
 
 _COLUMNS = """
@@ -167,10 +170,15 @@ _KEYLESS = """
 
 @dataclass(frozen=True)
 class Contract:
-    """The discovery tables as they are: the type of each column of each table."""
+    """The discovery tables as they are.
+
+    :ivar columns: table name → column name → type
+    :ivar keyless: tables that we write and that have no unique index, as in mid-restore
+    """
 
     schema: str
     columns: Mapping[str, Mapping[str, str]]
+    keyless: Sequence[str]
 
     def require(self, *needs: Mapping[str, str]) -> None:
         """Demand tables with columns.
@@ -181,6 +189,18 @@ class Contract:
         for need in needs:
             for table, names in need.items():
                 self._require_table(table, names.split())
+
+    def require_keys(self) -> None:
+        """Demand the keys without which nothing can be written once and only once.
+
+        :raises ChallengeError: naming the tables without one
+        """
+        if self.keyless:
+            raise ChallengeError(
+                f"no primary key on {', '.join(f'{self.schema}.{table}' for table in self.keyless)}",
+                sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+                hint="If a restore is under way, let it finish.",
+            )
 
     def _require_table(self, table: str, names: Iterable[str]) -> None:
         if table not in self.columns:
@@ -228,29 +248,5 @@ def read_contract(db: Database) -> Contract:
     columns: dict[str, dict[str, str]] = {}
     for row in db.rows(_COLUMNS, name=db.schema, tables=list(TABLES)):
         columns.setdefault(row["table_name"], {})[row["column_name"]] = row["type_name"]
-    return Contract(db.schema, columns)
-
-
-def tables_without_key(db: Database) -> list[str]:
-    """Those of the tables that we write which have no unique index, as in mid-restore."""
-    derived = [
-        "challenges",
-        "user_challenges",
-        "challenge_profile_completion",
-        "challenge_listen_streak",
-        "trending_results",
-    ]
-    return [row["table_name"] for row in db.rows(_KEYLESS, name=db.schema, tables=derived)]
-
-
-def require_keys(db: Database) -> None:
-    """Demand the keys without which nothing can be written once and only once.
-
-    :raises ChallengeError: naming the tables without one
-    """
-    if keyless := tables_without_key(db):
-        raise ChallengeError(
-            f"no primary key on {', '.join(f'{db.schema}.{table}' for table in keyless)}",
-            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-            hint="If a restore is under way, let it finish.",
-        )
+    keyless = [row["table_name"] for row in db.rows(_KEYLESS, name=db.schema, tables=list(DERIVED))]
+    return Contract(db.schema, columns, keyless)

@@ -10,7 +10,7 @@ from typing import Any
 
 from audius_challenges.catalog import Challenge, load_catalog, no_challenge
 from audius_challenges.changes import distrust_checkpoints
-from audius_challenges.contract import CATALOG, Contract, read_contract, require_keys, tables_without_key
+from audius_challenges.contract import CATALOG, Contract, read_contract
 from audius_challenges.database import Database
 from audius_challenges.errors import (
     ACTIVE_SQL_TRANSACTION,
@@ -153,7 +153,7 @@ class Run:
             processor.pause(work)
         else:
             self.contract.require(processor.reads)
-            require_keys(self.db)
+            self.contract.require_keys()
             _ = challenge.amount  # of every challenge an error if it is none, read by the processor or not (rule 5)
             processor.run(work)
         save_state(self.db, work.state)
@@ -387,7 +387,7 @@ def _is_being_restored(db: Database) -> bool:
         reason = "pg_restore is connected"
     elif present is None:
         reason = f"there is no table {db.schema}.user_challenges"
-    elif keyless := tables_without_key(db):
+    elif keyless := read_contract(db).keyless:
         reason = f"no primary key on {', '.join(keyless)} yet"
     elif remembered and remembered.relation != present.relation and (missing := remembered.guards - present.guards):
         reason = f"user_challenges has no {', '.join(sorted(missing))} yet"

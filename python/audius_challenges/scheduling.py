@@ -44,6 +44,12 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     unschedule(db)
     for name, when, command in jobs:
         db.rows("SELECT cron.schedule(:name, :text, :key)", name=name, text=when, key=command)
+    if not db.value("SELECT coalesce(current_setting('cron.use_background_workers', true), 'off')::boolean"):
+        db.plpy.notice(
+            "pg_cron connects as any client does: if cron.job_run_details says 'connection failed', no tick ever runs",
+            hint="Let its connections in without a password (cron.host, pg_hba.conf), or set"
+            " cron.use_background_workers = on and restart the server.",
+        )
     return _jobs(db)
 
 

@@ -395,7 +395,7 @@ class ListenStreak:
             if not listener["is_eligible"]:
                 _skip(checkpoint, listener["in_window"] or [])
         self._count(work, checkpoint, listeners)
-        is_last = sum(listener["plays"] for listener in listeners) < LISTENS
+        is_last = bool(sum(listener["plays"] for listener in listeners) < LISTENS)
         if not is_last:
             backlog.position = max(listener["last_play"] for listener in listeners)
         checkpoint.extra["backlog"] = None if is_last else asdict(backlog)
