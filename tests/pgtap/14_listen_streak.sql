@@ -450,7 +450,8 @@ SELECT results_eq(
 
 -- A listen later than any of these, by everybody in one batch: one row each, none twice.
 SELECT results_eq(
-    $$SELECT count(*) FROM user_challenges WHERE is_complete AND completed_blocknumber IS NULL AND user_id NOT IN (92, 93)
+    $$SELECT count(*) FROM user_challenges
+    WHERE is_complete AND completed_blocknumber IS NULL AND user_id NOT IN (92, 93)
         AND specifier NOT LIKE '%:%'$$,
     $$VALUES (0::bigint)$$,
     'a completed streak row always has a completed_blocknumber'

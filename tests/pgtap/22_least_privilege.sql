@@ -137,8 +137,8 @@ SELECT jobname FROM schedule_challenges() WHERE jobname = '';
 RESET ROLE;
 SELECT jobname FROM schedule_challenges('1 minute') WHERE jobname = '';
 SELECT results_eq(
-    $$SELECT jobname::text COLLATE "default", username = current_user FROM cron.job WHERE jobname LIKE 'audius_challenges%'
-    ORDER BY jobname$$,
+    $$SELECT jobname::text COLLATE "default", username = current_user FROM cron.job
+    WHERE jobname LIKE 'audius_challenges%' ORDER BY jobname$$,
     $$VALUES ('audius_challenges tick', TRUE), ('audius_challenges trim', TRUE)$$,
     'a superuser who schedules leaves one schedule, whoever scheduled before'
 );
