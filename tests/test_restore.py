@@ -1,0 +1,413 @@
+"""The database moved: dumped and restored, elsewhere or under another name, and a standby that is promoted."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from devtools.cluster import Cluster
+from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
+from tests.sessions import (
+    RUN_LOCK,
+    RUN_ORDER,
+    Connection,
+    Notice,
+    column,
+    completed,
+    knows_seconds,
+    rows,
+    statuses,
+    tick,
+    until,
+    value,
+)
+
+# What has been paid, what is under way, a streak of six days, and a week's trending winners.
+HISTORY = (
+    "UPDATE challenges SET active = TRUE, starting_block = 0",
+    "SELECT build.person(n, name => 'n', is_verified => n % 2 = 0) FROM generate_series(1, 40) AS n",
+    "SELECT build.playlist(n, n) FROM generate_series(1, 40, 4) AS n",
+    "SELECT build.track(n, n % 20 + 1) FROM generate_series(1, 50) AS n",
+    "SELECT build.monthly(n, '2026-01-01', n * 40) FROM generate_series(1, 50) AS n",
+    "SELECT build.track_score(n, n) FROM generate_series(1, 30) AS n",
+    "SELECT build.play(1, 999, now()::timestamp - n * INTERVAL '28 hours') FROM generate_series(1, 6) AS n",
+    "SELECT build.play(2, 999, now()::timestamp - n * INTERVAL '28 hours') FROM generate_series(1, 9) AS n",
+    "SELECT * FROM reconcile_challenges(as_of => '2026-11-20 12:00Z')",
+    """
+    UPDATE user_challenges SET completed_blocknumber = NULL
+    WHERE challenge_id = 'v' AND specifier = '2'
+    """,
+)
+FILLED_USERS = 40
+REFUSED_BY_A_RESTORE = "a restore seems to be under way, nothing was done"
+
+
+def fill(connection: Connection) -> None:
+    """A discovery database with a history, whose first build is done."""
+    for statement in HISTORY:
+        connection.execute(statement)
+    assert tick(connection) == []
+    assert column(connection, "SELECT DISTINCT status FROM challenge_status") == ["ok"]
+
+
+def contents(connection: Connection) -> dict[str, list[str]]:
+    """Every row of every table, by table."""
+    tables = column(
+        connection,
+        """
+        SELECT pg_class.oid::regclass::text
+        FROM pg_class
+        WHERE relkind = 'r'
+            AND (
+                relnamespace IN ('public'::regnamespace, 'audius_challenges'::regnamespace)
+                OR pg_class.oid = to_regclass('cron.job')
+            )
+        """,
+    )
+    every_row = 'SELECT each::text FROM {} AS each ORDER BY each::text COLLATE "C"'
+    return {table: column(connection, every_row.format(table)) for table in tables}
+
+
+def challenges_written(connection: Connection) -> int:
+    """How many writes of user challenges there have ever been."""
+    written: int = value(connection, "SELECT count(*) FROM user_challenges_log")
+    return written
+
+
+def dump(cluster: Cluster, database: str) -> Path:
+    """Dumps a database, in the format of pg_restore."""
+    path = cluster.new_directory(f"dump of {database}") / "custom.dump"
+    cluster.run("pg_dump", "--format=custom", f"--file={cluster.inside(path)}", database)
+    return path
+
+
+def goes_on(connection: Connection) -> None:
+    """Asserts that a moved database pays on from where it was, and nothing twice."""
+    connection.execute("SET audius_challenges.sweep_users = 0")  # so that only what is due is examined
+    final = "SELECT ctid, xmin, each::text FROM user_challenges AS each WHERE is_complete ORDER BY 3"
+    streak = """
+        SELECT specifier, current_step_count, is_complete
+        FROM user_challenges
+        WHERE (challenge_id, user_id) = ('e', 1)
+    """
+    notified = "SELECT count(*) FROM notification"
+    before, written, told = rows(connection, final), challenges_written(connection), value(connection, notified)
+    ((running, *progress),) = rows(connection, streak)
+    assert progress == [6, False]
+
+    # What came between the dump and the first tick, at a number that was used long ago; the streak's seventh day.
+    connection.execute("SELECT build.person(255, is_verified => TRUE, blocknumber => 1)")
+    connection.execute("SELECT build.play(1, 999, now()::timestamp - INTERVAL '5 minutes')")
+    assert tick(connection) == []
+
+    new = column(connection, "SELECT new ->> 'specifier' FROM user_challenges_log ORDER BY id OFFSET %s", written)
+    assert sorted(new) == sorted([running, "ff"])
+    assert [row for row in rows(connection, final) if row in before] == before
+    assert len(rows(connection, final)) == len(before) + 2
+    assert value(connection, notified) == told + 2
+    assert rows(connection, streak) == [(running, 7, True)]
+    assert column(connection, "SELECT DISTINCT status FROM challenge_status") == ["ok"]
+
+    # From here on the feed of changes goes by the transactions of this cluster.
+    connection.execute("SELECT build.playlist(99, 2, blocknumber => 2)")
+    assert tick(connection) == []
+    assert "2" in completed(connection, "fp")
+    assert tick(connection) == []
+    assert challenges_written(connection) == written + 3
+
+
+# A cluster with a schedule, a copy of it by dump and restore, and a standby
+
+
+@pytest.fixture(scope="module")
+def original(root: Path | None) -> Iterator[Discovery]:
+    """A scheduled database with a history, held still: every tick finds a run under way."""
+    with Cluster(root=root) as cluster:
+        require_extension(cluster)
+        discovery = create_discovery(cluster, "discovery")
+        discovery.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
+        with closing(discovery.connect()) as holder:
+            fill(holder)
+            assert value(holder, f"SELECT pg_try_advisory_lock({RUN_LOCK})") is True
+            yield discovery
+
+
+@dataclass
+class Standby:
+    """A streaming copy of the original, and what each call said on it before it was promoted."""
+
+    discovery: Discovery
+    refused: dict[str, psycopg.Error]
+    status: list[tuple[Any, ...]]
+
+
+CALLS = {
+    "reconcile_challenges": "SELECT * FROM reconcile_challenges()",
+    "dry run": "SELECT * FROM reconcile_challenges(dry_run => TRUE)",
+    "tick": "CALL audius_challenges.tick()",
+    "start_from_now": "SELECT audius_challenges.start_from_now()",
+    "schedule_challenges": "SELECT * FROM schedule_challenges()",
+    "unschedule_challenges": "SELECT * FROM unschedule_challenges()",
+    "sync_challenge_catalog": "SELECT * FROM sync_challenge_catalog()",
+}
+STATUS = "SELECT challenge_id, status, last_run, sweep_rounds FROM challenge_status"
+
+
+@pytest.fixture(scope="module")
+def standby(original: Discovery, root: Path | None) -> Iterator[Standby]:
+    """A standby that has been asked for everything, then promoted, then given something to pay."""
+    primary = original.cluster
+    data_dir = primary.new_directory("standby")
+    options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+    primary.run("pg_basebackup", f"--pgdata={primary.inside(data_dir)}", *options)
+    # In this mode a job needs no connection, whose port would be the primary's.
+    settings = {"cron.use_background_workers": "on"}
+    with Cluster.adopt(data_dir, settings=settings, root=root) as cluster:
+        discovery = Discovery(cluster, original.name)
+        refused = {}
+        with closing(discovery.connect()) as connection:
+            assert value(connection, "SELECT pg_is_in_recovery()") is True
+            for name, call in CALLS.items():
+                with pytest.raises(psycopg.Error) as error:
+                    connection.execute(call)
+                refused[name] = error.value
+            status = rows(connection, STATUS)
+            assert value(connection, "SELECT pg_promote()") is True
+            goes_on(connection)
+            connection.execute("SELECT build.person(4095, is_verified => TRUE)")
+        yield Standby(discovery, refused, status)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_on_a_standby_a_call_is_a_clear_error(standby: Standby, name: str) -> None:
+    refused = standby.refused[name]
+    assert isinstance(refused, errors.ReadOnlySqlTransaction)
+    assert refused.diag.message_primary == (
+        "audius_challenges: this server is a standby: challenges are reconciled on the primary"
+    )
+    assert refused.diag.message_hint == "Call it on the primary; what it writes is replicated."
+
+
+def test_on_a_standby_the_status_can_be_read(standby: Standby, original: Discovery) -> None:
+    with closing(original.connect()) as connection:
+        assert standby.status == rows(connection, STATUS)
+    assert [row[:2] for row in standby.status] == [(challenge, "ok") for challenge in RUN_ORDER]
+
+
+def test_a_promoted_standby_goes_on_without_a_new_sweep(standby: Standby) -> None:
+    # That it pays, and nothing twice, was asserted right after the promotion.
+    with closing(standby.discovery.connect()) as connection:
+        before = {row[0]: row[3] for row in standby.status}
+        for challenge in ("u", "fp", "p", "v", "p1", "p2", "p3"):
+            query = "SELECT sweep_rounds FROM audius_challenges.processor_state WHERE challenge_id = %s"
+            # One more at most for a tick of pg_cron, which sweeps: a database as small as this one, whole.
+            assert value(connection, query, challenge) - before[challenge] <= 2
+
+
+@pytest.fixture(scope="module")
+def restored(original: Discovery, root: Path | None) -> Iterator[Discovery]:
+    """The original, dumped and restored into another cluster."""
+    path = dump(original.cluster, original.name)
+    with Cluster(root=root) as cluster:
+        cluster.create_database("discovery")
+        cluster.run("pg_restore", "--exit-on-error", "--dbname=discovery", original.cluster.inside(path))
+        yield Discovery(cluster, "discovery")
+
+
+def test_a_restore_into_another_cluster_brings_back_every_row_and_the_schedule(
+    original: Discovery, restored: Discovery
+) -> None:
+    with closing(original.connect()) as before, closing(restored.connect()) as after:
+        expected = contents(before)
+        assert contents(after) == expected
+        assert len(expected["cron.job"]) == (2 if knows_seconds(before) else 3)
+        assert len(expected["user_challenges"]) > FILLED_USERS
+        assert len(expected["audius_challenges.processor_state"]) == 11
+
+
+def test_a_database_restored_into_another_cluster_goes_on_and_pays_nothing_twice(restored: Discovery) -> None:
+    with closing(restored.connect()) as connection:
+        goes_on(connection)
+
+
+def test_scheduling_a_restored_database_points_its_jobs_at_the_new_server(
+    original: Discovery, restored: Discovery
+) -> None:
+    with closing(restored.connect()) as connection:
+        jobs = "SELECT jobname::text, nodename, nodeport, database FROM cron.job ORDER BY jobname"
+        found = rows(connection, jobs)
+        assert {job[2] for job in found} == {original.cluster.port}
+        connection.execute("SELECT * FROM schedule_challenges()")
+        cluster = restored.cluster
+        here = (cluster.inside(cluster.socket_dir), cluster.port, "discovery")
+        assert rows(connection, jobs) == [(job[0], *here) for job in found]
+
+
+# The same cluster, another name
+
+
+@pytest.fixture
+def filled(discovery: Discovery) -> Discovery:
+    """A database with a history, without pg_cron."""
+    with closing(discovery.connect()) as connection:
+        fill(connection)
+    return discovery
+
+
+@pytest.fixture
+def copy(filled: Discovery) -> Iterator[Discovery]:
+    """An empty database to restore it into."""
+    name = f"{filled.name}_copy"
+    filled.cluster.create_database(name)
+    yield Discovery(filled.cluster, name)
+    filled.cluster.drop_database(name)
+
+
+def test_a_plain_dump_restored_under_another_name_brings_back_every_row_and_goes_on(
+    filled: Discovery, copy: Discovery
+) -> None:
+    cluster = filled.cluster
+    script = cluster.run("pg_dump", filled.name).stdout
+    cluster.run("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={copy.name}", input=script)
+
+    with closing(filled.connect()) as before, closing(copy.connect()) as after:
+        assert contents(after) == contents(before)
+        goes_on(after)
+        # And the one that was copied, too, as if nothing had happened.
+        goes_on(before)
+
+
+class Restore:
+    """A restore that is done step by step, with a tick after each."""
+
+    def __init__(self, filled: Discovery, copy: Discovery) -> None:
+        self.path = dump(filled.cluster, filled.name)
+        self.copy = copy
+
+    def restore(self, *options: str) -> None:
+        """Runs pg_restore with these options."""
+        cluster = self.copy.cluster
+        path = cluster.inside(self.path)
+        cluster.run("pg_restore", "--exit-on-error", f"--dbname={self.copy.name}", *options, path)
+
+    def keys(self) -> None:
+        """Restores keys and indexes, and no triggers."""
+        self._restore_listed("keys", has_triggers=False)
+
+    def triggers(self) -> None:
+        """Restores the triggers."""
+        self._restore_listed("triggers", has_triggers=True)
+
+    def tick(self) -> list[str]:
+        """Ticks in a new session, asserts that nothing has changed, and returns what the tick said."""
+        with closing(self.copy.connect()) as connection:
+            before = contents(connection)
+            heard = tick(connection)
+            assert contents(connection) == before
+            return [notice.message for notice in heard]
+
+    def _restore_listed(self, name: str, has_triggers: bool) -> None:
+        cluster = self.copy.cluster
+        toc = cluster.run("pg_restore", "--list", cluster.inside(self.path)).stdout.splitlines()
+        listed = self.path.with_name(f"{name}.list")
+        listed.write_text("".join(f"{line}\n" for line in toc if (" TRIGGER " in line) == has_triggers))
+        listed.chmod(0o644)
+        self.restore("--section=post-data", f"--use-list={cluster.inside(listed)}")
+
+
+KEYLESS = "challenge_listen_streak, challenge_profile_completion, challenges, trending_results, user_challenges"
+NO_KEYS = [f"no primary key on {KEYLESS} yet: {REFUSED_BY_A_RESTORE}"]
+NO_TRIGGERS = [f"user_challenges has no log_user_challenge, on_user_challenge yet: {REFUSED_BY_A_RESTORE}"]
+
+
+def test_a_tick_in_the_middle_of_a_restore_does_nothing_and_says_so(filled: Discovery, copy: Discovery) -> None:
+    restore = Restore(filled, copy)
+    restore.restore("--section=pre-data")
+    assert restore.tick() == NO_KEYS
+    restore.restore("--section=data")
+    assert restore.tick() == NO_KEYS
+    restore.keys()
+    assert restore.tick() == NO_TRIGGERS
+    restore.triggers()
+    with closing(psycopg.connect(copy.dsn(), application_name="pg_restore")):
+        assert restore.tick() == [f"pg_restore is connected: {REFUSED_BY_A_RESTORE}"]
+
+    with closing(copy.connect()) as connection:
+        connected = """
+            SELECT pid
+            FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'pg_restore'
+        """
+        until(lambda: not rows(connection, connected), "the end of pg_restore's session")
+        goes_on(connection)
+
+
+def test_reconciling_in_the_middle_of_a_restore_fails_and_waves_no_tick_through(
+    filled: Discovery, copy: Discovery
+) -> None:
+    restore = Restore(filled, copy)
+    restore.restore("--section=pre-data")
+    restore.restore("--section=data")
+    with closing(filled.connect()) as before, closing(copy.connect()) as connection:
+        found = statuses(connection)
+        no_key = f"no primary key on {', '.join(f'public.{table}' for table in KEYLESS.split(', '))}"
+        assert {(status, str(error)[: len(no_key)]) for status, error in found.values()} == {("failed", no_key)}
+        assert challenges_written(connection) == challenges_written(before)
+    restore.keys()
+    assert restore.tick() == NO_TRIGGERS
+    restore.triggers()
+    with closing(copy.connect()) as connection:
+        goes_on(connection)
+
+
+def test_ticks_all_through_a_restore_write_nothing_and_do_not_disturb_it(filled: Discovery, copy: Discovery) -> None:
+    cluster = filled.cluster
+    filled.psql(
+        "INSERT INTO follows SELECT n, 1, TRUE, FALSE, NULL, now() FROM generate_series(1, 100000) AS n",
+        "SELECT * FROM reconcile_challenges()",
+    )
+    script = cluster.run("pg_dump", filled.name).stdout
+    heard: list[Notice] = []
+    over = threading.Event()
+
+    def tick_and_tick() -> None:
+        not_yet = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
+        with closing(copy.connect()) as connection:
+            while not over.is_set():
+                try:
+                    heard.extend(tick(connection) or [Notice("ran", None)])
+                except not_yet:
+                    over.wait(0.01)
+
+    ticking = threading.Thread(target=tick_and_tick)
+    ticking.start()
+    try:
+        cluster.run("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={copy.name}", input=script)
+    finally:
+        over.set()
+        ticking.join()
+
+    with closing(filled.connect()) as before, closing(copy.connect()) as after:
+        expected, found = contents(before), contents(after)
+        for ours in ("processor_state", "checkpoint", "installation"):  # the last tick may have come after the end
+            del expected[f"audius_challenges.{ours}"], found[f"audius_challenges.{ours}"]
+        assert found == expected
+    told = [notice.message for notice in heard]
+    assert sum(REFUSED_BY_A_RESTORE in message for message in told) >= 3
+    assert "ran" not in told[:-2]
+
+
+# The minute passes meanwhile
+
+
+def test_pg_cron_goes_on_ticking_on_a_promoted_standby(standby: Standby) -> None:
+    with closing(standby.discovery.connect()) as connection:
+        until(lambda: "fff" in completed(connection, "v"), "a tick on the promoted standby", seconds=75)
+        ended = "SELECT DISTINCT status FROM cron.job_run_details WHERE end_time IS NOT NULL AND command LIKE 'CALL%%'"
+        assert until(lambda: column(connection, ended), "the end of the tick") == ["succeeded"]
