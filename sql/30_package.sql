@@ -11,44 +11,40 @@ DIGEST = '@PACKAGE_DIGEST@'
 if GD.get('audius_challenges') == DIGEST:
     return
 
-import importlib.abc
 import importlib.machinery
 import sys
 
 SOURCES = @PACKAGE_SOURCES@
 
 
-class PackageFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+class PackageFinder:
     """Imports the package from the sources above; tracebacks show their lines."""
 
-    def __init__(self, sources):
-        self.sources = sources
-
     def find_spec(self, name, path=None, target=None):
-        if self.path_of(name) is None:
+        source_path = self.path_of(name)
+        if source_path is None:
             return None
-        return importlib.machinery.ModuleSpec(
-            name, self, origin=self.path_of(name), is_package=self.is_package(name)
-        )
+        is_package = source_path.endswith('/__init__.py')
+        return importlib.machinery.ModuleSpec(name, self, origin=source_path, is_package=is_package)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(compile(self.get_source(module.__name__), self.path_of(module.__name__), 'exec'), module.__dict__)
+
+    def get_source(self, name):
+        return SOURCES[self.path_of(name)]
 
     def path_of(self, name):
         path = name.replace('.', '/')
-        return next((each for each in (path + '.py', path + '/__init__.py') if each in self.sources), None)
-
-    def is_package(self, name):
-        return self.path_of(name).endswith('/__init__.py')
-
-    def get_source(self, name):
-        return self.sources[self.path_of(name)]
-
-    def get_code(self, name):
-        return self.source_to_code(self.get_source(name), self.path_of(name))
+        return next((each for each in (path + '.py', path + '/__init__.py') if each in SOURCES), None)
 
 
 for name in [name for name in sys.modules if name.split('.')[0] == 'audius_challenges']:
     del sys.modules[name]
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != 'PackageFinder']
-sys.meta_path.append(PackageFinder(SOURCES))
+sys.meta_path.append(PackageFinder())
 GD['audius_challenges'] = DIGEST
 $package$;
 

@@ -21,6 +21,7 @@ VOLATILE
 ROWS 11
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
+SET work_mem = '64MB'
 SET lock_timeout = '2s'
 SET datestyle = 'ISO'
 AS $function$
@@ -53,6 +54,7 @@ VOLATILE
 ROWS 11
 SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
+SET work_mem = '64MB'
 SET lock_timeout = '2s'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')

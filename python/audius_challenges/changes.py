@@ -53,7 +53,7 @@ class Source:
     :ivar table: name of the table; a row of it is called `changed`
     :ivar column: the column that grows: `blocknumber`, or `id` of plays
     :ivar user: SQL expression for the affected user's id
-    :ivar join: joins that the expression needs
+    :ivar join: joins that the expression needs; OFFSET 0 in them keeps the planner from joining whole tables
     """
 
     table: str

@@ -1,4 +1,7 @@
-"""The entries from SQL: each function of the extension is one call to a function here."""
+"""The entries from SQL: each function of the extension is one call to a function here.
+
+A tick has a session of its own, so it imports no module that it does not need: the others import theirs when called.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from audius_challenges import catalog, installing, run, scheduling
+from audius_challenges import run
 from audius_challenges.database import Database, Plpy
 from audius_challenges.errors import NULL_VALUE_NOT_ALLOWED, ChallengeError, as_postgres_error
-from audius_challenges.status import status as challenge_status
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,24 +72,32 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
 @_from_sql
 def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     """`schedule_challenges()`."""
+    from audius_challenges import scheduling
+
     return scheduling.schedule(db, every)
 
 
 @_from_sql
 def unschedule(db: Database) -> list[dict[str, Any]]:
     """`unschedule_challenges()`."""
+    from audius_challenges import scheduling
+
     return scheduling.unschedule(db)
 
 
 @_from_sql
 def trim_run_details(db: Database) -> int:
     """`audius_challenges.trim_run_details()`."""
+    from audius_challenges import scheduling
+
     return scheduling.trim_run_details(db)
 
 
 @_from_sql
 def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, str]]:
     """`sync_challenge_catalog()`."""
+    from audius_challenges import catalog
+
     if environment is None:
         raise ChallengeError(
             "environment is null",
@@ -102,10 +112,14 @@ def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, 
 @_from_sql
 def status(db: Database) -> list[tuple[Any, ...]]:
     """The view `challenge_status`."""
-    return challenge_status(db)
+    from audius_challenges import status as challenge_status
+
+    return challenge_status.status(db)
 
 
 @_from_sql
 def install(db: Database) -> None:
     """The last statement of the extension's script."""
+    from audius_challenges import installing
+
     installing.install(db)

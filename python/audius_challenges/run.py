@@ -46,6 +46,7 @@ _SESSION = f"""
         set_config('search_path', 'pg_catalog, ' || quote_ident(:name) || ', pg_temp', true),
         set_config('datestyle', 'ISO', true),
         set_config('jit', 'off', true),
+        set_config('work_mem', '64MB', true),
         set_config('lock_timeout', coalesce(nullif(current_setting('{PREFIX}lock_timeout', true), ''), '2s'), true)
 """
 

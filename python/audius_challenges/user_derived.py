@@ -157,7 +157,7 @@ class UserDerived:
             f"""
             {eligible_users(self.user_columns)},
             {self.aside}
-            progress AS ({self.progress}),
+            progress AS MATERIALIZED ({self.progress}),
             wanted AS (
                 SELECT
                     progress.user_id,

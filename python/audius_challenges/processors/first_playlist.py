@@ -15,7 +15,13 @@ FIRST_PLAYLIST = UserDerived(
             "playlists",
             "blocknumber",
             user="version.playlist_owner_id",
-            join="INNER JOIN discovery.playlists AS version ON version.playlist_id = changed.playlist_id",
+            join="""
+            CROSS JOIN LATERAL (
+                SELECT playlists.playlist_owner_id
+                FROM discovery.playlists
+                WHERE playlists.playlist_id = changed.playlist_id
+                OFFSET 0
+            ) AS version""",
         ),
     ),
     columns={"playlists": "playlist_id playlist_owner_id is_current is_delete blocknumber"},

@@ -152,6 +152,7 @@ def _listeners(slice_of_plays: str, user_ids: str) -> str:
             listen_streak,
             {_microseconds("last_listen_date")} AS last_listen
         FROM discovery.challenge_listen_streak
+        WHERE user_id = ANY({user_ids})
     )
     SELECT
         slice.user_id,
@@ -237,25 +238,35 @@ _PLAYS_OF_NOBODY_IN_REACH = f"""
 """
 
 _LATEST_ROWS = f"""
-    SELECT DISTINCT ON (user_id)
-        user_id,
-        specifier,
-        is_complete IS TRUE AS is_complete,
-        {_microseconds("created_at AT TIME ZONE 'UTC'")} AS created_at
-    FROM discovery.user_challenges
-    WHERE challenge_id = :challenge_id
-        AND user_id = ANY(:users)
-    ORDER BY user_id, created_at DESC, specifier COLLATE "C" DESC
+    SELECT
+        latest.user_id,
+        latest.specifier,
+        latest.is_complete IS TRUE AS is_complete,
+        {_microseconds("latest.created_at AT TIME ZONE 'UTC'")} AS created_at
+    FROM unnest(:users) AS listener (user_id)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM discovery.user_challenges
+        WHERE user_challenges.user_id = listener.user_id
+            AND user_challenges.challenge_id = :challenge_id
+        ORDER BY user_challenges.created_at DESC, user_challenges.specifier COLLATE "C" DESC
+        LIMIT 1
+    ) AS latest
 """
 
 _EXISTING_ROWS = f"""
     SELECT
-        specifier,
-        is_complete IS TRUE AS is_complete,
-        {_microseconds("created_at AT TIME ZONE 'UTC'")} AS created_at
-    FROM discovery.user_challenges
-    WHERE challenge_id = :challenge_id
-        AND specifier = ANY(:specifiers)
+        existing.specifier,
+        existing.is_complete IS TRUE AS is_complete,
+        {_microseconds("existing.created_at AT TIME ZONE 'UTC'")} AS created_at
+    FROM unnest(:specifiers) AS wanted (specifier)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM discovery.user_challenges
+        WHERE user_challenges.challenge_id = :challenge_id
+            AND user_challenges.specifier = wanted.specifier
+        LIMIT 1
+    ) AS existing
 """
 
 _SAVE_STATES = f"""

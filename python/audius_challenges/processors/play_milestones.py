@@ -10,10 +10,21 @@ from audius_challenges.user_derived import UserDerived
 _PLAYED = Source(
     "plays",
     "id",
-    user="played.owner_id",
+    user="owner.user_id",
     join="""
-            INNER JOIN discovery.tracks AS played ON played.track_id = changed.play_item_id
-            INNER JOIN discovery.users AS owner ON owner.user_id = played.owner_id AND owner.is_verified""",
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id
+                FROM discovery.tracks
+                WHERE tracks.track_id = changed.play_item_id
+                OFFSET 0
+            ) AS played
+            CROSS JOIN LATERAL (
+                SELECT users.user_id
+                FROM discovery.users
+                WHERE users.user_id = played.owner_id
+                    AND users.is_verified
+                OFFSET 0
+            ) AS owner""",
 )
 
 _SUM_OF_PLAYS = """

@@ -29,7 +29,7 @@ PROFILE_COMPLETION = UserDerived(
     },
     # LIMIT where EXISTS would do: EXISTS lets the planner hash a whole table of millions for one slice of users.
     aside="""
-        steps AS (
+        steps AS MATERIALIZED (
             SELECT
                 eligible.user_id,
                 eligible.bio IS NOT NULL AS profile_description,
@@ -92,8 +92,12 @@ PROFILE_COMPLETION = UserDerived(
                 counted.favorites,
                 counted.reposts
             FROM counted
-            LEFT JOIN discovery.challenge_profile_completion AS existing
-                ON existing.user_id = counted.user_id
+            LEFT JOIN LATERAL (
+                SELECT *
+                FROM discovery.challenge_profile_completion AS completion
+                WHERE completion.user_id = counted.user_id
+                LIMIT 1
+            ) AS existing ON true
             WHERE CASE
                 WHEN existing.user_id IS NULL
                     THEN counted.done > 0

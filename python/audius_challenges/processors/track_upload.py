@@ -10,7 +10,13 @@ TRACK_OWNERS = Source(
     "tracks",
     "blocknumber",
     user="version.owner_id",
-    join="INNER JOIN discovery.tracks AS version ON version.track_id = changed.track_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id
+                FROM discovery.tracks
+                WHERE tracks.track_id = changed.track_id
+                OFFSET 0
+            ) AS version""",
 )
 
 TRACK_UPLOAD = UserDerived(
