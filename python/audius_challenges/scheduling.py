@@ -44,7 +44,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     unschedule(db)
     for name, when, command in jobs:
         db.rows("SELECT cron.schedule(:name, :text, :key)", name=name, text=when, key=command)
-    if not db.value("SELECT coalesce(current_setting('cron.use_background_workers', true), 'off')::boolean"):
+    if _cron_setting(db, "use_background_workers") != "on":
         db.plpy.notice(
             "pg_cron connects as any client does: if cron.job_run_details says 'connection failed', no tick ever runs",
             hint="Let its connections in without a password (cron.host, pg_hba.conf), or set"
@@ -110,7 +110,7 @@ def _jobs(db: Database) -> list[dict[str, Any]]:
 
 def how_to_get_pg_cron(db: Database) -> str:
     """What to do where pg_cron is not installed in this database."""
-    home = db.value("SELECT current_setting('cron.database_name', true)")
+    home = _cron_setting(db, "database_name")
     here = db.value("SELECT current_database()::text")
     if home is None:
         return "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
@@ -129,6 +129,12 @@ def how_to_get_pg_cron(db: Database) -> str:
         payload=json.dumps(jobs),
     )
     return f"pg_cron lives in the database {home}. There: {commands}"
+
+
+def _cron_setting(db: Database, name: str) -> str | None:
+    """A setting of pg_cron; None if it is not loaded, or if its settings are not ours to see."""
+    found = db.rows("SELECT setting FROM pg_settings WHERE pg_settings.name = :name", name=f"cron.{name}")
+    return found[0]["setting"] if found else None
 
 
 def _pg_cron_version(db: Database) -> tuple[int, ...]:
