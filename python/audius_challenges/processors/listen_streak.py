@@ -10,7 +10,7 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -203,38 +203,37 @@ _LISTENERS_OF_BACKLOG = _listeners(
     user_ids="ARRAY(SELECT DISTINCT slice.user_id FROM slice)",
 )
 
+# Whether a later run might take a play that is there now for new.
+_IS_IN_REACH = f"(changed.id >= :least_id OR (:horizon IS NOT NULL AND {IS_RECENT}))"
+
 _LISTENERS_AMONG_USERS = _listeners(
     f"""
     slice AS (
         SELECT
-            plays.id,
-            plays.user_id,
-            {_microseconds("plays.created_at")} AS played_at,
-            false AS is_in_window
-        FROM discovery.plays
-        WHERE plays.user_id = ANY(:users)
-            AND isfinite(plays.created_at)
+            changed.id,
+            changed.user_id,
+            {_microseconds("changed.created_at")} AS played_at,
+            {_IS_IN_REACH} AS is_in_window
+        FROM discovery.plays AS changed
+        WHERE changed.user_id = ANY(:users)
+            AND isfinite(changed.created_at)
     )""",
     user_ids=":users",
 )
 
 _PLAYS_IN_REACH = f"""
-    SELECT
-        changed.id,
-        changed.user_id
+    SELECT changed.id
     FROM discovery.plays AS changed
-    WHERE changed.id >= :least_id
-        OR (:horizon IS NOT NULL AND {IS_RECENT})
+    WHERE {_IS_IN_REACH}
 """
 
 _PLAYS_OF_NOBODY_IN_REACH = f"""
-    WITH reach AS MATERIALIZED ({_PLAYS_IN_REACH}),
-    {eligible_users(among="ARRAY(SELECT DISTINCT reach.user_id FROM reach)")}
-    SELECT reach.id
-    FROM reach
-    LEFT JOIN eligible
-        ON eligible.user_id = reach.user_id
-    WHERE eligible.user_id IS NULL
+    {_PLAYS_IN_REACH}
+        AND changed.user_id IS NOT NULL
+        AND NOT EXISTS (
+            SELECT FROM discovery.users
+            WHERE users.user_id = changed.user_id
+        )
 """
 
 _LATEST_ROWS = f"""
@@ -367,7 +366,7 @@ class ListenStreak:
         if work.state.phase is None or kept is None:
             return
         checkpoint = _advanced(kept, present) if kept.is_trusted(present) else _reread(work, kept, present)
-        checkpoint.extra["skipped"] = _plays_in_reach(work, checkpoint)
+        checkpoint.extra["skipped"] = sorted(_reachable(work, checkpoint, _PLAYS_IN_REACH))
         checkpoint.extra.setdefault("paused_since", work.now())
         if checkpoint.is_news(kept):
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
@@ -375,7 +374,7 @@ class ListenStreak:
     def start_from_now(self, work: Work) -> None:
         """Pass over all the plays there are; streaks go on from the states there are."""
         checkpoint = first_checkpoint(read_present(work.db, _SOURCES), with_open_transactions=True)
-        checkpoint.extra["skipped"] = _plays_in_reach(work, checkpoint)
+        checkpoint.extra["skipped"] = sorted(_reachable(work, checkpoint, _PLAYS_IN_REACH))
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
@@ -383,11 +382,12 @@ class ListenStreak:
     def _read_everybody(self, work: Work, checkpoint: Checkpoint) -> bool:
         """Count all plays of the next users, and tell whether they were the last."""
         users = next_slice(work, work.settings.slice_users)
-        listeners = work.db.rows(_LISTENERS_AMONG_USERS, users=users)
-        _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_OF_NOBODY_IN_REACH))
+        listeners = work.db.rows(_LISTENERS_AMONG_USERS, users=users, **_reach(checkpoint))
         work.users_examined += len(users)
         self._count(work, checkpoint, listeners)
         is_last = work.state.phase is Phase.WATCHING
+        if is_last:
+            _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_OF_NOBODY_IN_REACH))
         checkpoint.extra["everybody"] = not is_last
         return is_last
 
@@ -402,9 +402,6 @@ class ListenStreak:
             limit=LISTENS,
         )
         work.users_examined += len(listeners)
-        for listener in listeners:
-            if not listener["is_eligible"]:
-                _skip(checkpoint, listener["in_window"] or [])
         self._count(work, checkpoint, listeners)
         is_last = bool(sum(listener["plays"] for listener in listeners) < LISTENS)
         if not is_last:
@@ -413,7 +410,10 @@ class ListenStreak:
         return is_last
 
     def _count(self, work: Work, checkpoint: Checkpoint, listeners: list[dict[str, Any]]) -> None:
-        """Run the listens of those who count through their streaks, and write states and rows."""
+        """Run the listens of those who count through their streaks and write states and rows; skip the others'."""
+        for listener in listeners:
+            if not listener["is_eligible"]:
+                _skip(checkpoint, listener["in_window"] or [])
         pauses = checkpoint.extra.get("pauses", [])
         listens = {
             listener["user_id"]: [
@@ -491,16 +491,16 @@ def _reread(work: Work, kept: Checkpoint | None, present: Present) -> Checkpoint
     return checkpoint
 
 
-def _skip(checkpoint: Checkpoint, plays: list[int]) -> None:
-    skipped = checkpoint.extra.get("skipped", [])
-    checkpoint.extra["skipped"] = sorted({*skipped, *plays})
-
-
-def _plays_in_reach(work: Work, checkpoint: Checkpoint) -> list[int]:
-    """Plays that are there now and that a later run might take for new: a few hundred, and what is held open."""
-    return sorted(_reachable(work, checkpoint, _PLAYS_IN_REACH))
+def _skip(checkpoint: Checkpoint, plays: Iterable[int]) -> None:
+    """Remember plays that were passed over: they never count."""
+    checkpoint.extra["skipped"] = sorted({*checkpoint.extra.get("skipped", []), *plays})
 
 
 def _reachable(work: Work, checkpoint: Checkpoint, sql: str) -> list[int]:
+    """Ids of plays that are there now and that a later run might take for new: a few hundred, and what is open."""
+    return [row["id"] for row in work.db.rows(sql, **_reach(checkpoint))]
+
+
+def _reach(checkpoint: Checkpoint) -> dict[str, int | None]:
     horizon = checkpoint.horizon if checkpoint.has_open_transactions else None
-    return [row["id"] for row in work.db.rows(sql, least_id=checkpoint.reach()[0], horizon=horizon)]
+    return {"least_id": checkpoint.reach()[0], "horizon": horizon}
