@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from audius_challenges.errors import READ_ONLY_SQL_TRANSACTION, ChallengeError
+
 PARAMETER_TYPES = {
     "amount": "int4",
     "amounts": "int4[]",
@@ -150,3 +152,29 @@ class Database:
         text = _DISCOVERY.sub(lambda _: self.plpy.quote_ident(self.schema) + ".", sql)
         text = _PARAMETER.sub(placeholder, text)
         return Plan(self.plpy.prepare(text, [PARAMETER_TYPES[name] for name in names]), names)
+
+
+def require_writable(db: Database) -> None:
+    """Demand a transaction that can write.
+
+    :raises ChallengeError: on a standby, and in a read-only transaction
+    """
+    transaction = db.row(
+        """
+        SELECT
+            pg_is_in_recovery() AS is_standby,
+            current_setting('transaction_read_only')::boolean AS is_read_only
+        """
+    )
+    if transaction["is_standby"]:
+        raise ChallengeError(
+            "this server is a standby: challenges are reconciled on the primary",
+            sqlstate=READ_ONLY_SQL_TRANSACTION,
+            hint="Call it on the primary; what it writes is replicated.",
+        )
+    if transaction["is_read_only"]:
+        raise ChallengeError(
+            "the transaction is read-only",
+            sqlstate=READ_ONLY_SQL_TRANSACTION,
+            hint="Use a transaction that may write: a dry run writes, too, and rolls back.",
+        )

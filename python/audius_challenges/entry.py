@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from audius_challenges import run
-from audius_challenges.database import Database, Plpy
+from audius_challenges.database import Database, Plpy, require_writable
 from audius_challenges.errors import NULL_VALUE_NOT_ALLOWED, ChallengeError, as_postgres_error
 
 P = ParamSpec("P")
@@ -74,6 +74,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     """`schedule_challenges()`."""
     from audius_challenges import scheduling
 
+    require_writable(db)
     return scheduling.schedule(db, every)
 
 
@@ -82,6 +83,7 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
     """`unschedule_challenges()`."""
     from audius_challenges import scheduling
 
+    require_writable(db)
     return scheduling.unschedule(db)
 
 
@@ -90,6 +92,7 @@ def trim_run_details(db: Database) -> int:
     """`audius_challenges.trim_run_details()`."""
     from audius_challenges import scheduling
 
+    require_writable(db)
     return scheduling.trim_run_details(db)
 
 
@@ -104,6 +107,7 @@ def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, 
             sqlstate=NULL_VALUE_NOT_ALLOWED,
             hint=f"The environments are {', '.join(catalog.ENVIRONMENTS)}.",
         )
+    require_writable(db)
     differences = catalog.compare_catalog(db, environment)
     catalog.align_catalog(db, environment, differences)
     return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]

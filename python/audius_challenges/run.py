@@ -11,14 +11,13 @@ from typing import Any
 from audius_challenges.catalog import Challenge, load_catalog, no_challenge
 from audius_challenges.changes import distrust_checkpoints
 from audius_challenges.contract import CATALOG, Contract, read_contract
-from audius_challenges.database import Database
+from audius_challenges.database import Database, require_writable
 from audius_challenges.errors import (
     ACTIVE_SQL_TRANSACTION,
     EXTERNAL_ROUTINE_EXCEPTION,
     INVALID_TRANSACTION_TERMINATION,
     NULL_VALUE_NOT_ALLOWED,
     OBJECT_NOT_IN_PREREQUISITE_STATE,
-    READ_ONLY_SQL_TRANSACTION,
     ChallengeError,
     describe,
     is_operator_intervention,
@@ -111,7 +110,7 @@ class Run:
             catalog = error
         present = present_installation(db)
         remembered = remembered_installation(db)
-        if present and present != remembered:
+        if present and present != remembered and not contract.keyless:
             if remembered and (present.cluster, present.relation) != (
                 remembered.cluster,
                 remembered.relation,
@@ -297,29 +296,11 @@ def _chosen(challenge_ids: Sequence[str | None] | None) -> list[Processor]:
 
 def _open(db: Database) -> Settings:
     """Demand a transaction in which a run can work, and read the settings."""
-    transaction = db.row(
-        """
-        SELECT
-            pg_is_in_recovery() AS is_standby,
-            current_setting('transaction_read_only')::boolean AS is_read_only,
-            current_setting('transaction_isolation') AS isolation
-        """
-    )
-    if transaction["is_standby"]:
+    require_writable(db)
+    isolation = db.value("SELECT current_setting('transaction_isolation')")
+    if isolation != "read committed":
         raise ChallengeError(
-            "this server is a standby: challenges are reconciled on the primary",
-            sqlstate=READ_ONLY_SQL_TRANSACTION,
-            hint="Call it on the primary; what it writes is replicated.",
-        )
-    if transaction["is_read_only"]:
-        raise ChallengeError(
-            "the transaction is read-only",
-            sqlstate=READ_ONLY_SQL_TRANSACTION,
-            hint="Use a transaction that may write: a dry run writes, too, and rolls back.",
-        )
-    if transaction["isolation"] != "read committed":
-        raise ChallengeError(
-            f"the transaction's isolation level is {transaction['isolation']}",
+            f"the transaction's isolation level is {isolation}",
             sqlstate=ACTIVE_SQL_TRANSACTION,
             hint="Use READ COMMITTED, PostgreSQL's default: each step has to see what was committed before it.",
         )

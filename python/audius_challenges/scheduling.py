@@ -121,7 +121,11 @@ def how_to_get_pg_cron(db: Database) -> str:
     commands = db.value(
         """
         SELECT string_agg(
-            format('SELECT cron.schedule_in_database(%L, %L, %L, %L);', job[1], job[2], job[3], current_database()), ' '
+            format(
+                'SELECT cron.schedule_in_database(%L, %L, %L, %L);',
+                job[1] || ' ' || current_database(), job[2], job[3], current_database()
+            ),
+            ' '
         )
         FROM jsonb_array_elements(:payload) AS element
         CROSS JOIN LATERAL (SELECT ARRAY(SELECT jsonb_array_elements_text(element)) AS job) AS parts

@@ -8,8 +8,9 @@ from typing import Any
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 
-# LIMIT 1 here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
-# and hash all rows of a challenge; the cost must follow what is examined, not what there is.
+# LIMIT 1, here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
+# and hash all rows of a challenge; the cost must follow what is examined, not what there is. And (SELECT …) around the
+# id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
 _DIFFERING = """
     SELECT wanted.*
     FROM wanted
@@ -20,7 +21,7 @@ _DIFFERING = """
             user_challenges.current_step_count,
             user_challenges.amount
         FROM discovery.user_challenges
-        WHERE user_challenges.challenge_id = :challenge_id
+        WHERE user_challenges.challenge_id = (SELECT :challenge_id)
             AND user_challenges.specifier = wanted.specifier
         LIMIT 1
     ) AS existing ON true

@@ -162,7 +162,7 @@ class UserDerived:
                 SELECT
                     progress.user_id,
                     to_hex(progress.user_id) || :suffix AS specifier,
-                    least(progress.progress, :target)::integer AS current_step_count,
+                    least(greatest(progress.progress, 0), :target)::integer AS current_step_count,
                     progress.progress >= :target AS is_complete,
                     :amount AS amount,
                     :as_of AS created_at,

@@ -186,7 +186,8 @@ _LISTENERS_OF_BACKLOG = _listeners(
         WHERE changed.id >= :window
             AND (:horizon IS NULL OR {IS_RECENT})
             AND changed.created_at > coalesce({_timestamp(":position")}, '-infinity')
-            AND isfinite(changed.created_at)
+            AND changed.created_at >= '0001-01-01'
+            AND changed.created_at < '10000-01-01'
             AND changed.user_id IS NOT NULL
             AND changed.id <> ALL(:skipped)
     ),
@@ -216,7 +217,8 @@ _LISTENERS_AMONG_USERS = _listeners(
             {_IS_IN_REACH} AS is_in_window
         FROM discovery.plays AS changed
         WHERE changed.user_id = ANY(:users)
-            AND isfinite(changed.created_at)
+            AND changed.created_at >= '0001-01-01'
+            AND changed.created_at < '10000-01-01'
     )""",
     user_ids=":users",
 )
@@ -247,7 +249,7 @@ _LATEST_ROWS = f"""
         SELECT *
         FROM discovery.user_challenges
         WHERE user_challenges.user_id = listener.user_id
-            AND user_challenges.challenge_id = :challenge_id
+            AND user_challenges.challenge_id = (SELECT :challenge_id)
         ORDER BY user_challenges.created_at DESC, user_challenges.specifier COLLATE "C" DESC
         LIMIT 1
     ) AS latest
@@ -262,7 +264,7 @@ _EXISTING_ROWS = f"""
     CROSS JOIN LATERAL (
         SELECT *
         FROM discovery.user_challenges
-        WHERE user_challenges.challenge_id = :challenge_id
+        WHERE user_challenges.challenge_id = (SELECT :challenge_id)
             AND user_challenges.specifier = wanted.specifier
         LIMIT 1
     ) AS existing

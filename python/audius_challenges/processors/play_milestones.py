@@ -63,7 +63,7 @@ _FREED_BY_PREVIOUS = """
         AND previous.is_complete
         AND NOT EXISTS (
             SELECT FROM discovery.user_challenges AS own
-            WHERE own.challenge_id = '{id}'
+            WHERE own.challenge_id = (SELECT '{id}')
                 AND own.specifier = to_hex(previous.user_id) || '{suffix}'
         )
 """
