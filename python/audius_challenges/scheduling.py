@@ -113,7 +113,7 @@ def how_to_get_pg_cron(db: Database) -> str:
     home = _cron_setting(db, "database_name")
     here = db.value("SELECT current_database()::text")
     if home is None:
-        return "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
+        return "If it is not yet, add pg_cron to shared_preload_libraries and restart; then CREATE EXTENSION pg_cron;"
     if home == here:
         return "CREATE EXTENSION pg_cron; SELECT * FROM schedule_challenges();"
     version = db.value("SELECT max(default_version) FROM pg_available_extensions WHERE name = 'pg_cron'")

@@ -358,7 +358,7 @@ class ListenStreak:
             work.state.complete_round()
         elif not is_read and not work.is_first_build:
             work.state.phase = Phase.CATCHING_UP
-        if kept is None or checkpoint.is_news(kept):
+        if kept is None or work.users_examined or checkpoint.is_news(kept):
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
 
     def pause(self, work: Work) -> None:
@@ -368,7 +368,9 @@ class ListenStreak:
         if work.state.phase is None or kept is None:
             return
         checkpoint = _advanced(kept, present) if kept.is_trusted(present) else _reread(work, kept, present)
-        checkpoint.extra["skipped"] = sorted(_reachable(work, checkpoint, _PLAYS_IN_REACH))
+        if not (checkpoint.extra.get("everybody") or checkpoint.extra.get("backlog")):
+            # Otherwise plays from before the pause are still to be read; those of the pause are told by their time.
+            _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
         checkpoint.extra.setdefault("paused_since", work.now())
         if checkpoint.is_news(kept):
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
@@ -376,7 +378,7 @@ class ListenStreak:
     def start_from_now(self, work: Work) -> None:
         """Pass over all the plays there are; streaks go on from the states there are."""
         checkpoint = first_checkpoint(read_present(work.db, _SOURCES), with_open_transactions=True)
-        checkpoint.extra["skipped"] = sorted(_reachable(work, checkpoint, _PLAYS_IN_REACH))
+        _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
@@ -472,9 +474,9 @@ def _row(row: dict[str, Any]) -> Row:
 
 
 def _advanced(kept: Checkpoint, present: Present) -> Checkpoint:
-    """The checkpoint at the present, with its skipped plays as far as they are in reach."""
+    """The checkpoint at the present, with the skipped plays that are in reach of a run that begins at the kept one."""
     checkpoint = kept.advanced(present)
-    least_id = checkpoint.window()[0]
+    least_id = kept.window(present.positions)[0]
     checkpoint.extra["skipped"] = [play for play in checkpoint.extra.get("skipped", []) if play >= least_id]
     return checkpoint
 
