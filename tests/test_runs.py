@@ -814,7 +814,7 @@ def test_a_run_under_way_ends_in_the_version_in_which_it_began(connection: Conne
         run = Beside(session, TICK)
         run.wait_until_blocked(connection)
         original = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
-        replace_package(connection, "other", "\nraise ImportError('half of another version')\n", "status")
+        replace_package(connection, "other", "\nraise ImportError('half of another version')\n", "run")
         blocker.rollback()
         assert run.finish() is None
         assert paid(connection) == PAID_255

@@ -1,13 +1,14 @@
 """The schedule on a real clock: ticks that pg_cron starts, in both of its modes, and what schedules there can be.
 
-Two clusters tick by themselves while the other tests run, one for each way in which pg_cron runs a job.
+Three clusters tick by themselves while the other tests run: one for each way in which pg_cron runs a job, the second
+of them scheduled by a role that is no superuser, and a promoted standby.
 """
 
 import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from tests.sessions import TICK, Connection, column, completed, knows_seconds, rows, until, value
 
-# cron.use_background_workers: how pg_cron runs a job.
-MODES = {"libpq": "off", "background worker": "on"}
+# How pg_cron runs a job: cron.use_background_workers, and the role that schedules.
+MODES = {"libpq": ("off", "postgres"), "background worker": ("on", "reward_service")}
 
 PERIOD = 30
 FIRST_TICK = 75
@@ -31,7 +32,7 @@ SLACK = 15
 JOBS = """
     SELECT jobname::text, schedule, command, database, nodename, nodeport, username, active
     FROM cron.job
-    WHERE jobname LIKE 'audius_challenges %'
+    WHERE jobname LIKE 'audius_challenges %' AND database <> 'other'
     ORDER BY jobname
 """
 TRIM_JOB = ("audius_challenges trim", "23 3 * * *", "SELECT audius_challenges.trim_run_details()")
@@ -43,22 +44,25 @@ TWO_JOBS = [
 ONE_JOB = [("audius_challenges tick", "30 seconds", "CALL audius_challenges.tick()"), TRIM_JOB]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ticking:
     """A cluster whose pg_cron ticks three databases: its own, one by the hint of an error, one that fails.
 
+    role: who has scheduled the first
     refused: the error of schedule_challenges() where pg_cron is in another database
-    hint_failed: what pg_cron said against the statement of that error's hint, if anything
+    hint_failed: what pg_cron said against the statements of that error's hint, if anything
     restored: the jobs as a restore might have left them
+    jobs: the jobs in the end
     """
 
     discovery: Discovery
     other: Discovery
     failing: Discovery
+    role: str
     refused: psycopg.Error
     hint_failed: psycopg.Error | None
     restored: list[tuple[Any, ...]]
-    jobs: list[tuple[Any, ...]] = field(default_factory=list)
+    jobs: list[tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +70,13 @@ def ticking(root: Path | None) -> Iterator[dict[str, Ticking]]:
     """Both clusters, scheduled: their first ticks come within a minute."""
     with ExitStack() as stack:
         clusters = {}
-        for mode, background_workers in MODES.items():
+        for mode, (background_workers, _) in MODES.items():
             settings = {"cron.use_background_workers": background_workers}
             clusters[mode] = stack.enter_context(Cluster(root=root, settings=settings))
-        yield {mode: _schedule(cluster) for mode, cluster in clusters.items()}
+        yield {mode: _schedule(clusters[mode], role) for mode, (_, role) in MODES.items()}
 
 
-def _schedule(cluster: Cluster) -> Ticking:
+def _schedule(cluster: Cluster, role: str) -> Ticking:
     require_extension(cluster)
     other = create_discovery(cluster, "other")
     other.psql("SELECT build.person(255, is_verified => TRUE)")
@@ -87,9 +91,16 @@ def _schedule(cluster: Cluster) -> Ticking:
     with closing(other.connect()) as connection, pytest.raises(psycopg.Error) as refused:
         connection.execute("SELECT * FROM schedule_challenges()")
     with closing(discovery.connect()) as connection:
-        connection.execute("UPDATE cron.job SET nodename = 'db.old.example', nodeport = 1, database = 'postgres'")
-        restored = rows(connection, JOBS)
-        connection.execute("SELECT * FROM schedule_challenges()")
+        if role != "postgres":
+            connection.execute("SELECT * FROM unschedule_challenges()")
+            connection.execute(f"CREATE ROLE {role} LOGIN")
+            connection.execute("SELECT audius_challenges.grant_run(%s)", (role,))
+        with closing(discovery.connect(role)) as scheduler:
+            scheduler.execute("SELECT * FROM schedule_challenges()")
+            connection.execute("UPDATE cron.job SET nodename = 'db.old.example', nodeport = 1, database = 'postgres'")
+            restored = rows(connection, JOBS)
+            scheduler.execute("SELECT * FROM schedule_challenges()")
+        jobs = rows(connection, JOBS)
         hint_failed = None
         try:
             for statement in re.findall(r"SELECT .*?\);", refused.value.diag.message_hint or ""):
@@ -98,8 +109,24 @@ def _schedule(cluster: Cluster) -> Ticking:
             hint_failed = error
         each = "5 seconds" if knows_seconds(connection) else "* * * * *"
         connection.execute("SELECT cron.schedule_in_database('failing', %s, %s, 'failing')", (each, TICK))
-        jobs = rows(connection, JOBS)
-    return Ticking(discovery, other, failing, refused.value, hint_failed, restored, jobs)
+    return Ticking(discovery, other, failing, role, refused.value, hint_failed, restored, jobs)
+
+
+@pytest.fixture(scope="module")
+def promoted(ticking: dict[str, Ticking], root: Path | None) -> Iterator[Discovery]:
+    """A standby of the first of them, promoted, with something to pay that the other does not have."""
+    primary = ticking["libpq"].discovery.cluster
+    data_dir = primary.new_directory("standby")
+    options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+    primary.run("pg_basebackup", f"--pgdata={primary.inside(data_dir)}", *options)
+    # The jobs name the primary's port, as they would not where each has a machine of its own: in this mode a job
+    # needs no port.
+    with Cluster.adopt(data_dir, settings={"cron.use_background_workers": "on"}, root=root) as cluster:
+        standby = Discovery(cluster, "discovery")
+        with closing(standby.connect()) as connection:
+            assert value(connection, "SELECT pg_promote()") is True
+            connection.execute("SELECT build.person(43981, is_verified => TRUE)")
+        yield standby
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +151,10 @@ def _paid(connection: Connection, specifier: str) -> Any:
 
 
 @pytest.fixture
-def connection(ticking: dict[str, Ticking]) -> Iterator[Connection]:
-    """A session in a database with pg_cron, whose transaction is rolled back in the end: the ticks go on."""
+def connection(ticking: dict[str, Ticking], promoted: Discovery) -> Iterator[Connection]:
+    """A session in a database with pg_cron, whose transaction is rolled back in the end: the ticks go on, there and
+    on the promoted standby."""
+    assert promoted.cluster.running
     with closing(ticking["libpq"].discovery.connect(autocommit=False)) as connection:
         yield connection
         connection.rollback()
@@ -186,7 +215,7 @@ def test_whole_minutes_that_divide_an_hour_are_one_job(connection: Connection, e
 
     assert [(name, command) for name, _, command in jobs] == [ONE_JOB[0][::2], TRIM_JOB[::2]]
     assert jobs[0][1] in schedules
-    assert rows(connection, "SELECT count(*) FROM cron.job WHERE jobname LIKE 'audius_challenges %%'") == [(2,)]
+    assert len(rows(connection, JOBS)) == 2
 
 
 @pytest.mark.parametrize("every", ["1 second", "15 seconds", "59 seconds"])
@@ -214,7 +243,7 @@ def test_scheduling_twice_leaves_one_schedule(ticking: dict[str, Ticking], conne
             (*job, "discovery", cluster.inside(cluster.socket_dir), cluster.port, "postgres", True) for job in expected
         ]
     assert value(connection, "SELECT count(*) FROM schedule_challenges('5 minutes')") == 2
-    assert value(connection, "SELECT count(*) FROM cron.job WHERE jobname LIKE 'audius_challenges %%'") == 2
+    assert len(rows(connection, JOBS)) == 2
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -223,19 +252,21 @@ def test_scheduling_points_a_restored_job_at_this_server_and_database(ticking: d
     assert {job[3:6] for job in one.restored} == {("postgres", "db.old.example", 1)}
     cluster = one.discovery.cluster
     here = ("discovery", cluster.inside(cluster.socket_dir), cluster.port)
-    assert [job[3:6] for job in one.jobs if job[3] != "other"] == [here] * len(one.restored)
+    assert [job[3:6] for job in one.jobs] == [here] * len(one.restored)
+    assert [job[:3] for job in one.jobs] == [job[:3] for job in one.restored]
+    assert {job[6] for job in one.jobs} == {one.role}
     # That the ticks come, below, is of these jobs.
 
 
 def test_unscheduling_removes_our_jobs_and_no_others(connection: Connection) -> None:
     expected = ONE_JOB if knows_seconds(connection) else TWO_JOBS
     connection.execute("SELECT cron.schedule('of somebody else', '* * * * *', 'SELECT 1')")
-    connection.execute("DELETE FROM cron.job WHERE database = 'other'")  # of the hint, and named like ours
 
     removed = rows(connection, "SELECT jobname, schedule, command, database FROM unschedule_challenges()")
 
     assert removed == [(*job, "discovery") for job in expected]
-    assert column(connection, "SELECT jobname::text FROM cron.job ORDER BY 1") == ["failing", "of somebody else"]
+    left = set(column(connection, "SELECT jobname::text FROM cron.job WHERE database <> 'other'"))
+    assert left == {"failing", "of somebody else"}
     assert rows(connection, "SELECT * FROM unschedule_challenges()") == []
 
 
@@ -252,24 +283,24 @@ def test_trimming_deletes_what_our_jobs_left_a_week_ago_and_nothing_else(connect
                 (1003, 'SELECT audius_challenges.trim_run_details()', 'succeeded', '8 days', '8 days'),
                 (1004, 'SELECT 1', 'succeeded', '8 days', '8 days'),
                 -- as pg_cron records that it found no connection, and that the server was restarted
-                (1005, 'CALL audius_challenges.tick()', 'failed', NULL, NULL),
+                (-1, 'CALL audius_challenges.tick()', 'failed', NULL, NULL),
                 (1006, 'CALL audius_challenges.tick()', 'failed', '8 days', NULL),
                 (1007, 'CALL audius_challenges_tick()', 'succeeded', '8 days', '8 days'),
                 (1008, 'CALL audius_challenges.tick()', 'succeeded', '7 days 1 minute', '7 days 1 minute'),
-                (1009, 'CALL audius_challenges.tick()', 'succeeded', '6 days 23 hours', '6 days 23 hours'),
-                (1010, 'SELECT audius_challenges.trim_run_details()', 'succeeded', '1 minute', '1 minute'),
-                (1011, 'CALL audius_challenges.tick()', 'failed', NULL, NULL),
-                (1012, 'CALL audius_challenges.tick()', 'failed', '1 minute', NULL),
-                (1013, 'CALL audius_challenges.tick()', 'running', '1 minute', NULL),
-                (1014, 'CALL audius_challenges.tick()', 'starting', NULL, NULL)
+                (50009, 'CALL audius_challenges.tick()', 'succeeded', '6 days 23 hours', '6 days 23 hours'),
+                (50010, 'SELECT audius_challenges.trim_run_details()', 'succeeded', '1 minute', '1 minute'),
+                (50011, 'CALL audius_challenges.tick()', 'failed', NULL, NULL),
+                (50012, 'CALL audius_challenges.tick()', 'failed', '1 minute', NULL),
+                (50013, 'CALL audius_challenges.tick()', 'running', '1 minute', NULL),
+                (50014, 'CALL audius_challenges.tick()', 'starting', NULL, NULL)
         ) AS run (runid, command, status, began, ended)
         """
     )
 
     trimmed = value(connection, "SELECT audius_challenges.trim_run_details()")
 
-    left = column(connection, "SELECT runid FROM cron.job_run_details WHERE runid > 1000 ORDER BY runid")
-    assert left == [1004, 1007, 1009, 1010, 1011, 1012, 1013, 1014]
+    left = column(connection, "SELECT runid FROM cron.job_run_details WHERE runid NOT BETWEEN 0 AND 1000 ORDER BY 1")
+    assert left == [1004, 1007, 50009, 50010, 50011, 50012, 50013, 50014]
     assert trimmed == 6
 
 
@@ -304,7 +335,7 @@ def test_scheduling_before_create_extension_pg_cron_says_so(cluster: Cluster) ->
         finally:
             connection.execute("DROP EXTENSION audius_challenges, plpython3u")
     assert refused.value.diag.message_primary == "audius_challenges: pg_cron is not installed in this database"
-    assert refused.value.diag.message_hint == "CREATE EXTENSION pg_cron;"
+    assert refused.value.diag.message_hint == "CREATE EXTENSION pg_cron; SELECT * FROM schedule_challenges();"
 
 
 def test_scheduling_without_pg_cron_in_the_server_says_how_to_get_it(cluster: Cluster, root: Path | None) -> None:
@@ -319,7 +350,7 @@ def test_scheduling_without_pg_cron_in_the_server_says_how_to_get_it(cluster: Cl
             connection.execute("SELECT * FROM schedule_challenges()")
     assert refused.value.diag.message_primary == "audius_challenges: pg_cron is not installed in this database"
     assert refused.value.diag.message_hint == (
-        "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
+        "If it is not yet, add pg_cron to shared_preload_libraries and restart; then CREATE EXTENSION pg_cron;"
     )
 
 
@@ -334,13 +365,12 @@ def test_a_change_is_paid_by_the_next_tick(
     with closing(ticking[mode].discovery.connect()) as connection:
         assert completed(connection, "v") == ["ff", "fff"]
         ended = """
-            SELECT status, coalesce(return_message, '')
+            SELECT DISTINCT status, username::text
             FROM cron.job_run_details
             WHERE database = 'discovery' AND status NOT IN ('starting', 'running')
         """
         runs = until(lambda: rows(connection, ended), "the end of the first tick")
-        assert {status for status, _ in runs} == {"succeeded"}, runs
-        assert all(run[1] in {"CALL", "1 row", ""} for run in runs)
+        assert runs == [("succeeded", ticking[mode].role)]
 
 
 def test_before_seconds_two_jobs_tick_every_half_minute(
@@ -349,7 +379,7 @@ def test_before_seconds_two_jobs_tick_every_half_minute(
     with closing(ticking["libpq"].discovery.connect()) as connection:
         if knows_seconds(connection):
             pytest.skip("this pg_cron knows seconds: one job ticks every half minute")
-        assert [job[:3] for job in ticking["libpq"].jobs if job[3] == "discovery"] == TWO_JOBS
+        assert [job[:3] for job in ticking["libpq"].jobs] == TWO_JOBS
         assert seconds_until_paid["libpq"] <= PERIOD + SLACK
         begun = column(
             connection, "SELECT DISTINCT command FROM cron.job_run_details WHERE database = 'discovery' ORDER BY 1"
@@ -364,7 +394,7 @@ def test_with_seconds_one_job_ticks_as_often_as_it_says(
     with closing(ticking["libpq"].discovery.connect()) as connection:
         if not knows_seconds(connection):
             pytest.skip("pg_cron before 1.5 knows no seconds: pytest --other has a later one")
-        assert [job[:3] for job in ticking["libpq"].jobs if job[3] == "discovery"] == ONE_JOB
+        assert [job[:3] for job in ticking["libpq"].jobs] == ONE_JOB
         connection.execute("SELECT * FROM schedule_challenges('2 seconds')")
         begun = "SELECT count(*) FROM cron.job_run_details WHERE database = 'discovery' AND status = 'succeeded'"
         before = value(connection, begun)
@@ -375,6 +405,9 @@ def test_with_seconds_one_job_ticks_as_often_as_it_says(
 def test_the_hint_for_another_database_really_ticks_it(ticking: dict[str, Ticking]) -> None:
     one = ticking["libpq"]
     assert one.hint_failed is None, one.refused.diag.message_hint
+    with closing(one.discovery.connect()) as connection:
+        assert len(rows(connection, JOBS)) == len(one.jobs)  # without harm to the schedule of pg_cron's own database
+        assert rows(connection, "SELECT * FROM cron.job WHERE database = 'other'") != []
     with closing(one.other.connect()) as connection:
         until(_paid(connection, "ff"), "a tick in another database", seconds=FIRST_TICK)
 
@@ -391,3 +424,8 @@ def test_pg_cron_records_which_processors_failed_and_what_the_others_did_stays(
         succeeded = "SELECT count(*) FROM cron.job_run_details WHERE database = 'failing' AND status = 'succeeded'"
         assert value(cron, succeeded) == 0
         assert completed(connection, "v") == ["ff"]
+
+
+def test_pg_cron_goes_on_ticking_on_a_promoted_standby(promoted: Discovery) -> None:
+    with closing(promoted.connect()) as connection:
+        until(_paid(connection, "abcd"), "a tick on the promoted standby", seconds=FIRST_TICK)
