@@ -1,0 +1,1327 @@
+"""Change detection misses nothing, whatever order transactions commit in, and finds nothing where nothing happened.
+
+The sweep is off but where a test says so: what is found here is found by the feed of changed rows, or by the catching
+up that a test is about. Every source has so many rows that the feed has to choose a window; and where the rule is
+about the order of commits, a feed that goes by `> checkpoint` alone looks on, and is seen to miss the row.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from devtools.cluster import Cluster
+from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery
+
+Connection = psycopg.Connection[Any]
+
+# The last block number, and the last id of a play, that is there when a test begins; the sources have 1,200 rows up to
+# it, more than the feed's window reaches back.
+LATEST = 2200
+NEXT = LATEST + 1
+
+# A transaction id, 64 bits, whose lower 32 bits are zero: row versions carry just those.
+WRAPPED = 5 << 32
+
+# As many rows as take a row written before them out of reach of a window that reaches back from the latest position.
+CROWD = 1200
+
+PEOPLE = """
+    INSERT INTO blocks (blockhash, number)
+    SELECT 'block' || number, number
+    FROM generate_series(1, 9000) AS number;
+
+    -- 1 to 50: verified, one follow short of five, plays waiting for a track of theirs (20000 + user).
+    SELECT count(build.person(person, is_verified => TRUE)) FROM generate_series(1, 50) AS person;
+    SELECT count(build.follow(person, 900 + followee))
+    FROM generate_series(1, 50) AS person, generate_series(1, 4) AS followee;
+    SELECT count(build.monthly(20000 + person, '2026-10-01', 10)) FROM generate_series(1, 50) AS person;
+
+    -- 101 to 150: verified owners of a track that nobody has played (20000 + user).
+    SELECT count(build.person(person, is_verified => TRUE)) FROM generate_series(101, 150) AS person;
+    SELECT count(build.track(20000 + person, person)) FROM generate_series(101, 150) AS person;
+
+    -- 201 to 250: a track with plays and a playlist each, but no user yet.
+    SELECT count(build.track(20000 + person, person)) FROM generate_series(201, 250) AS person;
+    SELECT count(build.playlist(20000 + person, person)) FROM generate_series(201, 250) AS person;
+    SELECT count(build.monthly(20000 + person, '2026-10-01', 10)) FROM generate_series(201, 250) AS person;
+
+    SELECT count(*) FROM sync_challenge_catalog('stage');
+"""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source table: a row of it that gives a user steps, and rows that concern nobody.
+
+    :ivar steps: challenge → current_step_count that one row leads to
+    :ivar first_user: the user of `write` is this and the person's number
+    :ivar user: the column of the user
+    :ivar row: SQL that writes the row, of the parameters user and number
+    :ivar crowd: SQL that writes a row for each `number` of `numbers`
+    """
+
+    table: str
+    column: str
+    user: str
+    steps: dict[str, int]
+    first_user: int
+    row: str
+    crowd: str
+
+    def write(self, connection: Connection, person: int, number: int) -> None:
+        """Write one row that gives a person steps, numbered so."""
+        connection.execute(self.row, {"user": self.first_user + person, "number": number})
+
+    def write_crowd(self, connection: Connection, first: int, count: int = CROWD) -> None:
+        """Write so many rows that concern nobody, numbered from there on, in one transaction."""
+        numbers = "WITH numbers AS (SELECT generate_series(%s::integer, %s) AS number) "
+        connection.execute(numbers + self.crowd, [first, first + count - 1])
+        if self.column == "id":
+            connection.execute("SELECT setval('plays_id_seq', %s)", [first + count - 1])
+
+
+USERS = Feed(
+    table="users",
+    column="blocknumber",
+    user="user_id",
+    steps={"u": 1, "fp": 1, "p": 1, "v": 1, "p1": 10},
+    first_user=200,
+    row="SELECT build.person(%(user)s, name => 'someone', is_verified => TRUE, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO users (user_id, is_current, is_deactivated, blocknumber, created_at, updated_at)
+        SELECT 900000 + number, TRUE, TRUE, number, '2024-01-01', '2024-01-01' FROM numbers
+    """,
+)
+FOLLOWS = Feed(
+    table="follows",
+    column="blocknumber",
+    user="follower_user_id",
+    steps={"p": 1},
+    first_user=0,
+    row="SELECT build.follow(%(user)s, 999, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO follows (follower_user_id, followee_user_id, is_current, is_delete, blocknumber, created_at)
+        SELECT 900000, number, TRUE, FALSE, number, '2024-01-01' FROM numbers
+    """,
+)
+SAVES = Feed(
+    table="saves",
+    column="blocknumber",
+    user="user_id",
+    steps={"p": 1},
+    first_user=0,
+    row="SELECT build.save(%(user)s, 1, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO saves (user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at)
+        SELECT 900000, number, 'track', TRUE, FALSE, number, '2024-01-01' FROM numbers
+    """,
+)
+REPOSTS = Feed(
+    table="reposts",
+    column="blocknumber",
+    user="user_id",
+    steps={"p": 1},
+    first_user=0,
+    row="SELECT build.repost(%(user)s, 1, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO reposts (user_id, repost_item_id, repost_type, is_current, is_delete, blocknumber, created_at)
+        SELECT 900000, number, 'track', TRUE, FALSE, number, '2024-01-01' FROM numbers
+    """,
+)
+TRACKS = Feed(
+    table="tracks",
+    column="blocknumber",
+    user="owner_id",
+    steps={"u": 1, "p1": 10},
+    first_user=0,
+    row="SELECT build.track(20000 + %(user)s, %(user)s, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO tracks (track_id, owner_id, is_current, is_delete, blocknumber, created_at, updated_at)
+        SELECT 900000 + number, 900000 + number, TRUE, FALSE, number, '2024-01-01', '2024-01-01' FROM numbers
+    """,
+)
+PLAYLISTS = Feed(
+    table="playlists",
+    column="blocknumber",
+    user="playlist_owner_id",
+    steps={"fp": 1},
+    first_user=0,
+    row="SELECT build.playlist(%(user)s, %(user)s, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO playlists
+            (playlist_id, playlist_owner_id, is_album, is_private, playlist_contents, is_current, is_delete,
+             blocknumber, created_at, updated_at)
+        SELECT
+            900000 + number, 900000 + number, FALSE, FALSE, '{}', TRUE, FALSE, number, '2024-01-01', '2024-01-01'
+        FROM numbers
+    """,
+)
+PLAYS = Feed(
+    table="plays",
+    column="id",
+    user="user_id",
+    steps={"e": 1, "p1": 1},
+    first_user=100,
+    row="SELECT build.play(%(user)s, 20000 + %(user)s, '2026-11-01 12:00', id => %(number)s)",
+    crowd="""
+        INSERT INTO plays (id, user_id, play_item_id, created_at, updated_at)
+        SELECT number, NULL, 900000, '2026-11-01', '2026-11-01' FROM numbers
+    """,
+)
+BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS)
+FEEDS = (*BLOCK_FEEDS, PLAYS)
+
+# One of each kind, where the sources do not differ: an actor's row, a row with an owner, a row that is counted once.
+KINDS = (FOLLOWS, TRACKS, PLAYS)
+
+
+def each(feeds: Sequence[Feed]) -> pytest.MarkDecorator:
+    """Parametrize a test by source."""
+    return pytest.mark.parametrize("feed", feeds, ids=[feed.table for feed in feeds])
+
+
+class World:
+    """A database under test, with a session that ticks and writers beside it.
+
+    A writer is a session in a transaction; `execute` commits at once.
+    """
+
+    def __init__(self, database: Discovery, stack: ExitStack) -> None:
+        self.database = database
+        self._stack = stack
+        self._sessions: list[Connection] = []
+        self.connection = self.session()
+
+    def session(self) -> Connection:
+        """A session that commits each statement."""
+        session = self._stack.enter_context(self.database.connect())
+        self._sessions.append(session)
+        return session
+
+    def writer(self) -> Connection:
+        """A session that commits when told to."""
+        writer = self.session()
+        writer.autocommit = False
+        return writer
+
+    def forget_sessions(self) -> None:
+        """Close all sessions; the next tick is one of a new session."""
+        for session in self._sessions:
+            session.close()
+        self.connection = self.session()
+
+    def execute(self, statement: str, *values: Any) -> None:
+        """Run a statement and commit it."""
+        self.connection.execute(statement, values)
+
+    def value(self, query: str, *values: Any) -> Any:
+        """The one column of the one row of a query."""
+        row = self.connection.execute(query, values).fetchone()
+        assert row is not None
+        return row[0]
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        return self.connection.execute(query, values).fetchall()
+
+    def set(self, **settings: int | str) -> None:
+        """Change settings of the extension for the session that ticks."""
+        for name, value in settings.items():
+            self.connection.execute("SELECT set_config(%s, %s, false)", [f"audius_challenges.{name}", str(value)])
+
+    def tick(self, times: int = 1) -> None:
+        """CALL audius_challenges.tick(), the scheduled form of a run."""
+        for _ in range(times):
+            self.connection.execute("CALL audius_challenges.tick()")
+
+    def reconcile(self, arguments: str = "") -> dict[str, dict[str, Any]]:
+        """The interactive form of a run: its report, by challenge."""
+        cursor = self.connection.cursor(row_factory=psycopg.rows.dict_row)
+        query = f"SELECT * FROM reconcile_challenges({arguments})"
+        report = {row["challenge_id"]: row for row in cursor.execute(query)}
+        assert [row["error"] for row in report.values() if row["error"]] == []
+        return report
+
+    def steps(self, user: int, *challenges: str) -> dict[str, int]:
+        """current_step_count of a user's rows, for these challenges."""
+        found = self.rows(
+            """
+            SELECT challenge_id, current_step_count
+            FROM user_challenges
+            WHERE user_id = %s
+                AND challenge_id = ANY(%s)
+            """,
+            user,
+            list(challenges),
+        )
+        return dict(found)
+
+    def found(self, feed: Feed, person: int) -> dict[str, int]:
+        """The steps that a row by `feed.write` has led to."""
+        return self.steps(feed.first_user + person, *feed.steps)
+
+    def streak(self, user: int) -> tuple[int, str] | None:
+        """The length of a user's streak and its last counted listen."""
+        found = self.rows(
+            "SELECT listen_streak, last_listen_date::text FROM challenge_listen_streak WHERE user_id = %s", user
+        )
+        return (found[0][0], found[0][1]) if found else None
+
+    def versions(self, table: str) -> dict[str, str]:
+        """Which tuple version each row of a table is, by key: a pointless update shows here."""
+        key = {"checkpoint": "challenge_id", "user_challenges": "challenge_id || ' ' || specifier"}[table]
+        schema = "audius_challenges" if table == "checkpoint" else "public"
+        return dict(self.rows(f"SELECT {key}, xmin || ' ' || ctid FROM {schema}.{table}"))
+
+    def writes(self) -> int:
+        """How many times a user challenge was inserted or updated so far."""
+        return int(self.value("SELECT count(*) FROM user_challenges_log"))
+
+    def phase(self, challenge: str) -> str:
+        """How far the processor has come."""
+        return str(self.value("SELECT phase FROM audius_challenges.processor_state WHERE challenge_id = %s", challenge))
+
+    def replace_in_package(self, pattern: str, replacement: str) -> None:
+        """Give this database a package with one line changed; sessions that are open keep theirs."""
+        definition = self.value("SELECT pg_get_functiondef('audius_challenges.load'::regproc)")
+        changed, replaced = re.subn(pattern, replacement, definition)
+        assert replaced == 1
+        self.connection.execute(changed)
+
+
+class NaiveFeed:
+    """What a feed finds that asks for rows `> checkpoint`, the greatest number that it has seen.
+
+    A model in two queries of what such jobs do, to show what they miss.
+    """
+
+    def __init__(self, world: World, feed: Feed) -> None:
+        names = {"table": feed.table, "column": feed.column, "user": feed.user}
+        self._world = world
+        self._users = _composed("SELECT DISTINCT {user} FROM {table} WHERE {column} > %s", names)
+        self._greatest = _composed("SELECT coalesce(max({column}), %s) FROM {table} WHERE {column} > %s", names)
+        self._first_user = feed.first_user
+        self._checkpoint = 0
+        self.seen: set[int] = set()
+        self.poll()
+        self.seen.clear()
+
+    def poll(self) -> None:
+        """Find the users of rows beyond the checkpoint, and move it to the greatest number."""
+        connection = self._world.connection
+        for (user,) in connection.execute(self._users, [self._checkpoint]):
+            self.seen.add(user)
+        for (greatest,) in connection.execute(self._greatest, [self._checkpoint, self._checkpoint]):
+            self._checkpoint = greatest
+
+    def has_seen(self, person: int) -> bool:
+        """Whether it has found the row that `feed.write` wrote for a person."""
+        return self._first_user + person in self.seen
+
+
+def _composed(template: str, names: dict[str, str]) -> sql.Composed:
+    return sql.SQL(template).format(**{key: sql.Identifier(name) for key, name in names.items()})
+
+
+def fill(database: Discovery) -> None:
+    """The people, and in every source rows that concern nobody, up to LATEST."""
+    database.psql(PEOPLE)
+    with database.connect() as connection:
+        for feed in FEEDS:
+            feed.write_crowd(connection, NEXT - CROWD)
+        connection.execute("ANALYZE")
+
+
+def make_people(cluster: Cluster, full_template: str) -> str:
+    """Make a database with people in it, in which the extension has not run yet, and return its name."""
+    cluster.create_database("discovery_people", template=full_template)
+    database = Discovery(cluster, "discovery_people")
+    database.psql(PEOPLE)
+    with database.connect() as connection:
+        for feed in FEEDS:
+            feed.write_crowd(connection, NEXT - CROWD)
+        connection.execute("ANALYZE")
+    return database.name
+
+
+def make_built(cluster: Cluster, people_template: str) -> str:
+    """Make the same with the first build behind it, and return its name."""
+    cluster.create_database("discovery_built", template=people_template)
+    with cluster.connect("discovery_built") as connection:
+        connection.execute("SET audius_challenges.sweep_users = 0")
+        connection.execute("CALL audius_challenges.tick()")
+        connection.execute("CALL audius_challenges.tick()")
+        phases = connection.execute("SELECT DISTINCT phase FROM audius_challenges.processor_state").fetchall()
+        assert phases == [("watching",)]
+    return "discovery_built"
+
+
+@pytest.fixture(scope="session")
+def people_template(cluster: Cluster, full_template: str) -> str:
+    """Name of a database to make others from: people, and an extension that has not run yet."""
+    return make_people(cluster, full_template)
+
+
+@pytest.fixture(scope="session")
+def built_template(cluster: Cluster, people_template: str) -> str:
+    """Name of the same with the first build behind it."""
+    return make_built(cluster, people_template)
+
+
+@pytest.fixture(scope="session")
+def wrapping_cluster(root: Path | None) -> Iterator[Cluster]:
+    """A cluster that is a few thousand transactions before WRAPPED, and knows prepared transactions."""
+    settings = {"max_prepared_transactions": "5", "autovacuum": "off"}
+    with Cluster(root=root, cron_database="postgres", settings=settings) as cluster:
+        cluster.run("vacuumdb", "--all", "--freeze", "--quiet")
+        cluster.stop()
+        next_xid = (1 << 32) - 4000
+        transaction_log = cluster.data_dir / "pg_xact" / f"{next_xid >> 20:04X}"
+        transaction_log.write_bytes(bytes(1 << 18))
+        owner = (cluster.data_dir / "PG_VERSION").stat()
+        os.chown(transaction_log, owner.st_uid, owner.st_gid)
+        cluster.run(
+            "pg_resetwal",
+            f"--next-transaction-id={next_xid}",
+            f"--oldest-transaction-id={next_xid - 5}",
+            f"--epoch={(WRAPPED >> 32) - 1}",
+            f"--pgdata={cluster.inside(cluster.data_dir)}",
+        )
+        cluster.start()
+        full = create_discovery(cluster, "discovery_full")
+        full.psql(CREATE_EXTENSION)
+        make_built(cluster, make_people(cluster, full.name))
+        yield cluster
+
+
+@contextmanager
+def open_world(cluster: Cluster, template: str) -> Iterator[World]:
+    """A copy of a template in a world of its own, with the sweep off."""
+    cluster.create_database("world", template)
+    try:
+        with cluster.connect("postgres") as connection:
+            connection.execute("ALTER DATABASE world SET audius_challenges.sweep_users = 0")
+            connection.execute("ALTER DATABASE world SET lock_timeout = '20s'")
+        with ExitStack() as stack:
+            yield World(Discovery(cluster, "world"), stack)
+    finally:
+        cluster.drop_database("world")
+
+
+@pytest.fixture
+def world(cluster: Cluster, built_template: str) -> Iterator[World]:
+    """A database with the first build behind it and the sweep off."""
+    with open_world(cluster, built_template) as world:
+        yield world
+
+
+@pytest.fixture
+def new_world(cluster: Cluster, people_template: str) -> Iterator[World]:
+    """The same before the extension has ever run."""
+    with open_world(cluster, people_template) as world:
+        yield world
+
+
+@pytest.fixture
+def wrapping_world(wrapping_cluster: Cluster) -> Iterator[World]:
+    """A database with the first build behind it, in a cluster that is close to WRAPPED."""
+    with open_world(wrapping_cluster, "discovery_built") as world:
+        yield world
+
+
+# Orders of commits
+
+
+@each(FEEDS)
+def test_a_lower_number_that_commits_after_a_higher_one_was_read_is_found(world: World, feed: Feed) -> None:
+    naive = NaiveFeed(world, feed)
+    late, early = world.writer(), world.writer()
+    feed.write(late, 1, NEXT)
+    feed.write(early, 2, NEXT + 1)
+    early.commit()
+    world.tick()
+    naive.poll()
+    assert world.found(feed, 2) == feed.steps
+    assert world.found(feed, 1) == {}
+
+    late.commit()
+    world.tick()
+    naive.poll()
+    assert world.found(feed, 1) == feed.steps
+    assert naive.has_seen(2)
+    assert not naive.has_seen(1)
+
+
+@each(FEEDS)
+def test_a_row_written_under_a_savepoint_is_found(world: World, feed: Feed) -> None:
+    naive = NaiveFeed(world, feed)
+    late = world.writer()
+    late.execute("SAVEPOINT first")
+    feed.write(late, 1, NEXT)
+    late.execute("RELEASE SAVEPOINT first")
+    feed.write_crowd(world.connection, NEXT + 10)
+    world.tick()
+    naive.poll()
+    late.execute("SAVEPOINT second")
+    feed.write(late, 2, NEXT + 1)
+    late.execute("SAVEPOINT third")
+    feed.write(late, 3, NEXT + 2)
+    late.execute("ROLLBACK TO SAVEPOINT third")
+    late.commit()
+    world.tick()
+    naive.poll()
+    assert [world.found(feed, person) for person in (1, 2, 3)] == [feed.steps, feed.steps, {}]
+    assert not naive.has_seen(1)
+    assert not naive.has_seen(2)
+
+
+@each(FEEDS)
+def test_a_transaction_open_across_ticks_loses_nothing(world: World, feed: Feed) -> None:
+    naive = NaiveFeed(world, feed)
+    late = world.writer()
+    feed.write(late, 1, NEXT)
+    for begin in range(NEXT + 10, NEXT + 10 + CROWD, CROWD // 4):
+        feed.write_crowd(world.connection, begin, CROWD // 4)
+        world.tick()
+        naive.poll()
+    feed.write(late, 2, NEXT + 1)
+    late.commit()
+    world.tick()
+    naive.poll()
+    assert [world.found(feed, person) for person in (1, 2)] == [feed.steps, feed.steps]
+    assert not naive.has_seen(1)
+    assert not naive.has_seen(2)
+
+
+@each((TRACKS, PLAYS))
+def test_a_transaction_open_across_more_ticks_than_are_remembered_loses_nothing(world: World, feed: Feed) -> None:
+    late = world.writer()
+    feed.write(late, 1, NEXT)
+    for number in range(NEXT + 10, NEXT + 10 + 50 * 40, 40):
+        feed.write_crowd(world.connection, number, 40)
+        world.reconcile("ARRAY['u', 'e', 'p1']")
+    late.commit()
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
+@each(FEEDS)
+def test_the_higher_numbers_may_be_of_a_transaction_that_began_first(world: World, feed: Feed) -> None:
+    naive = NaiveFeed(world, feed)
+    early, late = world.writer(), world.writer()
+    early.execute("SELECT pg_current_xact_id()")
+    feed.write(late, 1, NEXT)
+    feed.write_crowd(early, NEXT + 1)
+    early.commit()
+    world.tick()
+    naive.poll()
+    late.commit()
+    world.tick()
+    naive.poll()
+    assert world.found(feed, 1) == feed.steps
+    assert not naive.has_seen(1)
+
+
+@each(BLOCK_FEEDS)
+def test_two_commits_in_one_block_with_a_tick_between_them_are_both_found(world: World, feed: Feed) -> None:
+    naive = NaiveFeed(world, feed)
+    for person in (1, 2):
+        feed.write(world.connection, person, NEXT)
+        world.tick()
+        naive.poll()
+        assert world.found(feed, person) == feed.steps
+    assert naive.has_seen(1)
+    assert not naive.has_seen(2)
+
+
+@each(FEEDS)
+def test_what_commits_while_a_tick_writes_is_found_by_the_next(world: World, feed: Feed) -> None:
+    feed.write(world.connection, 1, NEXT)
+    with tick_held_at_its_first_row(world) as outside:
+        feed.write(outside, 2, NEXT + 1)
+        feed.write_crowd(outside, NEXT + 10)
+    world.tick()
+    assert [world.found(feed, person) for person in (1, 2)] == [feed.steps, feed.steps]
+
+
+def test_nothing_is_missed_while_writers_and_ticks_hurry(world: World) -> None:
+    """Each user has one track and one play, committed by three sessions in the order that chance decides."""
+    people = 450
+    world.execute("SELECT count(build.person(n, blocknumber => %s)) FROM generate_series(1001, 1000 + %s) n", 5, people)
+    world.reconcile("full_scan => TRUE")
+    sessions = [world.session() for _ in range(3)]
+
+    def write(number: int, session: Connection) -> None:
+        for person in range(1001 + number, 1001 + people, len(sessions)):
+            with session.transaction():
+                session.execute(
+                    "SELECT build.track(%(user)s, %(user)s, blocknumber => %(user)s + 1500)", {"user": person}
+                )
+                session.execute(
+                    "SELECT build.play(%(user)s, 900001 + %(by)s, now()::timestamp)", {"user": person, "by": number}
+                )
+
+    threads = [threading.Thread(target=write, args=(number, session)) for number, session in enumerate(sessions)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        world.reconcile("ARRAY['u', 'e']")
+    world.tick()
+    found = world.rows("SELECT challenge_id, count(*) FROM user_challenges WHERE user_id > 1000 GROUP BY 1 ORDER BY 1")
+    assert found == [("e", people), ("u", people)]
+
+
+@each(FEEDS)
+def test_a_transaction_open_since_before_the_first_run_is_found_by_the_sweep(new_world: World, feed: Feed) -> None:
+    late = new_world.writer()
+    feed.write(late, 1, NEXT)
+    feed.write_crowd(new_world.connection, NEXT + 1)
+    new_world.tick(2)
+    assert new_world.found(feed, 1) == {}
+    late.commit()
+    new_world.set(sweep_users=5000)
+    new_world.tick()
+    assert new_world.found(feed, 1) == feed.steps
+
+
+@pytest.mark.parametrize("begun_by", ["tick", "start_from_now"])
+def test_a_play_open_since_before_the_first_run_counts_once(new_world: World, begun_by: str) -> None:
+    """There is no sweep for plays."""
+    world = new_world
+    bystander, late = world.writer(), world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    play(late, 1, day(1))
+    PLAYS.write_crowd(world.connection, NEXT + 10)
+    if begun_by == "start_from_now":
+        world.execute("SELECT audius_challenges.start_from_now()")
+    world.tick(2)
+    late.commit()
+    world.tick(2)
+    bystander.commit()
+    world.tick(2)
+    assert world.streak(1) == (1, str(day(1)))
+    assert world.value("SELECT count(*) FROM user_challenges_log WHERE challenge_id = 'e'") == 1
+
+
+def test_the_transaction_ids_may_wrap_around(wrapping_world: World) -> None:
+    world = wrapping_world
+    late = world.writer()
+    for feed in (TRACKS, PLAYS):
+        feed.write(late, 1, NEXT)
+        feed.write_crowd(world.connection, NEXT + 10, CROWD // 2)
+    world.tick()
+    consume_transaction_ids(world, past=WRAPPED)
+    for feed in (TRACKS, PLAYS):
+        feed.write(world.connection, 2, NEXT + 1)
+        feed.write_crowd(world.connection, NEXT + 10 + CROWD // 2, CROWD // 2)
+    world.tick()
+    for feed in (TRACKS, PLAYS):
+        assert [world.found(feed, person) for person in (1, 2)] == [{}, feed.steps]
+
+    late.commit()
+    world.tick()
+    for feed in (TRACKS, PLAYS):
+        assert world.found(feed, 1) == feed.steps
+    versions, writes = world.versions("checkpoint"), world.writes()
+    world.tick()
+    assert (world.versions("checkpoint"), world.writes()) == (versions, writes)
+
+
+# Numbers that do not only grow
+
+
+@each(BLOCK_FEEDS)
+def test_after_a_revert_lower_numbers_are_found(world: World, feed: Feed) -> None:
+    feed.write_crowd(world.connection, NEXT)
+    naive = NaiveFeed(world, feed)
+    world.tick()
+    revert(world, NEXT)
+    world.tick()
+    naive.poll()
+    feed.write(world.connection, 1, NEXT)
+    world.tick()
+    naive.poll()
+    assert world.found(feed, 1) == feed.steps
+    assert not naive.has_seen(1)
+
+
+@each((FOLLOWS, TRACKS))
+def test_a_lower_number_may_follow_a_revert_between_two_ticks(world: World, feed: Feed) -> None:
+    feed.write_crowd(world.connection, NEXT)
+    world.tick()
+    revert(world, NEXT)
+    feed.write(world.connection, 1, NEXT)
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
+@each((FOLLOWS, TRACKS))
+def test_a_revert_while_some_transaction_stays_open_blinds_nothing(world: World, feed: Feed) -> None:
+    feed.write_crowd(world.connection, NEXT)
+    world.tick()
+    bystander = world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    late = world.writer()
+    revert(world, NEXT)
+    world.tick()
+    feed.write(late, 1, NEXT)
+    feed.write(world.connection, 2, NEXT + 1)
+    world.tick()
+    assert world.found(feed, 2) == feed.steps
+    late.commit()
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
+@each(KINDS)
+def test_one_absurd_number_blinds_nothing(world: World, feed: Feed) -> None:
+    naive = NaiveFeed(world, feed)
+    feed.write(world.connection, 1, 2_000_000_000)
+    world.tick()
+    naive.poll()
+    feed.write(world.connection, 2, NEXT)
+    world.tick()
+    naive.poll()
+    assert [world.found(feed, person) for person in (1, 2)] == [feed.steps, feed.steps]
+    assert naive.has_seen(1)
+    assert not naive.has_seen(2)
+
+
+@each((FOLLOWS, TRACKS))
+def test_an_absurd_block_of_many_rows_blinds_nothing(world: World, feed: Feed) -> None:
+    feed.write_crowd(world.connection, NEXT)
+    world.execute("INSERT INTO blocks (blockhash, number) VALUES ('absurd', 2000000000)")
+    world.connection.execute(
+        _composed("UPDATE {table} SET blocknumber = 2000000000 WHERE blocknumber > %s", {"table": feed.table}), [LATEST]
+    )
+    world.tick()
+    feed.write(world.connection, 1, NEXT)
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
+# Nothing happened
+
+
+@each(KINDS)
+def test_an_idle_tick_finds_nothing_and_writes_nothing(world: World, feed: Feed) -> None:
+    feed.write(world.connection, 1, NEXT)
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+    user_challenges, checkpoints, writes = (
+        world.versions("user_challenges"),
+        world.versions("checkpoint"),
+        world.writes(),
+    )
+    world.tick(2)
+    report = world.reconcile()
+    assert {challenge: row["users_examined"] for challenge, row in report.items() if row["users_examined"]} == {}
+    assert world.versions("user_challenges") == user_challenges
+    assert world.versions("checkpoint") == checkpoints
+    assert world.writes() == writes
+
+
+@each(KINDS)
+def test_a_transaction_in_another_database_makes_rows_looked_at_again_and_nothing_written(
+    world: World, feed: Feed
+) -> None:
+    with world.database.cluster.connect("postgres", autocommit=False) as elsewhere:
+        elsewhere.execute("SELECT pg_current_xact_id()")
+        feed.write(world.connection, 1, NEXT)
+        world.tick()
+        assert world.found(feed, 1) == feed.steps
+
+        user_challenges, writes = world.versions("user_challenges"), world.writes()
+        report = world.reconcile()
+        assert {challenge for challenge, row in report.items() if row["users_examined"]} >= set(feed.steps)
+        world.tick()
+        assert world.versions("user_challenges") == user_challenges
+        assert world.writes() == writes
+        assert world.found(feed, 1) == feed.steps
+    world.tick(2)
+    report = world.reconcile()
+    assert {challenge for challenge, row in report.items() if row["users_examined"]} == set()
+
+
+def test_a_prepared_transaction_is_found_when_it_is_committed(wrapping_world: World) -> None:
+    world = wrapping_world
+    writer = world.writer()
+    TRACKS.write(writer, 1, NEXT)
+    PLAYS.write(writer, 1, NEXT)
+    writer.execute("PREPARE TRANSACTION 'late'")
+    writer.commit()
+    for feed in (TRACKS, PLAYS):
+        feed.write_crowd(world.connection, NEXT + 1)
+    world.tick(2)
+    assert [world.found(feed, 1) for feed in (TRACKS, PLAYS)] == [{}, {}]
+    world.execute("COMMIT PREPARED 'late'")
+    world.tick()
+    assert [world.found(feed, 1) for feed in (TRACKS, PLAYS)] == [TRACKS.steps, PLAYS.steps]
+
+
+# Checkpoints that are not to be trusted, and runs that did not come to their end
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE audius_challenges.checkpoint SET horizon = horizon + 1000000",
+        "UPDATE audius_challenges.checkpoint SET horizon = horizon - (1::bigint << 32)",
+        "UPDATE audius_challenges.installation SET cluster = cluster + 1",
+        "UPDATE audius_challenges.installation SET relation = relation + 1",
+        "DELETE FROM audius_challenges.checkpoint",
+    ],
+    ids=["from the future", "too old", "another cluster", "another table", "lost"],
+)
+def test_without_a_checkpoint_to_trust_everybody_is_examined_again(world: World, tampering: str) -> None:
+    without_a_trace(world, user=1)
+    yesterday = world.value("SELECT date_trunc('second', now()::timestamp) - INTERVAL '1 day'")
+    play(world.connection, 2, yesterday, number=5)
+    world.tick()
+    assert (world.steps(1, "u"), world.streak(2)) == ({}, None)
+
+    world.execute(tampering)
+    world.tick(2)
+    assert world.steps(1, "u") == {"u": 1}
+    assert world.streak(2) == (1, str(yesterday))
+    assert {world.phase(challenge) for challenge in ("u", "fp", "p", "v", "p1", "e")} == {"watching"}
+    writes = world.writes()
+    world.tick()
+    assert world.writes() == writes
+
+
+def test_a_distrusted_checkpoint_is_caught_up_over_several_ticks(world: World) -> None:
+    for user in (1, 50):
+        without_a_trace(world, user)
+    world.tick()
+    world.set(slice_users=40)
+    world.execute("UPDATE audius_challenges.installation SET cluster = cluster + 1")
+    world.tick()
+    assert world.phase("u") == "catching up"
+    assert (world.steps(1, "u"), world.steps(50, "u")) == ({"u": 1}, {})
+    TRACKS.write(world.connection, 4, NEXT)  # behind the position of the sweep
+    world.tick()
+    assert (world.steps(4, "u"), world.steps(50, "u")) == ({"u": 1}, {"u": 1})
+    world.set(slice_users=5000)
+    world.tick()
+    assert world.phase("u") == "watching"
+
+
+@each(KINDS)
+def test_what_a_failed_processor_found_is_found_again(world: World, feed: Feed) -> None:
+    feed.write(world.connection, 1, NEXT)
+    world.execute("ALTER TABLE user_challenges ADD CONSTRAINT nothing_more CHECK (FALSE) NOT VALID")
+    with pytest.raises(psycopg.DatabaseError, match="challenges failed"):
+        world.tick()
+    world.execute("ALTER TABLE user_challenges DROP CONSTRAINT nothing_more")
+    feed.write_crowd(world.connection, NEXT + 10)
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
+@each((TRACKS, PLAYS))
+def test_what_a_rolled_back_run_found_is_found_again(world: World, feed: Feed) -> None:
+    feed.write(world.connection, 1, NEXT)
+    world.reconcile("dry_run => TRUE")
+    with world.connection.transaction(force_rollback=True):
+        world.reconcile()
+        assert world.found(feed, 1) == feed.steps
+    assert world.found(feed, 1) == {}
+    feed.write_crowd(world.connection, NEXT + 10)
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
+@each(KINDS)
+def test_what_a_cancelled_tick_found_is_found_again(world: World, feed: Feed) -> None:
+    feed.write(world.connection, 1, NEXT)
+    with tick_held_at_its_first_row(world, cancelled=True) as outside:
+        feed.write(outside, 2, NEXT + 1)
+        feed.write_crowd(outside, NEXT + 10)
+    assert world.found(feed, 1) == {}
+    world.tick()
+    assert [world.found(feed, person) for person in (1, 2)] == [feed.steps, feed.steps]
+
+
+# The catalog, masses, and the sweep
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["active = FALSE", "amount = '2'", "step_count = 5", "starting_block = 1"],
+    ids=["active off and on", "amount", "step_count", "starting_block"],
+)
+def test_a_change_of_the_catalog_has_everybody_examined(world: World, change: str) -> None:
+    without_a_trace(world, user=1)
+    world.tick()
+    assert world.steps(1, "u") == {}
+    world.execute(f"UPDATE challenges SET {change} WHERE id = 'u'")
+    world.tick()
+    world.execute("UPDATE challenges SET active = TRUE WHERE id = 'u'")
+    world.tick()
+    assert world.steps(1, "u") == {"u": 1}
+    assert world.phase("u") == "watching"
+
+
+@each(FEEDS)
+def test_a_change_of_the_catalog_forgets_no_open_transaction(world: World, feed: Feed) -> None:
+    late = world.writer()
+    feed.write(late, 1, NEXT)
+    feed.write_crowd(world.connection, NEXT + 1)
+    world.tick()
+    world.execute("UPDATE challenges SET amount = amount::integer + 1")
+    world.tick(2)
+    late.commit()
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
+def test_more_changes_than_a_run_takes_are_caught_up_by_the_sweep(world: World) -> None:
+    masses = range(950001, 950011)
+    world.execute("SELECT count(build.person(n, blocknumber => 5)) FROM generate_series(950001, 950010) AS n")
+    world.tick()
+    world.set(changed_users=5, slice_users=400)
+    for user in masses:
+        TRACKS.write(world.connection, user, NEXT)
+    world.tick()
+    assert world.phase("u") == "catching up"
+    assert {user for user in masses if world.steps(user, "u")} == set()
+    TRACKS.write(world.connection, 1, NEXT + 1)
+    world.tick()
+    assert world.steps(1, "u") == {"u": 1}
+    world.tick(2)
+    assert world.phase("u") == "watching"
+    assert {user for user in masses if world.steps(user, "u")} == set(masses)
+
+
+def test_more_changes_than_a_run_takes_may_come_while_catching_up(world: World) -> None:
+    world.set(changed_users=5, slice_users=400)
+    for user in range(40, 50):
+        TRACKS.write(world.connection, user, NEXT)
+    world.tick()
+    assert world.phase("u") == "catching up"
+    for user in range(1, 11):
+        TRACKS.write(world.connection, user, NEXT + 1)
+    world.tick(10)
+    assert world.phase("u") == "watching"
+    assert {user for user in range(1, 51) if world.steps(user, "u")} == {*range(1, 11), *range(40, 50)}
+
+
+UNTRACED = {
+    "a user updated in place": ("UPDATE users SET name = 'someone' WHERE user_id = 1", 1, {"p": 1}),
+    "a null block number": ("SELECT build.track(1, 1, blocknumber => NULL)", 1, {"u": 1}),
+    "a low block number": ("SELECT build.playlist(1, 1, blocknumber => 5)", 1, {"fp": 1}),
+    "a row moved back": (
+        "UPDATE tracks SET is_unlisted = FALSE, blocknumber = 50 WHERE track_id = 333",
+        33,
+        {"u": 1, "p1": 10},
+    ),
+    "monthly plays by hand": ("SELECT build.monthly(20101, '2026-11-01', 7)", 101, {"p1": 7}),
+    "verified by hand": ("UPDATE users SET is_verified = TRUE WHERE user_id = 301", 301, {"v": 1}),
+    "deleted in place": ("UPDATE tracks SET is_delete = TRUE WHERE owner_id = 101", 101, {"u": 0}),
+    "a reverted block": (f"DELETE FROM blocks WHERE number = {NEXT}", 34, {"u": 0, "p1": 0}),
+}
+
+
+@pytest.mark.parametrize(("change", "user", "steps"), UNTRACED.values(), ids=UNTRACED)
+def test_what_leaves_no_trace_is_found_within_one_round_of_the_sweep(
+    world: World, change: str, user: int, steps: dict[str, int]
+) -> None:
+    world.execute("SELECT build.person(301, blocknumber => 5)")
+    world.execute("SELECT build.track(333, 33, is_unlisted => TRUE, blocknumber => %s)", NEXT)
+    world.execute("SELECT build.track(20034, 34, blocknumber => %s)", NEXT)
+    world.execute("SELECT build.monthly(333, '2026-10-01', 10)")
+    world.tick(2)
+    world.execute(change)
+    users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    world.set(sweep_users=-(-users // slices))
+    world.tick(slices)
+    assert world.steps(user, *steps) == steps
+
+
+def test_a_new_owner_is_found_at_once_and_the_old_one_within_a_round(world: World) -> None:
+    world.execute("UPDATE tracks SET owner_id = 1, blocknumber = %s WHERE owner_id = 101", NEXT)
+    world.tick()
+    assert world.steps(1, "u") == {"u": 1}
+    users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    world.set(sweep_users=-(-users // slices))
+    world.tick(slices)
+    assert (world.steps(1, "u"), world.steps(101, "u")) == ({"u": 1}, {"u": 0})
+
+
+def test_a_new_owner_by_a_new_version_affects_both_at_once(world: World) -> None:
+    with world.connection.transaction():
+        world.execute("UPDATE tracks SET is_current = FALSE WHERE owner_id = 101")
+        world.execute("SELECT build.track(20101, 1, blocknumber => %s, txhash => 'new')", NEXT)
+    world.tick()
+    assert (world.steps(1, "u"), world.steps(101, "u")) == ({"u": 1}, {"u": 0})
+
+
+# Start from now
+
+
+def test_start_from_now_passes_over_what_is_there_and_follows_what_changes(new_world: World) -> None:
+    world = new_world
+    late = world.writer()
+    for feed in FEEDS:
+        feed.write(world.connection, 1, NEXT)
+    for feed in FEEDS:
+        feed.write(late, 2, NEXT + 1)
+    world.execute("SELECT audius_challenges.start_from_now()")
+    world.tick(2)
+    assert world.writes() == 0
+
+    late.commit()
+    for feed in FEEDS:
+        feed.write(world.connection, 3, NEXT + 2)
+    world.tick()
+    for feed in FEEDS:
+        steps = feed.steps if feed not in (FOLLOWS, SAVES, REPOSTS) else {"p": 3}
+        assert [world.found(feed, person) for person in (2, 3)] == [steps, steps]
+    assert world.streak(101) is None
+
+
+def test_plays_from_before_start_from_now_never_count(new_world: World) -> None:
+    world = new_world
+    bystander = world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    play(world.connection, 1, day(1))
+    world.execute("SELECT audius_challenges.start_from_now()")
+    world.tick()
+    world.execute("UPDATE plays SET updated_at = now()")
+    PLAYS.write_crowd(world.connection, NEXT + 10)
+    world.tick()
+    bystander.commit()
+    world.tick(2)
+    world.reconcile("full_scan => TRUE")
+    assert world.streak(1) is None
+    play(world.connection, 1, day(2))
+    world.tick()
+    assert world.streak(1) == (1, str(day(2)))
+
+
+# Listens
+
+
+def test_a_listen_older_than_the_last_counted_one_changes_nothing(world: World) -> None:
+    play(world.connection, 1, day(1))
+    play(world.connection, 1, day(2))
+    world.tick()
+    writes = world.writes()
+    play(world.connection, 1, day(1, hour=20))
+    play(world.connection, 1, day(2))
+    world.tick()
+    assert world.streak(1) == (2, str(day(2)))
+    assert streak_rows(world, 1) == [("12026110112", 2, False, 7)]
+    assert world.writes() == writes
+
+
+def test_a_late_listen_that_is_newer_than_the_last_counted_one_counts_once(world: World) -> None:
+    bystander, late = world.writer(), world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    play(late, 1, day(2), number=NEXT)
+    play(world.connection, 1, day(1), number=NEXT + 1)
+    PLAYS.write_crowd(world.connection, NEXT + 10)
+    world.tick(2)
+    assert world.streak(1) == (1, str(day(1)))
+    writes = world.writes()
+    late.commit()
+    world.tick(3)
+    bystander.commit()
+    world.tick(2)
+    assert world.streak(1) == (2, str(day(2)))
+    assert streak_rows(world, 1) == [("12026110112", 2, False, 7)]
+    assert world.writes() == writes + 1
+
+
+def test_a_listen_seen_again_counts_once(world: World) -> None:
+    for number in range(1, 10):
+        play(world.connection, 1, day(number))
+    world.tick()
+    rows, writes = streak_rows(world, 1), world.writes()
+    assert rows == [
+        ("12026110112", 7, True, 7),
+        ("12026110812", 1, True, 1),
+        ("12026110912", 1, True, 1),
+    ]
+    world.execute("UPDATE plays SET updated_at = now()")
+    world.tick()
+    world.reconcile("full_scan => TRUE")
+    world.execute("DELETE FROM plays WHERE id <= %s", LATEST)
+    world.tick()
+    assert (streak_rows(world, 1), world.writes()) == (rows, writes)
+
+
+def test_listens_of_a_deactivated_user_are_skipped_for_good(world: World) -> None:
+    world.execute("SELECT build.person(301, is_deactivated => TRUE)")
+    bystander = world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    play(world.connection, 301, day(1))
+    play(world.connection, 302, day(1))  # nobody yet
+    world.tick()
+    world.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
+    world.execute("SELECT build.person(302, blocknumber => %s)", NEXT)
+    PLAYS.write_crowd(world.connection, NEXT + 10)
+    world.tick(2)
+    world.execute("UPDATE plays SET updated_at = now()")
+    world.tick()
+    bystander.commit()
+    world.tick(2)
+    assert (world.streak(301), world.streak(302)) == (None, None)
+
+    for user in (301, 302):
+        play(world.connection, user, day(2))
+    world.tick()
+    assert world.streak(301) == world.streak(302) == (1, str(day(2)))
+
+
+def test_what_is_listened_during_a_pause_never_counts(world: World) -> None:
+    """The clock is real: whether a listen was during the pause shows in its time alone if it commits later."""
+    bystander, late = world.writer(), world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    now = world.value("SELECT date_trunc('second', now()::timestamp)")
+    play(world.connection, 1, now - timedelta(hours=24))
+    world.tick()
+    world.execute("UPDATE challenges SET active = FALSE WHERE id = 'e'")
+    world.tick()
+    for user, writer in ((1, world.connection), (2, world.connection), (3, late)):
+        play(writer, user, world.value("SELECT clock_timestamp()::timestamp"))
+    PLAYS.write_crowd(world.connection, NEXT + 10)
+    world.tick(2)
+    world.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
+    world.tick()
+    late.commit()
+    world.tick()
+    world.execute("UPDATE plays SET updated_at = now() WHERE id > %s", LATEST)
+    world.tick()
+    bystander.commit()
+    world.tick(2)
+    assert world.streak(1) == (1, str(now - timedelta(hours=24)))
+    assert (world.streak(2), world.streak(3)) == (None, None)
+
+    play(world.connection, 1, now + timedelta(hours=20))
+    world.tick()
+    assert world.streak(1) == (2, str(now + timedelta(hours=20)))
+
+
+def test_the_first_run_that_finds_the_challenge_active_counts_all_the_plays_there_are(new_world: World) -> None:
+    world = new_world
+    world.execute("UPDATE challenges SET active = FALSE WHERE id = 'e'")
+    play(world.connection, 1, day(1))
+    world.tick()
+    play(world.connection, 1, day(2), number=5)
+    world.tick()
+    world.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
+    world.tick()
+    assert world.streak(1) == (2, str(day(2)))
+
+
+def test_the_first_build_of_streaks_takes_slice_after_slice(new_world: World) -> None:
+    world = new_world
+    world.set(slice_users=60, time_budget="10s")
+    users = (1, 2, 101, 150)
+    for number in range(1, 10):
+        for user in users:
+            play(world.connection, user, day(number), number=100 - number * 5 + users.index(user))
+    world.tick()
+    assert world.phase("e") == "watching"
+    daily = [day(number) for number in range(1, 10)]
+    assert_streaks(world, dict.fromkeys(users, daily))
+
+
+def test_a_first_build_of_streaks_over_several_ticks_misses_no_play(new_world: World) -> None:
+    world = new_world
+    world.set(slice_users=60, time_budget="0s")
+    late = world.writer()
+    play(late, 2, day(2))
+    for user in (1, 2, 150):
+        play(world.connection, user, day(1))
+    PLAYS.write_crowd(world.connection, NEXT + 100)
+    world.tick()
+    assert (world.phase("e"), world.streak(1), world.streak(150)) == ("first build", (1, str(day(1))), None)
+    play(world.connection, 1, day(2))
+    play(world.connection, 150, day(2))
+    late.commit()
+    world.set(slice_users=1000)
+    world.tick(5)
+    assert world.phase("e") == "watching"
+    daily = [day(1), day(2)]
+    assert_streaks(world, dict.fromkeys((1, 2, 150), daily))
+
+
+def slow_down(world: World) -> None:
+    """From here on a run counts no more than ten plays."""
+    world.replace_in_package(r"LISTENS = [\d_]+", "LISTENS = 10")
+    world.forget_sessions()
+
+
+def test_a_backlog_of_plays_is_counted_slice_by_slice(world: World) -> None:
+    """Some plays commit when the runs have passed their time already."""
+    slow_down(world)
+    late = world.writer()
+    play(late, 4, day(1, 6))
+    play(late, 1, day(7, 3))
+    for number in range(1, 10):
+        for user in (1, 2, 3):
+            play(world.connection, user, day(number, 6))
+            play(world.connection, user, day(number, 12))
+    world.tick()
+    assert world.phase("e") == "catching up"
+    assert {world.streak(user) for user in (1, 2, 3)} == {(2, str(day(2, 6)))}
+    world.tick(2)
+    late.commit()
+    world.tick(12)
+    assert world.phase("e") == "watching"
+    daily = [day(number, 6) for number in range(1, 10)]
+    assert_streaks(world, {1: daily, 2: daily, 3: daily, 4: [day(1, 6)]})
+    versions, writes = world.versions("checkpoint"), world.writes()
+    world.tick()
+    assert (world.versions("checkpoint"), world.writes()) == (versions, writes)
+
+
+@pytest.mark.parametrize("broken_by", ["a pause", "another cluster", "both"])
+def test_a_backlog_survives(world: World, broken_by: str) -> None:
+    slow_down(world)
+    now = world.value("SELECT date_trunc('second', now()::timestamp)")
+    daily = [now - timedelta(days=number) for number in range(9, 0, -1)]
+    for number, at in enumerate(daily):
+        for user in (1, 2, 3):
+            play(world.connection, user, at, number=NEXT + 50 - number * 5 + user)
+    world.tick()
+    assert world.phase("e") == "catching up"
+    assert world.streak(1) == (4, str(daily[3]))
+
+    if broken_by != "a pause":
+        world.execute("UPDATE audius_challenges.installation SET cluster = cluster + 1")
+    if broken_by != "another cluster":
+        world.execute("UPDATE challenges SET active = FALSE WHERE id = 'e'")
+        world.tick()
+        world.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
+    world.tick(6)
+    assert world.phase("e") == "watching"
+    assert_streaks(world, dict.fromkeys((1, 2, 3), daily))
+
+
+# What the tests above say in a word
+
+
+def day(number: int, hour: int = 12) -> datetime:
+    """A time in November 2026."""
+    return datetime(2026, 11, number, hour)  # noqa: DTZ001 - plays.created_at has no zone
+
+
+def play(connection: Connection, user: int, at: datetime, number: int | None = None) -> None:
+    """A user listens to a track of its own: what is counted by track keeps nobody waiting."""
+    connection.execute(
+        """
+        SELECT build.play(%s, 3000000 + id, %s, id)
+        FROM (SELECT coalesce(%s, nextval('plays_id_seq')::integer) AS id) AS next
+        """,
+        [user, at, number],
+    )
+
+
+def streak_rows(world: World, user: int) -> list[tuple[Any, ...]]:
+    """Specifier, current_step_count, is_complete, amount of a user's rows, oldest first."""
+    return world.rows(
+        """
+        SELECT specifier, current_step_count, is_complete, amount
+        FROM user_challenges
+        WHERE challenge_id = 'e'
+            AND user_id = %s
+        ORDER BY created_at
+        """,
+        user,
+    )
+
+
+def assert_streaks(world: World, listens: dict[int, list[datetime]]) -> None:
+    """The streaks of users who have listened daily without a break are what their counted listens make them."""
+    for user, times in listens.items():
+        opened, *later = (f"{user:x}{time:%Y%m%d%H}" for time in times)
+        steps = min(len(times), 7)
+        expected = [(opened, steps, steps == 7, 7), *((specifier, 1, True, 1) for specifier in later[6:])]
+        assert streak_rows(world, user) == expected
+        assert world.streak(user) == (len(times), str(times[-1]))
+    rows = world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'e'")
+    assert rows == sum(1 + max(len(times) - 7, 0) for times in listens.values())
+
+
+def without_a_trace(world: World, user: int) -> None:
+    """A track of the user in a block so low that the feed does not look there."""
+    world.execute("SELECT build.track(20000 + %s, %s, blocknumber => 5)", user, user)
+
+
+def revert(world: World, first: int) -> None:
+    """Delete a crowd's blocks, and with them its rows."""
+    world.execute("DELETE FROM blocks WHERE number BETWEEN %s AND %s", first, first + CROWD - 1)
+
+
+def consume_transaction_ids(world: World, past: int) -> None:
+    """Use transaction ids up until the one with these lower 32 bits, and an epoch more, is behind."""
+    statement = """
+        DO $$
+        BEGIN
+            WHILE pg_current_xact_id()::text::bigint <= {} LOOP
+                COMMIT;
+            END LOOP;
+        END
+        $$
+    """
+    world.connection.execute(sql.SQL(statement).format(sql.Literal(past)))
+
+
+@contextmanager
+def tick_held_at_its_first_row(world: World, *, cancelled: bool = False) -> Iterator[Connection]:
+    """A tick that has found somebody stands still when it writes the first row, and goes on after the block.
+
+    The block gets another session; with `cancelled`, the tick is cancelled after it.
+    """
+    outside = world.session()
+    outside.execute(
+        """
+        CREATE FUNCTION wait_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_advisory_xact_lock_shared(4711);
+            RETURN new;
+        END
+        $$;
+        CREATE TRIGGER wait_at_the_gate BEFORE INSERT OR UPDATE ON user_challenges
+        FOR EACH ROW EXECUTE FUNCTION wait_at_the_gate();
+        SELECT pg_advisory_lock(4711);
+        """
+    )
+    world.set(lock_timeout="60s")
+    backend = world.connection.info.backend_pid
+    with ThreadPoolExecutor(1) as executor:
+        tick = executor.submit(world.tick)
+        try:
+            while not outside.execute(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %s AND NOT granted)", [backend]
+            ).fetchall()[0][0]:
+                assert not tick.done()
+                time.sleep(0.002)
+            yield outside
+            if cancelled:
+                outside.execute("SELECT pg_cancel_backend(%s)", [backend])
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    tick.result()
+        finally:
+            outside.execute("SELECT pg_advisory_unlock(4711)")
+        if not cancelled:
+            tick.result()
