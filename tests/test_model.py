@@ -5,10 +5,10 @@ After each run the derived tables must equal the model's, the run's report must 
 same run again must change nothing, not even a tuple version. The histories of listen streaks that once went
 wrong elsewhere are told one by one, to the model and to the database.
 
-    AUDIUS_CHALLENGES_MODEL_EXAMPLES=2000 pytest tests/test_model.py      longer
-    AUDIUS_CHALLENGES_MODEL_SEED=4711 pytest tests/test_model.py          the same histories again
+    AUDIUS_CHALLENGES_MODEL_HISTORIES=2000 pytest tests/test_model.py     more of them
+    AUDIUS_CHALLENGES_MODEL_SEED=4711 pytest tests/test_model.py          the histories from this seed on
 
-With CI set, the histories are the same every time. Otherwise they are new, and a failure prints their seed.
+With CI set, the histories are the same every time. Otherwise they are new, and a failure prints the seed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pytest
@@ -209,9 +210,10 @@ class Database:
         self.connection.execute(sql.SQL("DELETE FROM {} WHERE {}").format(sql.Identifier(table), conditions), key)
 
     def derived(self) -> dict[str, set[Any]]:
-        """All rows of the derived tables."""
+        """All rows of the derived tables, times in UTC: others do not compare well when clocks are set back."""
+        rows = self._read(UserChallenge, "user_challenges")
         return {
-            "user_challenges": set(self._read(UserChallenge, "user_challenges")),
+            "user_challenges": {replace(row, created_at=row.created_at.astimezone(UTC)) for row in rows},
             "challenge_profile_completion": set(self._read(ProfileCompletion, "challenge_profile_completion")),
             "challenge_listen_streak": set(self._read(ListenStreak, "challenge_listen_streak")),
             "trending_results": set(self._read(TrendingResult, "trending_results")),
@@ -460,7 +462,6 @@ CHARTED = 100
 """The first track, and playlist, of those that charts are about."""
 MONTHS = (date(2024, 12, 1), date(2025, 1, 1), date(2025, 10, 1))
 SCORE_TYPES = ("TRACKS", "UNDERGROUND_TRACKS", "PLAYLISTS")
-NUMERIC = ("u", "p", "p1", "p2", "p3")
 PROFILE = ("name", "bio", "profile_picture", "profile_picture_sizes", "cover_photo", "cover_photo_sizes")
 
 
@@ -1023,7 +1024,7 @@ gaps = st.one_of(
     st.lists(gap, min_size=1, max_size=6).map(tuple),
     st.builds(lambda days, hours: (hours * HOUR,) * days, st.integers(3, 10), st.sampled_from((16, 24, 47))),
 )
-counts = st.sampled_from((0, 1, 248, 249, 250, 750, 999, 1000, 2000, 9999, 10000, 2000000000))
+counts = st.sampled_from((0, 1, 1, 100, 248, 249, 250, 750, 999, 1000, 9000, 9999, 10000, 2000000000))
 scores = st.sampled_from((0.0, 0.5, 1.0, 1.5, 2.0, 1e9))
 
 some_scores = st.lists(scores, min_size=1, max_size=13).map(tuple)
@@ -1043,129 +1044,218 @@ user_versions = st.builds(
 )
 
 
-def alterations_of_the_catalog() -> st.SearchStrategy[AlterChallenge]:
-    ids = st.sampled_from(RUN_ORDER)
-    amounts = st.sampled_from(("0", "3", " 12 ", "007", "2147483647", "2147483648", "-1", "1.5", "abc", "", "1e3"))
-    return st.one_of(
-        st.builds(AlterChallenge, ids, st.just("active"), st.booleans()),
-        st.builds(AlterChallenge, st.just("e"), st.just("active"), st.booleans()),
-        st.builds(AlterChallenge, ids, st.just("amount"), amounts),
-        st.builds(
-            AlterChallenge,
-            st.sampled_from(NUMERIC),
-            st.just("step_count"),
-            st.sampled_from((1, 2, 5, 250, 2147483647, 0, -1, None)),
-        ),
-        st.builds(AlterChallenge, st.sampled_from(("u", "fp")), st.just("starting_block"), blocks),
+def weighted(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    """One of the strategies; the numbers say how often. (`one_of` would flatten and forget repetitions.)"""
+    pool = [strategy for weight, strategy in choices for _ in range(weight)]
+    return st.integers(0, len(pool) - 1).flatmap(pool.__getitem__)
+
+
+def alterations(ids: tuple[str, ...]) -> st.SearchStrategy[Any]:
+    """What happens to challenges in the catalog."""
+    names = st.sampled_from(ids)
+    amounts = st.sampled_from(("0", "3", " 12 ", "007", "2147483647"))
+    bad_amounts = st.sampled_from(("2147483648", "-1", "1.5", "abc", "", "1e3"))
+    targets = st.sampled_from((1, 2, 5, 6, 250, 2147483647))
+    bad_targets = st.sampled_from((0, -1, None))
+    return weighted(
+        (1, st.builds(AlterChallenge, names, st.just("active"), st.booleans())),
+        (2, st.builds(AlterChallenge, names, st.just("amount"), amounts)),
+        (1, st.builds(AlterChallenge, names, st.just("amount"), bad_amounts)),
+        (2, st.builds(AlterChallenge, names, st.just("starting_block"), blocks)),
+        (1, st.builds(RemoveChallenge, names)),
+        (5, st.builds(RestoreChallenge, names)),
+        (3, st.builds(AlterChallenge, names, st.just("step_count"), targets)),
+        (1, st.builds(AlterChallenge, names, st.just("step_count"), bad_targets)),
     )
 
 
-events: st.SearchStrategy[Any] = st.one_of(
-    user_versions,
-    st.builds(
-        UserRepair,
-        users,
-        st.sampled_from(("is_verified", "is_deactivated", "name", "bio", "profile_picture_sizes", "handle_lc")),
-        st.booleans(),
-    ),
-    st.builds(Follows, users, st.integers(1, 4), st.integers(1, 6), hashes, blocks, seldom, mostly),
-    st.builds(
-        Likes,
-        users,
-        st.sampled_from(("saves", "reposts")),
-        st.sampled_from((1, 2)),
-        st.sampled_from(("track", "playlist", "album")),
-        hashes,
-        blocks,
-        seldom,
-        mostly,
-    ),
-    st.builds(CompleteProfile, users),
-    st.builds(
-        Upload,
-        users,
-        st.sampled_from(TRACKS),
-        st.integers(1, 3),
-        hashes,
-        blocks,
-        mostly,
-        seldom,
-        seldom,
-        mostly,
-        st.sampled_from((None, None, None, "null", '{"parent_track_id": 1}')),
-    ),
-    st.builds(Upload, users, st.sampled_from(TRACKS), st.integers(1, 4), hashes, blocks),
-    st.builds(Compile, users, st.sampled_from(TRACKS), hashes, blocks, mostly, seldom, st.booleans(), seldom),
-    st.builds(HandOver, st.sampled_from((*TRACKS, CHARTED, CHARTED + 1)), users),
-    st.builds(
-        Delete,
-        st.sampled_from(
-            (
-                "users",
-                "follows",
-                "saves",
-                "reposts",
-                "tracks",
-                "playlists",
-                "aggregate_monthly_plays",
-                "aggregate_user",
-                "track_trending_scores",
-                "playlist_trending_scores",
-            )
+def leftovers(*ids: str) -> st.SearchStrategy[Any]:
+    """Rows of earlier services, and rows that somebody lost."""
+    steps = st.sampled_from((None, 0, 1, 2, 400))
+    return weighted(
+        (2, st.builds(Leftover, st.sampled_from(ids), users, seldom, steps, st.sampled_from((0, 1, 3)))),
+        (1, st.builds(Loss, st.sampled_from(("user_challenges", "challenge_profile_completion")), positions)),
+    )
+
+
+def deletes(*tables: str) -> st.SearchStrategy[Any]:
+    """Repairs that delete a row."""
+    return st.builds(Delete, st.sampled_from(tables), positions)
+
+
+account = weighted(
+    (3, user_versions),
+    (
+        3,
+        st.builds(
+            UserRepair,
+            users,
+            st.sampled_from(("is_verified", "is_deactivated", "name", "bio", "profile_picture_sizes", "handle_lc")),
+            st.booleans(),
         ),
-        positions,
     ),
-    st.builds(Revert, st.sampled_from([number for number in BLOCKS if number])),
-    st.builds(NewBlock, st.sampled_from((None, 7, 28350002, 28350003))),
-    st.builds(Listens, users, gaps, st.sampled_from(TRACKS)),
-    st.builds(Listens, users, gaps, st.sampled_from(TRACKS)),
-    st.builds(Listens, st.sampled_from((None, STRANGER)), gaps, st.sampled_from(TRACKS)),
-    st.builds(UncommittedListens, users, gaps, st.booleans()),
-    st.builds(LateCommit),
-    st.builds(OpenTransaction),
-    st.builds(SeePlaysAgain),
-    st.builds(Crowd),
-    st.builds(PrunePlays, st.integers(0, 5)),
-    st.builds(Count, st.sampled_from(TRACKS), st.sampled_from(MONTHS), st.sampled_from(("", "US")), counts),
-    st.builds(Hit, users, st.sampled_from(TRACKS), st.sampled_from(MONTHS), counts),
-    st.builds(Hit, users, st.sampled_from(TRACKS), st.sampled_from(MONTHS), counts),
-    st.builds(Chart, st.sampled_from(SCORE_TYPES), st.sampled_from((0, 2, 14)), some_scores),
-    st.builds(Charts, some_scores, st.sampled_from((0, 2, 14)), some_scores),
-    st.builds(Charts, many_scores, st.sampled_from((0, 2, 14)), many_scores),
-    st.builds(
-        Score,
-        st.sampled_from((*SCORE_TYPES, "OTHER")),
-        st.sampled_from((*TRACKS, CHARTED, 999)),
-        scores,
-        st.sampled_from(("pnagD", "pnagD", "EJ57D")),
-        st.sampled_from(("week", "week", "month")),
-    ),
-    st.builds(DropScores, st.sampled_from(SCORE_TYPES)),
-    st.builds(Counters, users, st.sampled_from((None, 0, 1499, 1500)), st.sampled_from((None, 0, 1499, 1500))),
-    alterations_of_the_catalog(),
-    st.builds(RestoreChallenge, st.sampled_from(RUN_ORDER)),
-    st.builds(RemoveChallenge, st.sampled_from(RUN_ORDER)),
-    st.builds(
-        Leftover,
-        st.sampled_from(("u", "fp", "p", "v", "p1", "p2", "p3")),
-        users,
-        seldom,
-        st.sampled_from((None, 0, 1, 2, 400)),
-        st.sampled_from((0, 1, 3)),
-    ),
-    st.builds(LeftoverStreak, users, st.sampled_from((1, 3, 6, 7, 9)), mostly, mostly),
-    st.builds(
-        ForeignWinner,
-        st.sampled_from(("tt", "tut", "tp")),
-        st.sampled_from((date(2025, 11, 7), date(2025, 11, 14))),
-        users,
-    ),
-    st.builds(
-        Loss,
-        st.sampled_from(("user_challenges", "challenge_profile_completion")),
-        positions,
-    ),
+    (1, deletes("users")),
 )
+reorganizations = weighted(
+    (2, st.builds(Revert, st.sampled_from([number for number in BLOCKS if number]))),
+    (1, st.builds(NewBlock, st.sampled_from((None, 7, 28350002, 28350003)))),
+    (1, st.builds(OpenTransaction)),
+)
+
+follows = st.builds(Follows, users, st.integers(1, 4), st.integers(1, 5), hashes, blocks, seldom, mostly)
+likes = st.builds(
+    Likes,
+    users,
+    st.sampled_from(("saves", "reposts")),
+    st.sampled_from((1, 2)),
+    st.sampled_from(("track", "playlist", "album")),
+    hashes,
+    blocks,
+    seldom,
+    mostly,
+)
+profile = weighted(
+    (6, follows),
+    (5, likes),
+    (3, user_versions),
+    (4, account),
+    (1, reorganizations),
+    (1, st.builds(CompleteProfile, users)),
+    (2, deletes("follows", "saves", "reposts")),
+    (2, leftovers("p", "v")),
+    (2, alterations(("p", "v"))),
+)
+
+plain_uploads = st.builds(Upload, users, st.sampled_from(TRACKS), st.integers(1, 4), hashes, blocks)
+uploads = st.builds(
+    Upload,
+    users,
+    st.sampled_from(TRACKS),
+    st.integers(1, 2),
+    hashes,
+    blocks,
+    mostly,
+    seldom,
+    seldom,
+    mostly,
+    st.sampled_from((None, None, None, "null", '{"parent_track_id": 1}')),
+)
+playlists = st.builds(Compile, users, st.sampled_from(TRACKS), hashes, blocks, mostly, seldom, st.booleans(), seldom)
+handovers = st.builds(HandOver, st.sampled_from((*TRACKS, CHARTED, CHARTED + 1)), users)
+works = weighted(
+    (6, uploads),
+    (4, playlists),
+    (1, plain_uploads),
+    (2, handovers),
+    (2, account),
+    (2, reorganizations),
+    (2, deletes("tracks", "playlists")),
+    (2, leftovers("u", "fp")),
+    (3, alterations(("u", "fp"))),
+)
+
+months = st.sampled_from(MONTHS)
+milestones = weighted(
+    (4, st.builds(Count, st.sampled_from(TRACKS), months, st.sampled_from(("", "US")), counts)),
+    (8, st.builds(Hit, users, st.sampled_from(TRACKS), months, counts)),
+    (4, uploads),
+    (1, handovers),
+    (3, account),
+    (1, reorganizations),
+    (1, deletes("tracks", "aggregate_monthly_plays")),
+    (2, leftovers("p1", "p2", "p3")),
+    (2, alterations(("p1", "p2", "p3"))),
+)
+
+listening = weighted(
+    (10, st.builds(Listens, users, gaps, st.sampled_from(TRACKS))),
+    (1, st.builds(Listens, st.sampled_from((None, STRANGER)), gaps, st.sampled_from(TRACKS))),
+    (3, st.builds(UncommittedListens, users, gaps, st.booleans())),
+    (3, st.builds(LateCommit)),
+    (2, st.builds(SeePlaysAgain)),
+    (1, st.builds(Crowd)),
+    (1, st.builds(PrunePlays, st.integers(0, 5))),
+    (2, st.builds(LeftoverStreak, users, st.sampled_from((1, 3, 6, 7, 9)), mostly, mostly)),
+    (2, account),
+    (1, reorganizations),
+    (1, leftovers("v")),
+    (3, st.builds(AlterChallenge, st.just("e"), st.just("active"), st.booleans())),
+    (1, alterations(("e",))),
+)
+
+offsets = st.sampled_from((0, 2, 14))
+many_followers = st.sampled_from((None, 0, 1499, 1500))
+charted_uploads = st.builds(
+    Upload,
+    users,
+    st.sampled_from((CHARTED, CHARTED + 4)),
+    st.integers(1, 3),
+    hashes,
+    blocks,
+    mostly,
+    seldom,
+    seldom,
+    mostly,
+)
+charted_playlists = st.builds(
+    Compile,
+    users,
+    st.sampled_from((CHARTED, CHARTED + 1, CHARTED + 2)),
+    hashes,
+    blocks,
+    mostly,
+    seldom,
+    st.booleans(),
+    seldom,
+)
+charts = weighted(
+    (4, st.builds(Chart, st.sampled_from(SCORE_TYPES), offsets, some_scores)),
+    (1, st.builds(Charts, some_scores, offsets, some_scores)),
+    (3, st.builds(Charts, many_scores, offsets, many_scores)),
+    (
+        2,
+        st.builds(
+            Score,
+            st.sampled_from((*SCORE_TYPES, "OTHER")),
+            st.sampled_from((*TRACKS, CHARTED, CHARTED + 1, 999)),
+            scores,
+            st.sampled_from(("pnagD", "pnagD", "EJ57D")),
+            st.sampled_from(("week", "week", "month")),
+        ),
+    ),
+    (1, st.builds(DropScores, st.sampled_from(SCORE_TYPES))),
+    (3, st.builds(Counters, users, many_followers, many_followers)),
+    (3, charted_uploads),
+    (3, charted_playlists),
+    (1, handovers),
+    (2, account),
+    (1, reorganizations),
+    (2, deletes("aggregate_user", "track_trending_scores", "playlist_trending_scores")),
+    (
+        1,
+        st.builds(
+            ForeignWinner,
+            st.sampled_from(("tt", "tut", "tp")),
+            st.sampled_from((date(2025, 11, 7), date(2025, 11, 14))),
+            users,
+        ),
+    ),
+    (1, alterations(("tt", "tut", "tp"))),
+)
+THEMES = (profile, works, milestones, listening, charts)
+anything = weighted(*((4, theme) for theme in THEMES), (1, alterations(RUN_ORDER)))
+
+
+def several(events: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Event, ...]]:
+    """Events, fifteen on average: a list alone would be shorter."""
+    some = st.lists(events, max_size=15)
+    return st.builds(joined, some, some, some)
+
+
+def joined(*parts: list[Event]) -> tuple[Event, ...]:
+    """Lists, one after the other."""
+    return tuple(chain(*parts))
+
 
 clocks = st.sampled_from(
     (
@@ -1186,8 +1276,7 @@ runs = st.builds(
     seldom,
     st.one_of(
         st.none(),
-        st.none(),
-        st.lists(st.sampled_from(RUN_ORDER), min_size=1, max_size=4, unique=True).map(tuple),
+        st.lists(st.sampled_from(RUN_ORDER), min_size=1, max_size=10, unique=True).map(tuple),
     ),
     in_slices=seldom,
 )
@@ -1211,6 +1300,11 @@ class History:
     chapters: tuple[Chapter, ...]
 
 
+def chapters(events: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Chapter, ...]]:
+    """Several chapters about one theme: what has to meet meets more often."""
+    return st.lists(st.builds(Chapter, several(events), runs), min_size=1, max_size=4).map(tuple)
+
+
 histories = st.builds(
     History,
     st.sampled_from(("prod", "stage", "stage", "dev")),
@@ -1221,9 +1315,7 @@ histories = st.builds(
             for user_id in USERS
         )
     ),
-    st.lists(
-        st.builds(Chapter, st.lists(events, min_size=1, max_size=12).map(tuple), runs), min_size=1, max_size=6
-    ).map(tuple),
+    weighted(*((3, chapters(theme)) for theme in THEMES), (1, chapters(milestones)), (1, chapters(anything))),
 )
 
 
@@ -1231,20 +1323,20 @@ histories = st.builds(
 # The test.
 #
 
-EXAMPLES = int(os.environ.get("AUDIUS_CHALLENGES_MODEL_EXAMPLES", "100"))
-SEED = os.environ.get("AUDIUS_CHALLENGES_MODEL_SEED")
-DERANDOMIZED = bool(os.environ.get("CI")) and SEED is None
+HISTORIES = int(os.environ.get("AUDIUS_CHALLENGES_MODEL_HISTORIES", "100"))
+SEED = os.environ.get("AUDIUS_CHALLENGES_MODEL_SEED") or ("1" if os.environ.get("CI") else "")
 
-_unhurried = settings(
-    max_examples=EXAMPLES,
+# Hypothesis tries the simplest example, then one at random, and then variations of that one; here a new one is worth
+# more. So each history is a search of its own, with a seed of its own.
+ONE_HISTORY = settings(
+    max_examples=2,
     deadline=None,
-    phases=[phase for phase in Phase if phase is not Phase.explain],
-    print_blob=True,
+    database=None,
+    derandomize=False,
+    phases=[Phase.generate, Phase.shrink],
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("model", _unhurried)
-settings.register_profile("model in CI", _unhurried, derandomize=True, database=None)
 
 
 @pytest.fixture(scope="module")
@@ -1258,6 +1350,8 @@ def database(cluster: Cluster, full_template: str) -> Iterator[Database]:
 
 def test_the_database_follows_the_model_through_any_history(database: Database) -> None:
     def follow(history: History) -> None:
+        if not any(chapter.events for chapter in history.chapters):
+            return
         world = World(database, history.environment, history.timezone)
         for person in history.people:
             person.happen(world)
@@ -1268,12 +1362,13 @@ def test_the_database_follows_the_model_through_any_history(database: Database) 
             world.reconcile(chapter.run)
         assert database.holds(world.sources)
 
-    test = settings.get_profile("model in CI" if DERANDOMIZED else "model")(given(histories)(follow))
-    if not DERANDOMIZED:
-        number = int(SEED) if SEED else random.SystemRandom().randrange(2**32)
-        print(f"AUDIUS_CHALLENGES_MODEL_SEED={number}")
-        test = seed(number)(test)
-    test()
+    first = int(SEED) if SEED else random.SystemRandom().randrange(2**32)
+    for number in range(first, first + HISTORIES):
+        try:
+            seed(number)(ONE_HISTORY(given(histories)(follow)))()
+        except BaseException:
+            print(f"again: AUDIUS_CHALLENGES_MODEL_SEED={number} AUDIUS_CHALLENGES_MODEL_HISTORIES=1")
+            raise
 
 
 #
