@@ -1,10 +1,11 @@
 -- Challenge e, listen streak: a state machine over plays, with the incidents it has had elsewhere.
 BEGIN;
-SELECT plan(53);
+SELECT plan(55);
 
 -- While it was never active.
 SELECT build.person(255);
 SELECT build.play(255, 1, '2025-03-02 12:34:56');
+SELECT build.play(254, 1, '2025-03-02 12:34:56');
 SELECT results_eq(
     $$SELECT challenge_id, status FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('e', 'inactive')$$,
@@ -34,6 +35,13 @@ SELECT results_eq(
     $$SELECT user_id, last_listen_date, listen_streak FROM challenge_listen_streak$$,
     $$VALUES (255, '2025-03-02 12:34:56'::timestamp, 1)$$,
     'a first listen is a streak of 1'
+);
+
+SELECT build.person(254);
+SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT is_empty(
+    $$SELECT user_id FROM challenge_listen_streak WHERE user_id = 254$$,
+    'a listen of somebody unknown at the first active run stays skipped when the user comes to be known'
 );
 
 -- The boundaries: the second listen of users 10 to 13 comes 16 h or 48 h after the first, or just before.
@@ -218,9 +226,10 @@ SELECT results_eq(
 );
 
 -- What earlier services left: state with a running row of another specifier, with none, or with an older one.
-SELECT build.person(user_id) FROM generate_series(59, 69) AS user_id;
+SELECT build.person(user_id) FROM generate_series(58, 69) AS user_id;
 INSERT INTO challenge_listen_streak (user_id, last_listen_date, listen_streak)
 VALUES
+    (58, '2025-03-02 12:00', 2),
     (59, '2025-03-02 12:00', 2),
     (60, '2025-03-02 12:00', 3),
     (61, '2025-03-02 12:00', 6),
@@ -234,6 +243,8 @@ VALUES
     (69, '2025-03-02 12:00', 7);
 INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount, created_at)
 VALUES
+    ('e', 58, '3a2025030112', FALSE, 2, 7, '2025-03-01 12:00+00'),
+    ('u', 58, '3a', FALSE, 1, 1, '2025-03-02 12:00+00'),
     ('e', 59, '3b:20250227', FALSE, 1, 7, '2025-02-27 12:00+00'),
     ('e', 59, '3b2025030112', FALSE, 2, 7, '2025-03-01 12:00+00'),
     ('e', 60, '3c:20250228', FALSE, 2, 1, '2025-02-28 12:00+00'),
@@ -245,13 +256,19 @@ VALUES
     ('e', 66, '42:20250301', TRUE, 1, 1, '2025-03-01 12:00+00'),
     ('e', 68, '44:20250224', TRUE, 7, 7, '2025-02-24 12:00+00'),
     ('e', 69, '45:20250224', FALSE, 6, 7, '2025-02-24 12:00+00');
-SELECT build.play(user_id, 1, '2025-03-03 12:00') FROM generate_series(59, 69) AS user_id;
+SELECT build.play(user_id, 1, '2025-03-03 12:00') FROM generate_series(58, 69) AS user_id;
 SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 59
     ORDER BY created_at$$,
     $$VALUES ('3b:20250227', FALSE, 1), ('3b2025030112', FALSE, 3)$$,
     'the latest row is the one created last, whatever the order of the specifiers'
+);
+SELECT results_eq(
+    $$SELECT challenge_id::text, specifier::text, current_step_count FROM user_challenges WHERE user_id = 58
+    ORDER BY challenge_id$$,
+    $$VALUES ('e', '3a2025030112', 3), ('u', '3a', 1)$$,
+    'a row of another challenge is not the running one'
 );
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, created_at AT TIME ZONE 'UTC'

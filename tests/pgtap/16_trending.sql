@@ -366,16 +366,16 @@ UPDATE challenges SET amount = '1000' WHERE id = 'tt';
 -- Equal scores at the tenth place, and at the twentieth of those that are not underground.
 DELETE FROM track_trending_scores;
 DELETE FROM playlist_trending_scores;
-SELECT build.track(200 + place, 100 + place) FROM generate_series(1, 21) AS place;
-SELECT build.track_score(200 + place, 7) FROM generate_series(1, 21) AS place;
-SELECT build.track_score(200 + place, 7, 'UNDERGROUND_TRACKS') FROM generate_series(1, 2) AS place;
+SELECT build.track(990 + place, 100 + place) FROM generate_series(1, 21) AS place;
+SELECT build.track_score(990 + place, 7) FROM generate_series(1, 21) AS place;
+SELECT build.track_score(990 + place, 7, 'UNDERGROUND_TRACKS') FROM generate_series(1, 2) AS place;
 SELECT build.playlist_score(playlist_id, 7) FROM generate_series(1, 12) AS playlist_id;
 SELECT challenge_id, error
 FROM reconcile_challenges(ARRAY['tt', 'tut', 'tp'], as_of => '2025-06-06 01:00+00')
 WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT id::text FROM trending_results WHERE week = '2025-06-06' AND type = 'TRACKS' ORDER BY rank$$,
-    $$SELECT (222 - place)::text FROM generate_series(1, 10) AS place$$,
+    $$SELECT (1012 - place)::text FROM generate_series(1, 10) AS place$$,
     'of equal tracks those with the greater ids are in the top ten'
 );
 SELECT results_eq(
@@ -385,7 +385,7 @@ SELECT results_eq(
 );
 SELECT results_eq(
     $$SELECT id::text FROM trending_results WHERE week = '2025-06-06' AND type = 'UNDERGROUND_TRACKS'$$,
-    $$VALUES ('201')$$,
+    $$VALUES ('991')$$,
     'of equal tracks those with the greater ids are in the top 20'
 );
 
