@@ -107,7 +107,7 @@ SELECT results_eq(
 );
 SELECT results_eq(
     $$SELECT count(*) FROM challenge_status
-    WHERE status = 'ok' AND last_run <= last_success AND consecutive_failures = 0 AND last_error IS NULL$$,
+    WHERE status = 'ok' AND last_run = last_success AND consecutive_failures = 0 AND last_error IS NULL$$,
     $$VALUES (8::bigint)$$,
     'a challenge that is ok has no failure, and its last run was its last success'
 );
@@ -165,7 +165,7 @@ SELECT results_eq(
 UPDATE challenges SET active = TRUE, amount = '5' WHERE id = 'v';
 SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
 SELECT results_eq(
-    $$SELECT status::text, consecutive_failures::integer, last_run <= last_success FROM challenge_status
+    $$SELECT status::text, consecutive_failures::integer, last_run = last_success FROM challenge_status
     WHERE challenge_id = 'v'$$,
     $$VALUES ('ok', 0, TRUE)$$,
     'a success puts the count of failures back to 0'
