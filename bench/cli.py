@@ -1,0 +1,60 @@
+"""The command behind ``make bench``: ``python -m bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from devtools import REPOSITORY
+from devtools.cluster import ClusterError
+from devtools.discovery import NotInstalledError
+
+RESULTS = REPOSITORY / "bench" / "results"
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+def bench(
+    scale: Annotated[
+        float, typer.Option(envvar="SCALE", min=0.001, max=1, help="Size of the larger database; 1 is production's.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the generated data.")] = 1,
+    repeats: Annotated[int, typer.Option(min=3, help="Of an idle tick.")] = 21,
+    results: Annotated[Path, typer.Option(help="Directory for SCALE.json and SCALE.svg.")] = RESULTS,
+    show: Annotated[
+        Path | None, typer.Option(exists=True, help="Measure nothing: show and draw the result of an earlier run.")
+    ] = None,
+) -> None:
+    """Measure what the extension costs, at two sizes, beside what one would otherwise have.
+
+    Starts a throw-away cluster, generates a database of the scale and one of a tenth of it, and measures: first build,
+    memory, idle ticks, ticks after changes, the sweep; set-based SQL by hand for the same rows; models of a job that
+    re-reads everything, of one with checkpoints, and of triggers. Exits 1 if the extension and the SQL by hand wrote
+    different rows.
+    """
+    from bench.chart import draw  # noqa: PLC0415 (--help works without what the charts need)
+    from bench.report import show as show_tables  # noqa: PLC0415
+    from bench.result import Result  # noqa: PLC0415
+    from bench.run import run  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(console.width, 150) if not console.is_terminal else None)
+    if show:
+        result, path = Result.load(show), show
+    else:
+        try:
+            result = run(scale, seed, repeats, lambda message: console.print(message, style="dim"))
+        except (ClusterError, NotInstalledError) as error:
+            typer.secho(str(error), err=True, fg="red")
+            raise typer.Exit(1) from error
+        path = results / f"{scale:g}.json"
+        result.save(path)
+    draw(result, path.with_suffix(".svg"))
+    show_tables(result, console)
+    console.print(f"\n{path}\n{path.with_suffix('.svg')}")
+    if any(figures.differing for figures in result.figures):
+        raise typer.Exit(1)
