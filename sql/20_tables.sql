@@ -52,7 +52,7 @@ COMMENT ON COLUMN audius_challenges.checkpoint.horizon IS
 COMMENT ON COLUMN audius_challenges.checkpoint.written_by IS 'The transaction that wrote the row';
 COMMENT ON COLUMN audius_challenges.checkpoint.progress IS
 'sources: table names; history: [transaction that had not begun, position in each source], oldest first; '
-'for e: skipped, backlog, paused_until';
+'for e: everybody, backlog, skipped, paused_since, pauses, started_at';
 
 CREATE TABLE audius_challenges.installation (
     singleton boolean PRIMARY KEY CHECK (singleton),

@@ -1,4 +1,7 @@
 -- What people and pg_cron call: a few lines each, that hand over to the package.
+--
+-- A run sets search_path, jit, work_mem, lock_timeout and datestyle for its transaction. The SET clauses here have the
+-- caller's values come back when the function ends; a procedure that commits cannot have them, and need not.
 
 CREATE FUNCTION @extschema@.reconcile_challenges(
     challenge_ids text[] DEFAULT NULL,
@@ -56,6 +59,7 @@ SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
 SET work_mem = '64MB'
 SET lock_timeout = '2s'
+SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry

@@ -155,11 +155,11 @@ _DIFFERING = """
         cooldown_days integer
     )
     LEFT JOIN discovery.challenges AS existing
-        ON existing.id = reference.id
+        ON existing.id::text = reference.id
     WHERE existing.id IS NULL
         OR (
             existing.type::text,
-            existing.amount,
+            existing.amount::text,
             existing.active,
             existing.step_count,
             existing.starting_block,
@@ -218,7 +218,7 @@ class Difference:
 
 
 def compare_catalog(db: Database, environment: str) -> list[Difference]:
-    """Where the catalog differs from the reference, in run order of nothing but the reference itself."""
+    """Where the catalog differs from the reference, in the reference's order."""
     payload = json.dumps(reference_catalog(environment))
     differing = [json.loads(row["differing"]) for row in db.rows(_COMPARE, payload=payload)]
     order = list(_PROD)

@@ -21,40 +21,34 @@ PARAMETER_TYPES = {
     "catalog_seen": "text",
     "challenge_id": "text",
     "challenge_ids": "text[]",
+    "command": "text",
     "completed_at": "int8[]",
     "completes": "bool[]",
     "created_at": "int8[]",
-    "environment": "text",
     "error": "text",
     "horizon": "int8",
     "interval": "interval",
     "job_id": "int8",
-    "key": "text",
     "least_id": "int8",
     "limit": "int8",
-    "lock_timeout": "text",
     "name": "text",
     "names": "text[]",
     "payload": "jsonb",
     "phase": "text",
     "position": "int8",
-    "previous": "text",
     "ranked_type": "text",
     "ran": "bool",
     "rounds": "int8",
-    "score_type": "text",
+    "schedule": "text",
     "seconds": "float8",
     "skipped": "int8[]",
     "specifiers": "text[]",
     "starting_block": "int4",
     "steps": "int4[]",
     "streaks": "int4[]",
-    "succeeded": "bool",
     "suffix": "text",
     "tables": "text[]",
     "target": "int4",
-    "text": "text",
-    "texts": "text[]",
     "times": "int8[]",
     "until": "int8",
     "users": "int4[]",
@@ -78,7 +72,6 @@ class Result(Protocol):
     """What plpy.execute returns."""
 
     def __iter__(self) -> Iterator[Row]: ...
-    def nrows(self) -> int: ...
 
 
 class Plpy(Protocol):
@@ -91,7 +84,6 @@ class Plpy(Protocol):
     def execute(self, query: Any, arguments: Sequence[Any] = ..., /) -> Result: ...
     def subtransaction(self) -> AbstractContextManager[Any]: ...
     def commit(self) -> None: ...
-    def rollback(self) -> None: ...
     def notice(self, message: str, /, *, detail: str = ..., hint: str = ...) -> None: ...
     def warning(self, message: str, /, *, detail: str = ..., hint: str = ...) -> None: ...
     def quote_ident(self, name: str, /) -> str: ...

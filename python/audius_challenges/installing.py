@@ -23,9 +23,10 @@ def install(db: Database) -> None:
     if db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):
         db.plpy.notice(
             "user_challenges is not empty, so another service may be paying: nothing was scheduled",
-            hint="To adopt it: SELECT * FROM reconcile_challenges(dry_run => true); to see what would be written,"
-            " SELECT audius_challenges.start_from_now(); to begin at the present,"
-            " stop the other service, then SELECT * FROM schedule_challenges();",
+            hint="To adopt it: SELECT * FROM reconcile_challenges(full_scan => true, dry_run => true); to see what"
+            " would be written, SELECT audius_challenges.start_from_now(); to begin at the present, stop the other"
+            " service, then SELECT * FROM schedule_challenges(); The sweep still pays whoever qualifies and has no row"
+            " yet; audius_challenges.sweep_users = 0 leaves them out.",
         )
     elif not has_pg_cron(db):
         db.plpy.notice(

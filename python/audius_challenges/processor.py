@@ -74,7 +74,7 @@ class Work:
             FROM (
                 SELECT user_challenges.specifier
                 FROM discovery.user_challenges
-                WHERE user_challenges.challenge_id = :challenge_id
+                WHERE user_challenges.challenge_id::text = :challenge_id
                 ORDER BY user_challenges.challenge_id, user_challenges.specifier
                 LIMIT 1
             ) AS any_row
@@ -85,7 +85,7 @@ class Work:
 
     def now(self) -> int:
         """The time, in microseconds since 1970, UTC."""
-        now: int = self.db.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        now: int = self.db.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000.0)::bigint")
         return now
 
 

@@ -111,10 +111,7 @@ class Run:
         present = present_installation(db)
         remembered = remembered_installation(db)
         if present and present != remembered and not contract.keyless:
-            if remembered and (present.cluster, present.relation) != (
-                remembered.cluster,
-                remembered.relation,
-            ):
+            if remembered and not remembered.is_here(present):
                 distrust_checkpoints(db)
             remember_installation(db, present)
         return cls(db, settings, as_of, full_scan, contract, catalog, load_states(db))
@@ -371,7 +368,7 @@ def _is_being_restored(db: Database) -> bool:
         reason = f"there is no table {db.schema}.user_challenges"
     elif keyless := read_contract(db).keyless:
         reason = f"no primary key on {', '.join(keyless)} yet"
-    elif remembered and remembered.relation != present.relation and (missing := remembered.guards - present.guards):
+    elif remembered and not remembered.is_here(present) and (missing := remembered.guards - present.guards):
         reason = f"user_challenges has no {', '.join(sorted(missing))} yet"
     if reason:
         db.plpy.notice(

@@ -43,8 +43,8 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     jobs = [*_ticks(db, every, knows_seconds=knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
     unschedule(db)
     for name, when, command in jobs:
-        db.rows("SELECT cron.schedule(:name, :text, :key)", name=name, text=when, key=command)
-    if _cron_setting(db, "use_background_workers") != "on":
+        db.rows("SELECT cron.schedule(:name, :schedule, :command)", name=name, schedule=when, command=command)
+    if _cron_setting(db, "use_background_workers") == "off":
         db.plpy.notice(
             "pg_cron connects as any client does: if cron.job_run_details says 'connection failed', no tick ever runs",
             hint="Let its connections in without a password (cron.host, pg_hba.conf), or set"
@@ -123,7 +123,7 @@ def how_to_get_pg_cron(db: Database) -> str:
         SELECT string_agg(
             format(
                 'SELECT cron.schedule_in_database(%L, %L, %L, %L);',
-                job[1] || ' ' || current_database(), job[2], job[3], current_database()
+                job[1] || ' ' || current_database()::text, job[2], job[3], current_database()
             ),
             ' '
         )

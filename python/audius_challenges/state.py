@@ -58,7 +58,7 @@ _LOAD = """
         catalog_seen,
         sweep_position,
         sweep_rounds,
-        (extract(epoch FROM last_success) * 1000000)::bigint AS last_success
+        (extract(epoch FROM last_success) * 1000000.0)::bigint AS last_success
     FROM audius_challenges.processor_state
 """
 
@@ -153,6 +153,10 @@ class Installation:
     cluster: int
     relation: int
     guards: frozenset[str]
+
+    def is_here(self, present: Installation) -> bool:
+        """Whether this is the present database, and not another that it was restored into."""
+        return (self.cluster, self.relation) == (present.cluster, present.relation)
 
 
 _REMEMBERED = """

@@ -21,14 +21,15 @@ _STATES = """
 _CATALOG = "SELECT id, coalesce(active, false) AS active FROM discovery.challenges"
 
 _USERS_DONE = """
-    SELECT round(100.0 * :position / greatest(max(users.user_id), :position, 1), 1)
+    SELECT round(100.0 * :position::numeric / greatest(max(users.user_id), :position, 1)::numeric, 1)
     FROM discovery.users
 """
 
 _PLAYS_DONE = """
-    SELECT round(100 * least(1, (:position / 1e6 - history.began) / greatest(1, history.now - history.began)), 1)
+    SELECT round(100.0 * least(1, (history.position - history.began) / greatest(1, history.now - history.began)), 1)
     FROM (
         SELECT
+            :position::numeric / 1e6 AS position,
             extract(epoch FROM min(created_at)) AS began,
             extract(epoch FROM now()) AS now
         FROM discovery.plays

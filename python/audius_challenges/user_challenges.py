@@ -21,8 +21,8 @@ _DIFFERING = """
             user_challenges.current_step_count,
             user_challenges.amount
         FROM discovery.user_challenges
-        WHERE user_challenges.challenge_id = (SELECT :challenge_id)
-            AND user_challenges.specifier = wanted.specifier
+        WHERE user_challenges.challenge_id::text = (SELECT :challenge_id)
+            AND user_challenges.specifier::text = wanted.specifier
         LIMIT 1
     ) AS existing ON true
     WHERE CASE

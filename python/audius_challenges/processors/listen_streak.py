@@ -10,7 +10,7 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -83,13 +83,9 @@ class Streak:
     changed: dict[str, Row] = field(default_factory=dict)
 
     def listen(self, at: int) -> None:
-        """Count a listen, unless it is too soon after the last one, older, or seen before."""
-        if self.last_listen is None or at - self.last_listen >= TOO_LATE:
-            self.length = 1
-        elif at - self.last_listen >= TOO_SOON:
-            self.length += 1
-        else:
-            return
+        """Go on by a listen that counts."""
+        is_broken = self.last_listen is None or at - self.last_listen >= TOO_LATE
+        self.length = 1 if is_broken else self.length + 1
         self.last_listen = at
         row = self._running_row(at)
         if row is None:
@@ -115,6 +111,18 @@ class Streak:
         return row
 
 
+def counted(listens: Iterable[int], last_listen: int | None, pauses: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """The listens that count: not too soon after the last one that did, nor older, nor during a pause.
+
+    :param listens: times in order, microseconds since 1970, UTC
+    """
+    for at in listens:
+        is_too_soon = last_listen is not None and at - last_listen < TOO_SOON
+        if not is_too_soon and not any(since <= at <= until for since, until in pauses):
+            yield at
+            last_listen = at
+
+
 def specifier_of(user_id: int, at: int) -> str:
     """Hex user id and YYYYMMDDHH (UTC) of a listen."""
     return f"{user_id:x}{_hour_of(at // _HOUR)}"
@@ -130,11 +138,11 @@ _SOURCES = (Source("plays", "id", user="changed.user_id"),)
 
 
 def _microseconds(timestamp: str) -> str:
-    return f"(extract(epoch FROM {timestamp}) * 1000000)::bigint"
+    return f"(extract(epoch FROM {timestamp}) * 1000000.0)::bigint"
 
 
 def _timestamp(microseconds: str) -> str:
-    return f"(TIMESTAMP '1970-01-01' + {microseconds} * INTERVAL '1 microsecond')"
+    return f"(TIMESTAMP '1970-01-01' + {microseconds}::float8 * INTERVAL '1 microsecond')"
 
 
 def _listeners(slice_of_plays: str, user_ids: str) -> str:
@@ -249,7 +257,7 @@ _LATEST_ROWS = f"""
         SELECT *
         FROM discovery.user_challenges
         WHERE user_challenges.user_id = listener.user_id
-            AND user_challenges.challenge_id = (SELECT :challenge_id)
+            AND user_challenges.challenge_id::text = (SELECT :challenge_id)
         ORDER BY user_challenges.created_at DESC, user_challenges.specifier COLLATE "C" DESC
         LIMIT 1
     ) AS latest
@@ -264,8 +272,8 @@ _EXISTING_ROWS = f"""
     CROSS JOIN LATERAL (
         SELECT *
         FROM discovery.user_challenges
-        WHERE user_challenges.challenge_id = (SELECT :challenge_id)
-            AND user_challenges.specifier = wanted.specifier
+        WHERE user_challenges.challenge_id::text = (SELECT :challenge_id)
+            AND user_challenges.specifier::text = wanted.specifier
         LIMIT 1
     ) AS existing
 """
@@ -317,7 +325,7 @@ class ListenStreak:
 
     With its checkpoint it keeps: `everybody`, whether the first reading goes on; `backlog`, what else is still to be
     read; `skipped`, ids of plays that were passed over and that a later run might take for new; `paused_since` and
-    `pauses`, between which times nothing counts.
+    `pauses`, between which times nothing counts; `started_at`, when it was told to start from now.
     """
 
     id = "e"
@@ -362,14 +370,19 @@ class ListenStreak:
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
 
     def pause(self, work: Work) -> None:
-        """Pass over what is listened meanwhile, once the challenge has ever been active."""
-        present = read_present(work.db, _SOURCES)
+        """Pass over what there is at each run, once the challenge has ever been active: what no run has seen counts."""
         kept = load_checkpoint(work.db, self.id, _SOURCES)
         if work.state.phase is None or kept is None:
             return
-        checkpoint = _advanced(kept, present) if kept.is_trusted(present) else _reread(work, kept, present)
-        if not (checkpoint.extra.get("everybody") or checkpoint.extra.get("backlog")):
-            # Otherwise plays from before the pause are still to be read; those of the pause are told by their time.
+        work.contract.require(self.reads)
+        present = read_present(work.db, _SOURCES)
+        if not kept.is_trusted(present):
+            checkpoint = _reread(work, kept, present)
+        elif kept.extra.get("everybody") or kept.extra.get("backlog"):
+            # Plays from before the pause are still to be read; those of the pause are told by their time.
+            checkpoint = deepcopy(kept)
+        else:
+            checkpoint = _advanced(kept, present)
             _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
         checkpoint.extra.setdefault("paused_since", work.now())
         if checkpoint.is_news(kept):
@@ -378,6 +391,7 @@ class ListenStreak:
     def start_from_now(self, work: Work) -> None:
         """Pass over all the plays there are; streaks go on from the states there are."""
         checkpoint = first_checkpoint(read_present(work.db, _SOURCES), with_open_transactions=True)
+        checkpoint.extra["started_at"] = work.now()
         _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
@@ -420,9 +434,7 @@ class ListenStreak:
                 _skip(checkpoint, listener["in_window"] or [])
         pauses = checkpoint.extra.get("pauses", [])
         listens = {
-            listener["user_id"]: [
-                at for at in listener["listens"] if not any(since <= at <= until for since, until in pauses)
-            ]
+            listener["user_id"]: list(counted(listener["listens"], listener["last_listen"], pauses))
             for listener in listeners
             if listener["is_eligible"] and listener["listens"]
         }
@@ -491,7 +503,8 @@ def _reread(work: Work, kept: Checkpoint | None, present: Present) -> Checkpoint
         times = [(work.state.last_success or 0) - REREAD]
         if pending := checkpoint.extra.get("backlog"):
             times.append(pending["position"] or 0)
-        checkpoint.extra["backlog"] = asdict(Backlog(START_OF_TIME, None, min(times)))
+        position = max(min(times), checkpoint.extra.get("started_at", 0))
+        checkpoint.extra["backlog"] = asdict(Backlog(START_OF_TIME, None, position))
     return checkpoint
 
 

@@ -51,7 +51,7 @@ _PREVIOUS_COMPLETE = """
             AND EXISTS (
                 SELECT FROM discovery.user_challenges AS previous
                 WHERE previous.user_id = eligible.user_id
-                    AND previous.challenge_id = '{previous}'
+                    AND previous.challenge_id::text = '{previous}'
                     AND previous.is_complete
             )
 """
@@ -59,12 +59,12 @@ _PREVIOUS_COMPLETE = """
 _FREED_BY_PREVIOUS = """
     SELECT previous.user_id
     FROM discovery.user_challenges AS previous
-    WHERE previous.challenge_id = '{previous}'
+    WHERE previous.challenge_id::text = '{previous}'
         AND previous.is_complete
         AND NOT EXISTS (
             SELECT FROM discovery.user_challenges AS own
-            WHERE own.challenge_id = (SELECT '{id}')
-                AND own.specifier = to_hex(previous.user_id) || '{suffix}'
+            WHERE own.challenge_id::text = (SELECT '{id}')
+                AND own.specifier::text = to_hex(previous.user_id) || '{suffix}'
         )
 """
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audius_challenges.contract import ELIGIBLE_USERS, USER_CHALLENGES
+from audius_challenges.errors import UNIQUE_VIOLATION, ChallengeError, describe, sqlstate_of
 from audius_challenges.processor import Work
 from audius_challenges.state import Phase
 
@@ -22,8 +23,8 @@ _WEEK = """
 _IS_PAID = """
     SELECT EXISTS (
         SELECT FROM discovery.trending_results
-        WHERE type = :ranked_type
-            AND version = :name
+        WHERE type::text = :ranked_type
+            AND version::text = :name
             AND week = :week
     )
 """
@@ -46,9 +47,9 @@ _SCORED_TRACKS = """
         ORDER BY coalesce(tracks.blocknumber, 0) DESC, tracks.txhash DESC
         LIMIT 1
     ) AS track
-    WHERE scores.type = {score_type}
-        AND scores.version = :name
-        AND scores.time_range = 'week'
+    WHERE scores.type::text = {score_type}
+        AND scores.version::text = :name
+        AND scores.time_range::text = 'week'
         AND {owner_counts}
     ORDER BY scores.score DESC, scores.track_id DESC
 """
@@ -69,9 +70,9 @@ _SCORED_PLAYLISTS = """
         ORDER BY coalesce(playlists.blocknumber, 0) DESC, playlists.txhash DESC
         LIMIT 1
     ) AS playlist
-    WHERE scores.type = 'PLAYLISTS'
-        AND scores.version = :name
-        AND scores.time_range = 'week'
+    WHERE scores.type::text = 'PLAYLISTS'
+        AND scores.version::text = :name
+        AND scores.time_range::text = 'week'
         AND {owner_counts}
     ORDER BY scores.score DESC, scores.playlist_id DESC
 """
@@ -155,6 +156,25 @@ class Trending:
             return
         if work.db.value(_IS_PAID, ranked_type=self.ranked_type, name=VERSION, week=today["week"]):
             return
+        try:
+            self._write_winners(work, today["week"])
+        except work.db.plpy.SPIError as error:
+            if sqlstate_of(error) != UNIQUE_VIOLATION:
+                raise
+            raise ChallengeError(
+                f'somebody else has written rows of challenge "{self.id}" for the week of {today["week"]}',
+                sqlstate=UNIQUE_VIOLATION,
+                detail=f"Nothing was written: a week's rows land together or not at all. {describe(error)}",
+                hint="Find out who wrote them and whether they were paid (challenge_disbursements). Either delete them,"
+                f" or keep them and insert the week's winners into trending_results (type {self.ranked_type}).",
+            ) from None
+        work.users_examined += work.written.inserted
+        if today["is_past"] and work.written.inserted:
+            work.db.plpy.notice(
+                f'challenge "{self.id}": the week of {today["week"]} is past, paid from the scores as they are now'
+            )
+
+    def _write_winners(self, work: Work, week: str) -> None:
         work.write(
             f"""
             winners AS MATERIALIZED (
@@ -178,7 +198,7 @@ class Trending:
             wanted AS (
                 SELECT
                     winners.owner_id AS user_id,
-                    to_char(:week, 'YYYY-MM-DD') || ':' || winners.rank AS specifier,
+                    to_char(:week, 'YYYY-MM-DD') || ':' || winners.rank::text AS specifier,
                     1 AS current_step_count,
                     true AS is_complete,
                     (:amounts)[CASE WHEN winners.rank <= 5 THEN 1 ELSE 2 END] AS amount,
@@ -190,15 +210,10 @@ class Trending:
             only_new=True,
             ranked_type=self.ranked_type,
             name=VERSION,
-            week=today["week"],
+            week=week,
             amounts=list(self.amounts),
             as_of=work.as_of,
         )
-        work.users_examined += work.written.inserted
-        if today["is_past"] and work.written.inserted:
-            work.db.plpy.notice(
-                f'challenge "{self.id}": the week of {today["week"]} is past, paid from the scores as they are now'
-            )
 
     def pause(self, work: Work) -> None:
         """A Friday without the challenge being active passes by."""
