@@ -24,8 +24,8 @@ OUTLIERS = 500
 # Blocks or ids by which the window reaches back further, for the same reason.
 SLACK = 100
 
-# A window is kept for every run since the oldest open transaction began; beyond this many every other one is dropped,
-# which only widens the window.
+# Positions are kept of every run since the oldest open transaction began; beyond this many, two and two are merged into
+# the lower ones, which only widens the window.
 HISTORY = 32
 
 # So many of the latest blocks may be absurd ones, each with any number of rows.
@@ -144,7 +144,8 @@ class Checkpoint:
         while len(history) > 1 and history[1].before is not None and history[1].before <= present.horizon:
             del history[0]
         if len(history) > HISTORY:
-            history = [history[0], *history[1:-1:2], history[-1]]
+            first = int(self.has_open_transactions)
+            history = history[:first] + [_merged(history[at : at + 2]) for at in range(first, len(history), 2)]
         return Checkpoint(present.horizon, history, extra=deepcopy(self.extra))
 
 
@@ -222,6 +223,15 @@ def _sane(source: Source) -> str:
         return column
     latest = f"SELECT number FROM discovery.blocks WHERE number IS NOT NULL ORDER BY number DESC OFFSET {LATEST_BLOCKS}"
     return f"least({column}, ({latest} LIMIT 1))"
+
+
+def _merged(history: list[Seen]) -> Seen:
+    """One entry that stands for these: as early as the first, as low as the lowest."""
+    positions = [
+        None if None in source else min(each for each in source if each is not None)
+        for source in zip(*(seen.positions for seen in history), strict=True)
+    ]
+    return Seen(positions, history[0].before)
 
 
 def _lowest(positions: list[list[int | None]]) -> list[int]:
