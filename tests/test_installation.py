@@ -42,9 +42,10 @@ CATALOG: list[tuple[Any, ...]] = [
 
 ADOPT = Notice(
     "user_challenges is not empty, so another service may be paying: nothing was scheduled",
-    "To adopt it: SELECT * FROM reconcile_challenges(dry_run => true); to see what would be written,"
+    "To adopt it: SELECT * FROM reconcile_challenges(full_scan => true, dry_run => true); to see what would be written,"
     " SELECT audius_challenges.start_from_now(); to begin at the present,"
-    " stop the other service, then SELECT * FROM schedule_challenges();",
+    " stop the other service, then SELECT * FROM schedule_challenges();"
+    " The sweep still pays whoever qualifies and has no row yet; audius_challenges.sweep_users = 0 leaves them out.",
 )
 
 # Who is verified, has a full profile, three tracks, a playlist, plays, a streak, and wins on a Friday: all but p3.
