@@ -687,6 +687,30 @@ def test_a_revert_while_some_transaction_stays_open_blinds_nothing(world: World,
     assert world.found(feed, 1) == feed.steps
 
 
+def test_a_revert_is_remembered_across_more_ticks_than_are_remembered(world: World) -> None:
+    TRACKS.write_crowd(world.connection, NEXT)
+    world.tick()
+    TRACKS.write_crowd(world.connection, NEXT + CROWD, 40)
+    world.tick()
+    bystander, late = world.writer(), world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    revert(world, NEXT)
+    revert(world, NEXT + CROWD)
+    world.tick()
+    TRACKS.write(late, 1, NEXT)
+    world.execute(
+        "INSERT INTO blocks SELECT 'again' || number, number FROM generate_series(%s::integer, %s::integer) AS number",
+        NEXT + 10,
+        NEXT + 2 * CROWD - 1,
+    )
+    for number in range(NEXT + 10, NEXT + 10 + 50 * 40, 40):
+        TRACKS.write_crowd(world.connection, number, 40)
+        world.reconcile("ARRAY['u']")
+    late.commit()
+    world.tick()
+    assert world.steps(1, "u") == {"u": 1}
+
+
 @each(KINDS)
 def test_one_absurd_number_blinds_nothing(world: World, feed: Feed) -> None:
     naive = NaiveFeed(world, feed)
