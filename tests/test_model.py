@@ -948,15 +948,16 @@ class LeftoverStreak:
 
 @dataclass(frozen=True)
 class ForeignWinner:
-    """Somebody else wrote the first user challenge of a week."""
+    """Somebody else wrote a user challenge of a week."""
 
     challenge_id: Literal["tt", "tut", "tp"]
     friday: date
+    rank: int
     user_id: int
 
     def happen(self, world: World) -> None:
         at = datetime(self.friday.year, self.friday.month, self.friday.day, tzinfo=UTC)
-        specifier = f"{self.friday}:1"
+        specifier = f"{self.friday}:{self.rank}"
         world.leave_user_challenge(
             UserChallenge(self.challenge_id, specifier, self.user_id, True, 1, None, 1, at, at.replace(tzinfo=None))
         )
@@ -1178,8 +1179,8 @@ listening = weighted(
     (2, st.builds(LeftoverStreak, users, st.sampled_from((1, 3, 6, 7, 9)), mostly, mostly)),
     (2, account),
     (1, reorganizations),
-    (1, leftovers("v")),
-    (3, st.builds(AlterChallenge, st.just("e"), st.just("active"), st.booleans())),
+    (2, st.builds(Loss, st.just("user_challenges"), positions)),
+    (4, st.builds(AlterChallenge, st.just("e"), st.just("active"), st.booleans())),
     (1, alterations(("e",))),
 )
 
@@ -1237,13 +1238,15 @@ charts = weighted(
             ForeignWinner,
             st.sampled_from(("tt", "tut", "tp")),
             st.sampled_from((date(2025, 11, 7), date(2025, 11, 14))),
+            st.sampled_from((1, 3, 10)),
             users,
         ),
     ),
     (1, alterations(("tt", "tut", "tp"))),
 )
-THEMES = (profile, works, milestones, listening, charts)
-anything = weighted(*((4, theme) for theme in THEMES), (1, alterations(RUN_ORDER)))
+anything = weighted(
+    *((4, theme) for theme in (profile, works, milestones, listening, charts)), (1, alterations(RUN_ORDER))
+)
 
 
 def several(events: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Event, ...]]:
@@ -1274,9 +1277,9 @@ runs = st.builds(
     clocks,
     st.booleans(),
     seldom,
-    st.one_of(
-        st.none(),
-        st.lists(st.sampled_from(RUN_ORDER), min_size=1, max_size=10, unique=True).map(tuple),
+    weighted(
+        (3, st.none()),
+        (1, st.lists(st.sampled_from(RUN_ORDER), min_size=1, max_size=10, unique=True).map(tuple)),
     ),
     in_slices=seldom,
 )
@@ -1300,9 +1303,9 @@ class History:
     chapters: tuple[Chapter, ...]
 
 
-def chapters(events: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Chapter, ...]]:
+def chapters(events: st.SearchStrategy[Any], *, most: int = 4) -> st.SearchStrategy[tuple[Chapter, ...]]:
     """Several chapters about one theme: what has to meet meets more often."""
-    return st.lists(st.builds(Chapter, several(events), runs), min_size=1, max_size=4).map(tuple)
+    return st.lists(st.builds(Chapter, several(events), runs), min_size=1, max_size=most).map(tuple)
 
 
 histories = st.builds(
@@ -1315,7 +1318,14 @@ histories = st.builds(
             for user_id in USERS
         )
     ),
-    weighted(*((3, chapters(theme)) for theme in THEMES), (1, chapters(milestones)), (1, chapters(anything))),
+    weighted(
+        (3, chapters(profile)),
+        (3, chapters(works)),
+        (4, chapters(milestones)),
+        (4, chapters(listening, most=7)),
+        (3, chapters(charts)),
+        (1, chapters(anything)),
+    ),
 )
 
 
