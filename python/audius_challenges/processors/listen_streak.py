@@ -400,7 +400,8 @@ class ListenStreak:
     def _read_everybody(self, work: Work, checkpoint: Checkpoint) -> bool:
         """Count all plays of the next users, and tell whether they were the last."""
         users = next_slice(work, work.settings.slice_users)
-        listeners = work.db.rows(_LISTENERS_AMONG_USERS, users=users, **_reach(checkpoint))
+        bounds = {"least_user": min(users, default=0), "greatest_user": max(users, default=0)}
+        listeners = work.db.rows(_LISTENERS_AMONG_USERS, users=users, **bounds, **_reach(checkpoint))
         work.users_examined += len(users)
         self._count(work, checkpoint, listeners)
         is_last = work.state.phase is Phase.WATCHING
