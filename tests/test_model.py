@@ -1645,6 +1645,14 @@ STREAKS = {
         last_listen=day(21),
         listen_streak=4,
     ),
+    "the latest row is the one opened last, whatever its specifier": Streak(
+        left_state=ListenStreak(LISTENER, day(2), 3),
+        left_rows=(a_row(day(-30), 2, specifier="ff:20250901"), a_row(day(0), 3)),
+        batches=((day(3),),),
+        rows=(a_row(day(-30), 2, specifier="ff:20250901"), a_row(day(0), 4)),
+        last_listen=day(3),
+        listen_streak=4,
+    ),
     "only the latest row can be the running one": Streak(
         left_state=ListenStreak(LISTENER, day(7), 8),
         left_rows=(a_row(day(1), 3), a_row(day(6), 1, completed=day(6), amount=1)),
