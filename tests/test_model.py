@@ -451,7 +451,7 @@ BASE = datetime(2025, 10, 20, 9, 30, tzinfo=UTC).replace(tzinfo=None)
 HOUR = timedelta(hours=1)
 SHORTLY = timedelta(microseconds=1)
 
-USERS = (10, 255, 70000)
+USERS = (10, 255, 256)
 STRANGER = 4096
 HASHES = ("0xa", "0xb", "0xc")
 BLOCKS = (None, 25346435, 25346436, 28349999, 28350000, 28350001)
@@ -787,15 +787,18 @@ class Chart:
     type: str
     first: int
     scores: tuple[float, ...]
+    version: str = "pnagD"
+    time_range: str = "week"
 
     def happen(self, world: World) -> None:
         for item_id, score in enumerate(self.scores, start=CHARTED + self.first):
             owner = USERS[item_id % len(USERS)]
+            row = (item_id, score, self.type, self.version, self.time_range)
             if self.type == "PLAYLISTS":
-                world.sources.playlist_trending_scores.put(PlaylistScore(item_id, score))
+                world.sources.playlist_trending_scores.put(PlaylistScore(*row))
                 world.sources.playlists.put(Playlist(item_id, owner))
             else:
-                world.sources.track_trending_scores.put(TrackScore(item_id, score, self.type))
+                world.sources.track_trending_scores.put(TrackScore(*row))
                 world.sources.tracks.put(Track(item_id, owner))
 
 
@@ -1062,7 +1065,8 @@ def alterations(ids: tuple[str, ...]) -> st.SearchStrategy[Any]:
         (1, st.builds(AlterChallenge, names, st.just("active"), st.booleans())),
         (2, st.builds(AlterChallenge, names, st.just("amount"), amounts)),
         (1, st.builds(AlterChallenge, names, st.just("amount"), bad_amounts)),
-        (2, st.builds(AlterChallenge, names, st.just("starting_block"), blocks)),
+        (1, st.builds(AlterChallenge, names, st.just("starting_block"), blocks)),
+        (1, st.builds(AlterChallenge, names, st.just("starting_block"), st.none())),
         (1, st.builds(RemoveChallenge, names)),
         (5, st.builds(RestoreChallenge, names)),
         (3, st.builds(AlterChallenge, names, st.just("step_count"), targets)),
@@ -1211,6 +1215,8 @@ charted_playlists = st.builds(
 )
 charts = weighted(
     (4, st.builds(Chart, st.sampled_from(SCORE_TYPES), offsets, some_scores)),
+    (1, st.builds(Chart, st.sampled_from(SCORE_TYPES), offsets, some_scores, st.just("EJ57D"))),
+    (1, st.builds(Chart, st.sampled_from(SCORE_TYPES), offsets, some_scores, time_range=st.just("month"))),
     (1, st.builds(Charts, some_scores, offsets, some_scores)),
     (3, st.builds(Charts, many_scores, offsets, many_scores)),
     (
@@ -1333,7 +1339,7 @@ histories = st.builds(
 # The test.
 #
 
-HISTORIES = int(os.environ.get("AUDIUS_CHALLENGES_MODEL_HISTORIES", "100"))
+HISTORIES = int(os.environ.get("AUDIUS_CHALLENGES_MODEL_HISTORIES", "150"))
 SEED = os.environ.get("AUDIUS_CHALLENGES_MODEL_SEED") or ("1" if os.environ.get("CI") else "")
 
 # Hypothesis tries the simplest example, then one at random, and then variations of that one; here a new one is worth
