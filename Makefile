@@ -7,10 +7,10 @@ SUDO = $(shell test -w "$$($(PG_CONFIG) --sharedir)/extension" || echo sudo)
 export PG_CONFIG
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-other lint build install uninstall bench bootstrap lock clean
+.PHONY: help demo test test-other test-deployment lint build install uninstall bench bootstrap lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: bootstrap ## Show the extension at work on a throw-away cluster
 	$(MAKE) --no-print-directory install
@@ -24,6 +24,9 @@ test: bootstrap ## Run every test on this machine's PostgreSQL: pgTAP, then pyte
 test-other: bootstrap build ## Run every test on the other supported PostgreSQL, in a Debian root (needs root)
 	$(PYTHON) -m devtools pgtap --other
 	$(PYTHON) -m pytest --other
+
+test-deployment: bootstrap build ## Test what takes more than one server: image, packages, the move between majors (needs root)
+	$(PYTHON) -m pytest tests/deployment
 
 lint: bootstrap ## Run ruff, mypy, sqlfluff and pgspot
 	$(MAKE) --no-print-directory build
