@@ -7,8 +7,9 @@ up after a change of the catalog, and it finds whatever leaves no trace in the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from audius_challenges.changes import (
     Source,
@@ -30,8 +31,7 @@ _ELIGIBLE = """
             SELECT DISTINCT ON (users.user_id)
                 {columns}
             FROM discovery.users
-            WHERE users.user_id = ANY({among})
-                AND users.user_id BETWEEN {least} AND {greatest}
+            WHERE {among}
                 AND users.is_current
             ORDER BY
                 users.user_id,
@@ -43,31 +43,62 @@ _ELIGIBLE = """
 """
 
 _SLICE = """
-    SELECT ARRAY(
+    SELECT
+        count(*) AS size,
+        min(slice.user_id) AS least,
+        max(slice.user_id) AS greatest
+    FROM (
         SELECT DISTINCT users.user_id
         FROM discovery.users
         WHERE users.user_id > coalesce(:position, -9223372036854775808)
             AND users.user_id <= coalesce(:until, 9223372036854775807)
         ORDER BY users.user_id
         LIMIT :limit
-    ) AS user_ids
+    ) AS slice
 """
 
 
-def eligible_users(columns: str = "", among: str = ":users") -> str:
+@dataclass(frozen=True)
+class Users:
+    """Some users: all those from one id to another, or among these just some.
+
+    A slice of the sweep is named by its bounds, so that the planner reads a piece of an index, and not each id anew.
+
+    :ivar size: how many they are
+    :ivar ids: the ids, if not all between the bounds
+    """
+
+    size: int
+    least: int
+    greatest: int
+    ids: list[int] | None = None
+
+    @classmethod
+    def listed(cls, ids: Collection[int]) -> Users:
+        """Just these users."""
+        return cls(len(ids), min(ids, default=0), max(ids, default=0), sorted(ids))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What `is_one_of_the_users` needs."""
+        return {"least_user": self.least, "greatest_user": self.greatest, "users": self.ids}
+
+    def __contains__(self, user_id: int) -> bool:
+        return self.least <= user_id <= self.greatest and (self.ids is None or user_id in self.ids)
+
+
+def is_one_of_the_users(column: str) -> str:
+    """SQL of whether a user id is one of those that the parameters name (see `Users`)."""
+    return f"({column} BETWEEN :least_user AND :greatest_user AND (:users IS NULL OR {column} = ANY(:users)))"
+
+
+def eligible_users(columns: str = "", among: str = is_one_of_the_users("users.user_id")) -> str:
     """A common table expression `eligible`: those users who count (rule 8), with these columns of theirs.
 
-    :param among: SQL of an array of user ids; of the parameter :users the bounds are given, too, :least_user and
-        :greatest_user: to the planner a slice of 50,000 ids is as many looks into the index, or one at the whole table
+    :param among: SQL of the condition that limits them
     """
     names = dict.fromkeys(f"{ELIGIBLE_USERS['users']} {columns}".split())
-    least, greatest = (":least_user", ":greatest_user") if among == ":users" else ("-2147483648", "2147483647")
-    return _ELIGIBLE.format(
-        columns=",\n                ".join(f"users.{name}" for name in names),
-        among=among,
-        least=least,
-        greatest=greatest,
-    )
+    return _ELIGIBLE.format(columns=",\n                ".join(f"users.{name}" for name in names), among=among)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +151,7 @@ class UserDerived:
             self._examine_everybody(work)
             return
 
-        users = set()
+        users: set[int] = set()
         if not work.is_first_build:
             changed = changed_users(work.db, self.sources, checkpoint, present, work.settings.changed_users)
             advanced = checkpoint.advanced(present)
@@ -137,11 +168,12 @@ class UserDerived:
         if self.waiting:
             users.update(row["user_id"] for row in work.db.rows(self.waiting))
         if work.state.phase is Phase.WATCHING:
-            users.update(_next_slice_around(work, work.settings.sweep_users))
+            slices = _next_slices_around(work, work.settings.sweep_users)
         else:
-            users.update(next_slice(work, work.settings.slice_users))
-        if users:
-            self.reconcile(work, sorted(users))
+            slices = [next_slice(work, work.settings.slice_users)]
+        others = [user_id for user_id in users if not any(user_id in swept for swept in slices)]
+        for some in (*slices, Users.listed(others)):
+            self.reconcile(work, some)
 
     def pause(self, work: Work) -> None:
         """Nothing moves; once active again, the catalog row differs from what was seen, and everybody is examined."""
@@ -155,12 +187,11 @@ class UserDerived:
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None
 
-    def reconcile(self, work: Work, users: list[int]) -> None:
-        """Bring the user challenges of these users to what the source tables say.
-
-        :param users: user ids, each once
-        """
-        work.users_examined += len(users)
+    def reconcile(self, work: Work, users: Users) -> None:
+        """Bring the user challenges of these users to what the source tables say."""
+        if not users.size:
+            return
+        work.users_examined += users.size
         work.write(
             f"""
             {eligible_users(self.user_columns)},
@@ -178,9 +209,7 @@ class UserDerived:
                 FROM progress
             )
             """,
-            users=users,
-            least_user=min(users),
-            greatest_user=max(users),
+            **users.parameters,
             suffix=self.suffix,
             target=self._target(work),
             amount=work.challenge.amount,
@@ -201,36 +230,35 @@ class UserDerived:
 
     def _examine_everybody(self, work: Work) -> None:
         position: int | None = None
-        while users := _users_between(work, position, None, work.settings.slice_users):
+        while (users := _users_between(work, position, None, work.settings.slice_users)).size:
             self.reconcile(work, users)
-            position = users[-1]
+            position = users.greatest
         work.state.complete_round()
 
 
-def next_slice(work: Work, size: int) -> list[int]:
+def next_slice(work: Work, size: int) -> Users:
     """The next users of the sweep's round, at most `size`; fewer, if they are the last."""
     users = _users_between(work, work.state.sweep_position, None, size)
-    if len(users) < size:
+    if users.size < size:
         work.state.complete_round()
     else:
-        work.state.sweep_position = users[-1]
+        work.state.sweep_position = users.greatest
     return users
 
 
-def _next_slice_around(work: Work, size: int) -> list[int]:
+def _next_slices_around(work: Work, size: int) -> list[Users]:
     """The same, going on with the first users after the last: a small database fits in one slice."""
     if size == 0:
         return []
     began_at = work.state.sweep_position
-    users = next_slice(work, size)
-    if len(users) < size and began_at is not None:
-        first = _users_between(work, None, began_at, size - len(users))
-        if first:
-            work.state.sweep_position = first[-1]
-        users += first
-    return users
+    slices = [next_slice(work, size)]
+    if slices[0].size < size and began_at is not None:
+        slices.append(_users_between(work, None, began_at, size - slices[0].size))
+        if slices[1].size:
+            work.state.sweep_position = slices[1].greatest
+    return slices
 
 
-def _users_between(work: Work, after: int | None, until: int | None, limit: int) -> list[int]:
-    users: list[int] = work.db.value(_SLICE, position=after, until=until, limit=limit)
-    return users
+def _users_between(work: Work, after: int | None, until: int | None, limit: int) -> Users:
+    found = work.db.row(_SLICE, position=after, until=until, limit=limit)
+    return Users(**found) if found["size"] else Users.listed([])

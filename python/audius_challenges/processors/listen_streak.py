@@ -10,7 +10,7 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ from audius_challenges.changes import (
 from audius_challenges.contract import ELIGIBLE_USERS, USER_CHALLENGES
 from audius_challenges.processor import Work
 from audius_challenges.state import Phase
-from audius_challenges.user_derived import eligible_users, next_slice
+from audius_challenges.user_derived import eligible_users, is_one_of_the_users, next_slice
 
 LISTENS = 200_000
 
@@ -145,22 +145,22 @@ def _timestamp(microseconds: str) -> str:
     return f"(TIMESTAMP '1970-01-01' + {microseconds}::float8 * INTERVAL '1 microsecond')"
 
 
-def _listeners(slice_of_plays: str, user_ids: str) -> str:
+def _listeners(slice_of_plays: str, among: Callable[[str], str]) -> str:
     """SQL of the users who played, with their states and the listens that can matter, in order.
 
     :param slice_of_plays: a common table expression `slice`: id, user_id, played_at, is_in_window
-    :param user_ids: SQL of an array of their ids
+    :param among: SQL of whether the column of this name is the id of one of them
     """
     return f"""
     WITH {slice_of_plays},
-    {eligible_users(among=user_ids)},
+    {eligible_users(among=among("users.user_id"))},
     states AS (
         SELECT
             user_id,
             listen_streak,
             {_microseconds("last_listen_date")} AS last_listen
         FROM discovery.challenge_listen_streak
-        WHERE user_id = ANY({user_ids})
+        WHERE {among("user_id")}
     )
     SELECT
         slice.user_id,
@@ -209,7 +209,7 @@ _LISTENERS_OF_BACKLOG = _listeners(
         ORDER BY found.created_at
         FETCH FIRST :limit ROWS WITH TIES
     )""",
-    user_ids="ARRAY(SELECT DISTINCT slice.user_id FROM slice)",
+    among=lambda user_id: f"{user_id} = ANY(ARRAY(SELECT DISTINCT slice.user_id FROM slice))",
 )
 
 # Whether a later run might take a play that is there now for new.
@@ -224,11 +224,11 @@ _LISTENERS_AMONG_USERS = _listeners(
             {_microseconds("changed.created_at")} AS played_at,
             {_IS_IN_REACH} AS is_in_window
         FROM discovery.plays AS changed
-        WHERE changed.user_id = ANY(:users)
+        WHERE {is_one_of_the_users("changed.user_id")}
             AND changed.created_at >= '0001-01-01'
             AND changed.created_at < '10000-01-01'
     )""",
-    user_ids=":users",
+    among=is_one_of_the_users,
 )
 
 _PLAYS_IN_REACH = f"""
@@ -400,9 +400,8 @@ class ListenStreak:
     def _read_everybody(self, work: Work, checkpoint: Checkpoint) -> bool:
         """Count all plays of the next users, and tell whether they were the last."""
         users = next_slice(work, work.settings.slice_users)
-        bounds = {"least_user": min(users, default=0), "greatest_user": max(users, default=0)}
-        listeners = work.db.rows(_LISTENERS_AMONG_USERS, users=users, **bounds, **_reach(checkpoint))
-        work.users_examined += len(users)
+        listeners = work.db.rows(_LISTENERS_AMONG_USERS, **users.parameters, **_reach(checkpoint))
+        work.users_examined += users.size
         self._count(work, checkpoint, listeners)
         is_last = work.state.phase is Phase.WATCHING
         if is_last:
