@@ -52,6 +52,7 @@ PARAMETER_TYPES = {
     "tables": "text[]",
     "target": "int4",
     "times": "int8[]",
+    "unseen": "bool",
     "until": "int8",
     "users": "int4[]",
     "week": "date",

@@ -44,14 +44,20 @@ class Work:
         """Whether a first build has slices left."""
         return self.is_first_build and self.state.phase is Phase.FIRST_BUILD
 
-    def write(self, wanted: str, *, only_new: bool = False, **parameters: object) -> None:
+    def write(self, wanted: str, *, only_new: bool = False, unseen: bool = False, **parameters: object) -> None:
         """Write user challenges (see `write_user_challenges`), within the limit of completions.
 
         :raises ChallengeError: if the run completes more than `max_completions`, outside a first build
         """
         self.written.add(
             write_user_challenges(
-                self.db, self.contract, wanted, only_new=only_new, challenge_id=self.challenge.id, **parameters
+                self.db,
+                self.contract,
+                wanted,
+                only_new=only_new,
+                unseen=unseen,
+                challenge_id=self.challenge.id,
+                **parameters,
             )
         )
         limit = self.settings.max_completions

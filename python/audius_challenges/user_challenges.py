@@ -21,7 +21,8 @@ _DIFFERING = """
             user_challenges.current_step_count,
             user_challenges.amount
         FROM discovery.user_challenges
-        WHERE user_challenges.challenge_id::text = (SELECT :challenge_id)
+        WHERE NOT :unseen
+            AND user_challenges.challenge_id::text = (SELECT :challenge_id)
             AND user_challenges.specifier::text = wanted.specifier
         LIMIT 1
     ) AS existing ON true
@@ -62,13 +63,21 @@ class Written:
 
 
 def write_user_challenges(
-    db: Database, contract: Contract, wanted: str, *, only_new: bool = False, **parameters: Any
+    db: Database,
+    contract: Contract,
+    wanted: str,
+    *,
+    only_new: bool = False,
+    unseen: bool = False,
+    **parameters: Any,
 ) -> Written:
     """Insert what is missing, update what is incomplete and differs; leave every other row unlocked and unwritten.
 
     :param wanted: SQL of common table expressions, the last named `wanted`, of the columns user_id, specifier,
         current_step_count, is_complete, amount, created_at (timestamptz), completed_at (timestamp, UTC)
     :param only_new: every wanted row must be new: one that is there already is an error
+    :param unseen: nothing is looked up, since no row of these users was ever written; one that somebody else has
+        written meanwhile is updated if it is incomplete, whether it differs or not
     :param parameters: what `wanted` needs, and challenge_id
     :raises plpy.SPIError: with only_new, if one of the rows exists (unique_violation)
     """
@@ -102,4 +111,4 @@ def write_user_challenges(
             count(*) FILTER (WHERE is_complete) AS completed
         FROM written
     """
-    return Written(**db.row(statement, **parameters))
+    return Written(**db.row(statement, unseen=unseen, **parameters))

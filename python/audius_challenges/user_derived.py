@@ -151,7 +151,7 @@ class UserDerived:
             self._examine_everybody(work)
             return
 
-        users: set[int] = set()
+        affected: set[int] = set()
         if not work.is_first_build:
             changed = changed_users(work.db, self.sources, checkpoint, present, work.settings.changed_users)
             advanced = checkpoint.advanced(present)
@@ -162,18 +162,18 @@ class UserDerived:
             ):
                 save_checkpoint(work.db, self.id, self.sources, advanced)
             if not is_overflow:
-                users.update(changed)
+                affected.update(changed)
             elif work.state.phase is Phase.WATCHING:
                 self._restart(work)
         if self.waiting:
-            users.update(row["user_id"] for row in work.db.rows(self.waiting))
+            affected.update(row["user_id"] for row in work.db.rows(self.waiting))
         if work.state.phase is Phase.WATCHING:
             slices = _next_slices_around(work, work.settings.sweep_users)
         else:
             slices = [next_slice(work, work.settings.slice_users)]
-        others = [user_id for user_id in users if not any(user_id in swept for swept in slices)]
-        for some in (*slices, Users.listed(others)):
-            self.reconcile(work, some)
+        for users in slices:
+            self.reconcile(work, users, unseen=work.is_first_build)
+        self.reconcile(work, Users.listed([one for one in affected if not any(one in users for users in slices)]))
 
     def pause(self, work: Work) -> None:
         """Nothing moves; once active again, the catalog row differs from what was seen, and everybody is examined."""
@@ -187,8 +187,11 @@ class UserDerived:
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None
 
-    def reconcile(self, work: Work, users: Users) -> None:
-        """Bring the user challenges of these users to what the source tables say."""
+    def reconcile(self, work: Work, users: Users, *, unseen: bool = False) -> None:
+        """Bring the user challenges of these users to what the source tables say.
+
+        :param unseen: whether this is the first look at them, so that nothing of theirs was written yet
+        """
         if not users.size:
             return
         work.users_examined += users.size
@@ -209,6 +212,7 @@ class UserDerived:
                 FROM progress
             )
             """,
+            unseen=unseen,
             **users.parameters,
             suffix=self.suffix,
             target=self._target(work),

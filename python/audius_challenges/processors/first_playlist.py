@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audius_challenges.changes import Source
-from audius_challenges.user_derived import UserDerived
+from audius_challenges.user_derived import UserDerived, is_one_of_the_users
 
 FIRST_PLAYLIST = UserDerived(
     id="fp",
@@ -25,20 +25,19 @@ FIRST_PLAYLIST = UserDerived(
         ),
     ),
     columns={"playlists": "playlist_id playlist_owner_id is_current is_delete blocknumber"},
-    progress="""
+    progress=f"""
         SELECT
             eligible.user_id,
-            count(first.found) AS progress
+            (owners.playlist_owner_id IS NOT NULL)::integer AS progress
         FROM eligible
-        LEFT JOIN LATERAL (
-            SELECT true AS found
+        LEFT JOIN (
+            SELECT DISTINCT playlists.playlist_owner_id
             FROM discovery.playlists
-            WHERE playlists.playlist_owner_id = eligible.user_id
+            WHERE {is_one_of_the_users("playlists.playlist_owner_id")}
                 AND playlists.is_current
                 AND NOT playlists.is_delete
                 AND coalesce(playlists.blocknumber, 0) >= :starting_block
-            LIMIT 1
-        ) AS first ON true
-        GROUP BY eligible.user_id
+        ) AS owners
+            ON owners.playlist_owner_id = eligible.user_id
     """,
 )
