@@ -246,6 +246,7 @@ _PLAYS_OF_NOBODY_IN_REACH = f"""
         )
 """
 
+# OFFSET 0: a user's rows, by their index. Without statistics the planner would combine it with that of the challenge.
 _LATEST_ROWS = f"""
     SELECT
         latest.user_id,
@@ -254,11 +255,15 @@ _LATEST_ROWS = f"""
         {_microseconds("latest.created_at AT TIME ZONE 'UTC'")} AS created_at
     FROM unnest(:users) AS listener (user_id)
     CROSS JOIN LATERAL (
-        SELECT *
-        FROM discovery.user_challenges
-        WHERE user_challenges.user_id = listener.user_id
-            AND user_challenges.challenge_id::text = (SELECT :challenge_id)
-        ORDER BY user_challenges.created_at DESC, user_challenges.specifier COLLATE "C" DESC
+        SELECT own.*
+        FROM (
+            SELECT *
+            FROM discovery.user_challenges
+            WHERE user_challenges.user_id = listener.user_id
+            OFFSET 0
+        ) AS own
+        WHERE own.challenge_id::text = :challenge_id
+        ORDER BY own.created_at DESC, own.specifier COLLATE "C" DESC
         LIMIT 1
     ) AS latest
 """
