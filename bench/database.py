@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -21,14 +20,16 @@ CHALLENGES = ("u", "fp", "p", "v", "e", "p1", "p2", "p3", "tt", "tut", "tp")
 USER_DERIVED = ("u", "fp", "p", "v", "p1", "p2", "p3")
 """Those whose rows follow from a user's own rows; the models of the alternatives know only these."""
 
-SERVER_SETTINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "shared_buffers": "2GB",
+
+def server_settings(scale: float) -> dict[str, str]:
+    """Of the cluster: what a tick reads again and again stays in shared buffers, whatever becomes of the file cache."""
+    return {
+        "shared_buffers": f"{max(2, round(12 * scale))}GB",
         "fsync": "off",
         "max_wal_size": "16GB",
         "shared_preload_libraries": "",  # no pg_cron: a tick comes when it is measured, and then only
     }
-)
+
 
 # Far beyond any run: one CALL is a whole first build, and the sweep is on only where it is measured.
 _DATABASE_SETTINGS = {"audius_challenges.time_budget": "10h", "audius_challenges.sweep_users": "0"}

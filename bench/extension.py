@@ -59,16 +59,25 @@ class Idle:
 
 @dataclass
 class Sweep:
-    """Ticks with a slice of the sweep and without, in turns, in one session."""
+    """Ticks with a slice of the sweep and without, in one session.
+
+    cold: slices of users whose rows were last read when they were built; with_slice: the same slices once more.
+    """
 
     users: int
     without: Timing = field(default_factory=Timing)
+    cold: Timing = field(default_factory=Timing)
     with_slice: Timing = field(default_factory=Timing)
 
     @property
     def per_user(self) -> float:
         """Microseconds a user, all user-derived challenges together."""
         return (self.with_slice.median - self.without.median) * 1000 / self.users
+
+    @property
+    def per_user_cold(self) -> float:
+        """The same of the first time."""
+        return (self.cold.median - self.without.median) * 1000 / self.users
 
 
 def first_build(subject: Subject, *, by_ticks: bool) -> FirstBuild:
@@ -146,9 +155,14 @@ def sweep(subject: Subject, repeats: int) -> Sweep:
     measured = Sweep(SWEEP_USERS)
     with subject.connect() as connection:
         connection.execute(TICK)
-        for _ in range(repeats):
-            for users, timing in ((0, measured.without), (measured.users, measured.with_slice)):
-                connection.execute(f"SET audius_challenges.sweep_users = {users}")
+        for users, timing in (
+            (0, measured.without),
+            (measured.users, measured.cold),
+            (measured.users, measured.with_slice),
+        ):
+            connection.execute("UPDATE audius_challenges.processor_state SET sweep_position = NULL")
+            connection.execute(f"SET audius_challenges.sweep_users = {users}")
+            for _ in range(repeats):
                 with timing.lap(connection):
                     connection.execute(TICK)
     return measured

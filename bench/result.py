@@ -66,7 +66,7 @@ class Figures:
     idle_rows: row versions that idle ticks wrote in the derived tables.
     idle_wal: bytes.
     after: ticks after so many users changed.
-    sweep_per_user: microseconds.
+    sweep_per_user: microseconds, of users examined before; …_cold: of users of whom nothing need be in memory.
     rereading_…: model (a); checkpointed_…: model (b); …_extrapolated says that it was measured on a part.
     triggers_after: what model (c) adds to the transactions that change so many users.
     inserts: 1,000 rows inserted into follows and tracks, `without` and `with` the triggers.
@@ -90,6 +90,7 @@ class Figures:
     idle_wal: float
     after: dict[int, Measure]
     sweep_per_user: float
+    sweep_per_user_cold: float
     rereading_build: float
     rereading_tick: float
     rereading_rows: int

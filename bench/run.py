@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from bench import extension
 from bench.changes import Indexer
-from bench.database import SERVER_SETTINGS, Subject, create_subject
+from bench.database import Subject, create_subject, server_settings
 from bench.handwritten import build_by_hand
 from bench.measuring import Timing, rows_written
 from bench.models.checkpointed import CheckpointedJob
@@ -37,13 +37,14 @@ def run(scale: float, seed: int, repeats: int, say: Say) -> Result:
     Raises NotInstalledError if the server has not this repository's build of the extension.
     """
     began = time.monotonic()
-    with Cluster(cron_database="postgres", settings=SERVER_SETTINGS) as cluster:
+    settings = server_settings(scale)
+    with Cluster(cron_database="postgres", settings=settings) as cluster:
         require_extension(cluster)
         with cluster.connect("postgres") as connection:
             (version,) = connection.execute("SHOW server_version").fetchone() or ("",)
         machine = Machine.here(version)
         figures = [_Run(cluster, size, seed, repeats, say).figures() for size in (scale / 10, scale)]
-    return Result(machine, dict(SERVER_SETTINGS), seed, round(time.monotonic() - began), figures)
+    return Result(machine, settings, seed, round(time.monotonic() - began), figures)
 
 
 class _Run:
@@ -99,6 +100,7 @@ class _Run:
             idle_wal=idle.wal,
             after={users: Measure.of(timing) for users, timing in after.items()},
             sweep_per_user=sweep.per_user,
+            sweep_per_user_cold=sweep.per_user_cold,
             rereading_build=rereading_build.milliseconds,
             rereading_tick=rereading.milliseconds,
             rereading_rows=rereading.rows,

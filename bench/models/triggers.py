@@ -172,7 +172,7 @@ def triggers(subject: Subject) -> Iterator[None]:
 
 
 def insert_follows(connection: Connection, repeats: int) -> Timing:
-    """1,000 follows in a transaction, by users at random; taken back afterwards."""
+    """1,000 follows in a transaction, by active users (see `Indexer`); taken back afterwards."""
     return _insert(
         connection,
         """
@@ -209,10 +209,9 @@ def _insert(connection: Connection, statement: str, repeats: int) -> Timing:
                 """
                 CREATE TEMPORARY TABLE writers AS
                 SELECT
-                    1 + floor(random() * greatest.id)::integer AS user_id,
-                    k
-                FROM generate_series(1, 1000) AS number (k)
-                CROSS JOIN (SELECT max(user_id) AS id FROM users) AS greatest
+                    user_id,
+                    row_number() OVER () AS k
+                FROM (SELECT user_id FROM bench_active_users ORDER BY random() LIMIT 1000) AS active
                 """
             )
             with timing.lap(connection):
