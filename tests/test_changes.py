@@ -663,7 +663,11 @@ def test_after_a_revert_lower_numbers_are_found(world: World, feed: Feed) -> Non
 def test_a_lower_number_may_follow_a_revert_between_two_ticks(world: World, feed: Feed) -> None:
     feed.write_crowd(world.connection, NEXT)
     world.tick()
+    for first in (NEXT + CROWD, NEXT + CROWD + 40):  # by then the position before the crowd is forgotten
+        feed.write_crowd(world.connection, first, 40)
+        world.tick()
     revert(world, NEXT)
+    revert(world, NEXT + CROWD)
     feed.write(world.connection, 1, NEXT)
     world.tick()
     assert world.found(feed, 1) == feed.steps
