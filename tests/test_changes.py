@@ -536,6 +536,22 @@ def test_the_higher_numbers_may_be_of_a_transaction_that_began_first(world: Worl
     assert not naive.has_seen(1)
 
 
+@each(FEEDS)
+def test_a_run_does_not_count_as_ended_for_another_in_its_own_transaction(world: World, feed: Feed) -> None:
+    early, late, twice = world.writer(), world.writer(), world.writer()
+    early.execute("SELECT pg_current_xact_id()")
+    feed.write(late, 1, NEXT)
+    feed.write_crowd(early, NEXT + 1)
+    early.commit()
+    twice.execute("SELECT reconcile_challenges()")
+    feed.write(twice, 2, NEXT + 1 + CROWD)
+    twice.execute("SELECT reconcile_challenges()")
+    twice.commit()
+    late.commit()
+    world.tick()
+    assert [world.found(feed, person) for person in (1, 2)] == [feed.steps, feed.steps]
+
+
 @each(BLOCK_FEEDS)
 def test_two_commits_in_one_block_with_a_tick_between_them_are_both_found(world: World, feed: Feed) -> None:
     naive = NaiveFeed(world, feed)
@@ -707,8 +723,10 @@ def test_a_revert_is_remembered_across_more_ticks_than_are_remembered(world: Wor
         NEXT + 10,
         NEXT + 2 * CROWD - 1,
     )
-    for number in range(NEXT + 10, NEXT + 10 + 50 * 40, 40):
-        TRACKS.write_crowd(world.connection, number, 40)
+    TRACKS.write_crowd(world.connection, NEXT + 10)  # the one low position is among high ones
+    world.reconcile("ARRAY['u']")
+    for number in range(NEXT + 10 + CROWD, NEXT + 10 + CROWD + 50 * 20, 20):
+        TRACKS.write_crowd(world.connection, number, 20)
         world.reconcile("ARRAY['u']")
     late.commit()
     world.tick()
@@ -721,10 +739,13 @@ def test_one_absurd_number_blinds_nothing(world: World, feed: Feed) -> None:
     feed.write(world.connection, 1, 2_000_000_000)
     world.tick()
     naive.poll()
+    for person in (3, 4):  # by then the position before the absurd one is forgotten
+        feed.write(world.connection, person, 2_000_000_000 + person)
+        world.tick()
     feed.write(world.connection, 2, NEXT)
     world.tick()
     naive.poll()
-    assert [world.found(feed, person) for person in (1, 2)] == [feed.steps, feed.steps]
+    assert [world.found(feed, person) for person in (1, 2, 3, 4)] == [feed.steps] * 4
     assert naive.has_seen(1)
     assert not naive.has_seen(2)
 
@@ -732,14 +753,18 @@ def test_one_absurd_number_blinds_nothing(world: World, feed: Feed) -> None:
 @each((FOLLOWS, TRACKS))
 def test_an_absurd_block_of_many_rows_blinds_nothing(world: World, feed: Feed) -> None:
     feed.write_crowd(world.connection, NEXT)
+    world.execute("DELETE FROM blocks WHERE number > %s", NEXT + CROWD)
     world.execute("INSERT INTO blocks (blockhash, number) VALUES ('absurd', 2000000000)")
     world.connection.execute(
         _composed("UPDATE {table} SET blocknumber = 2000000000 WHERE blocknumber > %s", {"table": feed.table}), [LATEST]
     )
     world.tick()
-    feed.write(world.connection, 1, NEXT)
+    for person in (2, 3):  # by then the position before the absurd one is forgotten
+        feed.write(world.connection, person, 2_000_000_000)
+        world.tick()
+    feed.write(world.connection, 1, NEXT + CROWD)
     world.tick()
-    assert world.found(feed, 1) == feed.steps
+    assert [world.found(feed, person) for person in (1, 2, 3)] == [feed.steps] * 3
 
 
 # Nothing happened
@@ -904,6 +929,19 @@ def test_a_change_of_the_catalog_has_everybody_examined(world: World, change: st
     world.tick()
     assert world.steps(1, "u") == {"u": 1}
     assert world.phase("u") == "watching"
+
+
+def test_a_milestone_begins_when_the_one_before_it_is_reached_though_its_own_sources_have_not_changed_since(
+    world: World,
+) -> None:
+    world.execute("UPDATE challenges SET amount = 'none' WHERE id = 'p1'")
+    world.execute("SELECT build.monthly(20101, '2026-10-01', 999)")
+    PLAYS.write(world.connection, 1, NEXT)
+    statuses = world.rows("SELECT challenge_id, status FROM reconcile_challenges('{p1, p2}')")
+    assert statuses == [("p1", "failed"), ("p2", "ok")]
+    world.execute("UPDATE challenges SET amount = '25' WHERE id = 'p1'")
+    world.reconcile()
+    assert world.steps(101, "p1", "p2") == {"p1": 250, "p2": 1000}
 
 
 @each(FEEDS)
