@@ -89,6 +89,16 @@ def debian_root(major: int) -> DebianRoot:
     return DebianRoot(path, major)
 
 
+def root_with_both() -> DebianRoot:
+    """The root that has both supported versions, with the extension of this repository installed for both.
+
+    Raises DebianRootError as `debian_root` and `install_extension` do.
+    """
+    root = debian_root(17)
+    install_extension(root)
+    return root
+
+
 def other_root() -> Path:
     """Where the supported version runs that is not this machine's, with the extension of this repository
     installed.

@@ -84,7 +84,8 @@ _QUERIES = {
         SELECT
             pg_get_functiondef(oid), proowner::regrole::text, {_ACL.format(acl="proacl")},
             to_jsonb(pg_proc) - ARRAY[
-                'oid', 'proname', 'pronamespace', 'proowner', 'prolang', 'prorettype', 'prosrc', 'proacl'
+                'oid', 'proname', 'pronamespace', 'proowner', 'prolang', 'prorettype', 'prosrc', 'proacl',
+                'proargdefaults'  -- as text in the definition
             ]
         FROM member
         INNER JOIN pg_proc ON classid = 'pg_proc'::regclass AND objid = oid
