@@ -1,5 +1,6 @@
 """ALTER EXTENSION … UPDATE from every release: the objects of a fresh install, all state kept, whoever is at work."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -214,6 +215,17 @@ def test_a_dump_of_an_updated_database_restores_with_every_grant(old: Discovery,
             goes_on(restored)
 
 
+def test_a_dump_of_a_release_restores_into_the_present_version(old: Discovery, copy: Discovery) -> None:
+    cluster = old.cluster
+    with closing(old.connect()) as connection, closing(copy.connect()) as restored:
+        fill(connection)
+        path = dump(cluster, old.name)
+        cluster.run("pg_restore", "--exit-on-error", f"--dbname={copy.name}", cluster.inside(path))
+        assert value(restored, VERSION) == value(restored, PRESENT)
+        assert contents(restored) == contents(connection)
+        goes_on(restored)
+
+
 # An update that fails
 
 
@@ -376,6 +388,30 @@ def test_a_tick_that_slept_through_an_update_runs_the_new_code(discovery: Discov
         replace_package(connection, "the next version", "\n__version__ = 'next'\n")
         assert sleeping.finish() is None
         assert loaded(ticking) == "next"
+
+
+# And back
+
+
+@pytest.mark.usefixtures("roles")
+def test_the_way_back_in_the_documentation_keeps_the_state_and_goes_on(old: Discovery, release: str) -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "upgrade.md").read_text()
+    found = re.search(r"## Roll back.*?```sql\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    with closing(old.connect()) as connection:
+        fill(connection)
+        as_released = anatomy(connection)
+        connection.execute(UPDATE)
+        assert tick(connection) == []
+        before = contents(connection)
+
+        old.psql(re.sub(r"VERSION '[\d.]+'", f"VERSION '{release}'", found[1]))
+
+        assert value(connection, VERSION) == release
+        assert contents(connection) == before
+        assert anatomy(connection)["members"] == as_released["members"]
+        goes_on(connection)
+        assert loaded(connection) == release
 
 
 # The schedule

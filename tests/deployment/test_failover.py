@@ -30,8 +30,8 @@ from tests.test_crashes import (
     tell_history,
 )
 
-# Even ones, so with the sweep: a transaction that is done again on the new primary, after ticks there, is to the feed of
-# changes one with a number that was taken long before it began.
+# Even ones, so with the sweep: a transaction that is done again on the new primary, after ticks there, is to the feed
+# of changes one with a number that was taken long before it began.
 SEEDS = range(2, 2 + 2 * int(os.environ.get("AUDIUS_CHALLENGES_FAILOVERS", "2")), 2)
 JOB = """
     SELECT cron.schedule_in_database('tick', '1 second', 'CALL audius_challenges.tick()', 'history')
