@@ -1,8 +1,10 @@
 """The primary dies in mid-load, and its standby is promoted: nothing is lost, and nothing is paid twice.
 
-A history as in test_crashes, with writers, open transactions, and ticks of pg_cron beside those by hand. Replication is
-synchronous, so that what a writer was told is committed has reached the standby. The first crash is the end of the
-primary; from then on everybody goes on with what was its standby.
+A history as in test_crashes. Replication is synchronous, so that what a writer was told is committed has reached the
+standby. The first crash is the end of the primary; from then on everybody goes on with what was its standby.
+
+Where there is a sweep, pg_cron ticks every second beside the ticks by hand. A transaction that is done again on the new
+primary may then come after ticks that have gone far beyond its block number, and that is left to the sweep.
 
     AUDIUS_CHALLENGES_FAILOVERS=20 pytest tests/deployment/test_failover.py      more histories
 """
@@ -30,9 +32,7 @@ from tests.test_crashes import (
     tell_history,
 )
 
-# Even ones, so with the sweep: a transaction that is done again on the new primary, after ticks there, is to the feed
-# of changes one with a number that was taken long before it began.
-SEEDS = range(2, 2 + 2 * int(os.environ.get("AUDIUS_CHALLENGES_FAILOVERS", "2")), 2)
+SEEDS = range(2, 2 + int(os.environ.get("AUDIUS_CHALLENGES_FAILOVERS", "2")))
 JOB = """
     SELECT cron.schedule_in_database('tick', '1 second', 'CALL audius_challenges.tick()', 'history')
 """
@@ -73,7 +73,13 @@ class FailingOver(History):
         self.reconnect_writers()
 
     def come_to_rest(self) -> None:
-        """The job is there once, and has ticked since; then, without it, as any history."""
+        """As any history, without pg_cron, once that has been seen to tick on."""
+        if self.has_sweep:
+            self.see_pg_cron_tick()
+        super().come_to_rest()
+
+    def see_pg_cron_tick(self) -> None:
+        """Assert that the job is there once and pays, then take it away."""
         with closing(self.standby.connect("postgres")) as cron, closing(self.database.connect()) as session:
             assert rows(cron, "SELECT jobname::text, schedule, database FROM cron.job") == [
                 ("tick", "1 second", "history")
@@ -87,7 +93,6 @@ class FailingOver(History):
             cron.execute("SELECT cron.unschedule('tick')")
             running = "SELECT FROM pg_stat_activity WHERE datname = 'history' AND backend_type ~ 'cron'"
             until(lambda: not rows(cron, running), "the end of the last tick of pg_cron")
-        super().come_to_rest()
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +135,14 @@ def test_after_a_failover_in_mid_load_the_rows_are_those_of_a_first_build(
     primary: Cluster, standby: Cluster, seed: int
 ) -> None:
     with closing(primary.connect("postgres")) as session:
-        settings = {"slice_users": "15", "changed_users": "8", "sweep_users": "7", "time_budget": "0s"}
-        settings["lock_timeout"] = "30s"
+        settings = {"slice_users": "15", "changed_users": "8", "time_budget": "0s", "lock_timeout": "30s"}
+        settings["sweep_users"] = "7" if seed % 2 == 0 else "0"
         for name, setting in settings.items():
             session.execute(f"ALTER DATABASE history SET audius_challenges.{name} = '{setting}'")
         session.execute("CREATE EXTENSION pg_cron")
-        session.execute(JOB)
-    history = FailingOver(primary, standby, seed)
+        history = FailingOver(primary, standby, seed)
+        if history.has_sweep:
+            session.execute(JOB)
     try:
         tell_history(history)
         print(*history.journal, sep="\n")
