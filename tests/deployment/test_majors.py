@@ -160,18 +160,17 @@ def test_pg_upgrade_carries_a_ticking_database_over_and_it_goes_on(fifteen: Disc
         assert (code, "*Clusters are compatible*" in said) == (0, True), said
         assert "Performing Consistency Checks on Old Live Server" in said
 
-        with closing(fifteen.connect()) as connection:
-            connection.execute(f"SELECT pg_advisory_lock({RUN_LOCK})")
-            expected = contents(connection)
-            cluster_and_table = rows(connection, "SELECT cluster, relation FROM audius_challenges.installation")
-
-            # A server that did not end well is not upgraded: it has to start and stop once more.
-            old.crash()
+        # A server that did not end well is not upgraded: it has to start and stop once more.
+        old.crash()
         code, said = upgrade.check()
         assert code == 1
         assert "The source cluster was not shut down cleanly" in said
         old.start()
-        old.stop()
+        with closing(fifteen.connect()) as connection:
+            connection.execute(f"SELECT pg_advisory_lock({RUN_LOCK})")  # so that no tick comes in between
+            expected = contents(connection)
+            cluster_and_table = rows(connection, "SELECT cluster, relation FROM audius_challenges.installation")
+            old.stop()
 
         # Nor without PL/Python for the new server.
         code, said = upgrade.check_without("plpython3")
