@@ -32,7 +32,7 @@ lint: bootstrap ## Run ruff, mypy, sqlfluff and pgspot
 	$(MAKE) --no-print-directory build
 	$(PYTHON) -m devtools lint
 
-build: ## Assemble the extension script, extension/audius_challenges--1.0.0.sql
+build: ## Assemble the extension's scripts, extension/*.sql
 	$(MAKE) -C extension all PG_CONFIG=$(PG_CONFIG)
 
 install: build ## Install the extension into a server: make install PG_CONFIG=/path/to/pg_config

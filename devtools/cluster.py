@@ -43,6 +43,7 @@ SERVER_PROGRAMS = frozenset(
         "postgres",
         "pg_basebackup",
         "pg_rewind",
+        "pg_upgrade",
         "pg_resetwal",
         "pg_controldata",
         "pg_checksums",
@@ -348,7 +349,8 @@ class Cluster:
 
     def _as_server(self, command: list[str]) -> list[str]:
         if self.root:
-            return inside_root(self.root, ["runuser", "-u", "postgres", "--", *command])
+            here = f"--chdir={self.inside(self.directory)}"
+            return inside_root(self.root, ["runuser", "-u", "postgres", "--", "env", here, *command])
         if self._server_user:
             return ["runuser", "-u", "postgres", "--", *command]
         return command

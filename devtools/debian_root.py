@@ -3,8 +3,9 @@
     with Cluster(root=other_root()) as cluster: ...
 
 PostgreSQL 15 comes with Debian 12, 17 with Debian 13. The root is made once by mmdebstrap (a minute from the
-mirror, 1.3 GB) and kept in ``$AUDIUS_CHALLENGES_CACHE``, by default ``~/.cache/audius_challenges``. Needs
-root.
+mirror, 1.5 GB) and kept in ``$AUDIUS_CHALLENGES_CACHE``, by default ``~/.cache/audius_challenges``. Needs
+root. Debian 13's has PostgreSQL 15 too, as a machine has that came from Debian 12, so that moves between the two
+are tested there.
 """
 
 import fcntl
@@ -31,6 +32,11 @@ PACKAGES = (
     "make",
     "python3",
 )
+# A server of the release before that stays beside the new one, to be upgraded from.
+EARLIER = {17: 15}
+EARLIER_PACKAGES = ("postgresql-{major}", "postgresql-plpython3-{major}", "postgresql-{major}-cron")
+MIRROR = "http://deb.debian.org/debian"
+SECURITY_MIRROR = "http://security.debian.org/debian-security"
 # What the server needs of the machine: /proc to see processes, /dev/shm for shared memory.
 BIND_MOUNTS = ("/proc", "/dev/shm")  # noqa: S108
 
@@ -41,7 +47,10 @@ class DebianRootError(RuntimeError):
 
 @dataclass(frozen=True)
 class DebianRoot:
-    """A directory with a Debian and its PostgreSQL."""
+    """A directory with a Debian and its PostgreSQL.
+
+    major: of the server that belongs to this Debian. The earlier one, where there is one, is in `EARLIER`.
+    """
 
     path: Path
     major: int
@@ -49,7 +58,11 @@ class DebianRoot:
     @property
     def pg_config(self) -> str:
         """Path of pg_config, as seen inside."""
-        return f"/usr/lib/postgresql/{self.major}/bin/pg_config"
+        return f"{self.bin_dir(self.major)}/pg_config"
+
+    def bin_dir(self, major: int) -> Path:
+        """Where the programs of a server are, as seen inside."""
+        return Path(f"/usr/lib/postgresql/{major}/bin")
 
 
 def debian_root(major: int) -> DebianRoot:
@@ -61,15 +74,29 @@ def debian_root(major: int) -> DebianRoot:
         raise DebianRootError(f"no Debian root for PostgreSQL {major}: known are {sorted(SUITES)}")
     if why_not := unavailable():
         raise DebianRootError(why_not)
-    packages = ",".join(package.format(major=major) for package in PACKAGES)
-    mark = hashlib.sha256(packages.encode()).hexdigest()[:8]
+    packages = [package.format(major=major) for package in PACKAGES]
+    sources = _sources(SUITES[major])
+    if earlier := EARLIER.get(major):
+        packages += [package.format(major=earlier) for package in EARLIER_PACKAGES]
+        sources += _sources(SUITES[earlier])
+    mark = hashlib.sha256(repr(packages + sources).encode()).hexdigest()[:8]
     path = _cache() / f"{SUITES[major]}-{mark}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:  # two test runs at once make one root
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            _make(path, SUITES[major], packages)
+            _make(path, SUITES[major], packages, sources)
     return DebianRoot(path, major)
+
+
+def root_with_both() -> DebianRoot:
+    """The root that has both supported versions, with the extension of this repository installed for both.
+
+    Raises DebianRootError as `debian_root` and `install_extension` do.
+    """
+    root = debian_root(17)
+    install_extension(root)
+    return root
 
 
 def other_root() -> Path:
@@ -96,21 +123,15 @@ def unavailable() -> str | None:
 
 
 def install_extension(root: DebianRoot) -> None:
-    """Builds the extension and installs it into the root, by ``make install`` inside.
+    """Builds the extension and installs it into the root, for all its servers, by ``make install`` inside.
 
     Raises DebianRootError with make's output when that fails.
     """
     command = ["make", "-C", "/mnt/extension", "install", f"PG_CONFIG={root.pg_config}"]
-    done = subprocess.run(
-        inside_root(root.path, command, binds={REPOSITORY: "/mnt"}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=_plain_environment(),
-        check=False,
-    )
-    if done.returncode != 0:
-        raise DebianRootError(f"{shlex.join(command)} in {root.path} failed:\n{done.stdout}{done.stderr}")
+    _run_inside(root, command)
+    if earlier := EARLIER.get(root.major):
+        # Which has no development packages, nor needs them to have the same files.
+        _run_inside(root, [*command, f"datadir=/usr/share/postgresql/{earlier}"])
 
 
 def inside_root(root: Path, command: list[str], binds: dict[Path, str] | None = None) -> list[str]:
@@ -138,10 +159,32 @@ def _cache() -> Path:
     return (Path(given) if given else Path.home() / ".cache" / "audius_challenges").resolve()
 
 
-def _make(path: Path, suite: str, packages: str) -> None:
+def _run_inside(root: DebianRoot, command: list[str]) -> None:
+    done = subprocess.run(
+        inside_root(root.path, command, binds={REPOSITORY: "/mnt"}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_plain_environment(),
+        check=False,
+    )
+    if done.returncode != 0:
+        raise DebianRootError(f"{shlex.join(command)} in {root.path} failed:\n{done.stdout}{done.stderr}")
+
+
+def _sources(suite: str) -> list[str]:
+    return [
+        f"deb {MIRROR} {suite} main",
+        f"deb {MIRROR} {suite}-updates main",
+        f"deb {SECURITY_MIRROR} {suite}-security main",
+    ]
+
+
+def _make(path: Path, suite: str, packages: list[str], sources: list[str]) -> None:
     unfinished = path.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", suite, str(unfinished)]
+    include = f"--include={','.join(packages)}"
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(unfinished), *sources]
     print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -12,6 +12,7 @@ from devtools.cluster import NO_SETTINGS, Cluster
 
 SCHEMA = REPOSITORY / "discovery" / "schema.sql"
 BUILDERS = REPOSITORY / "discovery" / "builders.sql"
+SCRIPTS = ("audius_challenges--*.sql", "releases/audius_challenges--*.sql")
 CREATE_EXTENSION = "CREATE EXTENSION audius_challenges CASCADE"
 
 
@@ -53,7 +54,8 @@ def require_extension(cluster: Cluster) -> None:
     shared = Path(cluster.run("pg_config", "--sharedir").stdout.strip())
     if cluster.root:
         shared = cluster.root / shared.relative_to("/")
-    for built in sorted((REPOSITORY / "extension").glob("audius_challenges*.sql")):
+    built_or_kept = (path for pattern in SCRIPTS for path in (REPOSITORY / "extension").glob(pattern))
+    for built in sorted(built_or_kept):
         installed = shared / "extension" / built.name
         if not installed.exists() or installed.read_bytes() != built.read_bytes():
             raise NotInstalledError(f"{installed} is missing or another build: run `make install` first")

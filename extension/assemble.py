@@ -1,6 +1,11 @@
-"""Assemble the extension's script: sql/*.sql in their order, with the Python package inside.
+"""Assemble a script of the extension from sql/*.sql, with the Python package inside.
 
 Usage: assemble.py audius_challenges--VERSION.sql
+       assemble.py audius_challenges--OLD--VERSION.sql
+
+In a new database the files of sql/ run in their order. Of these, 30 to 60 are code, which every upgrade replaces as a
+whole: so an upgrade script is what upgrades/ says of schema and tables, step by step from OLD to VERSION, and then
+those files again, with CREATE OR REPLACE for CREATE.
 """
 
 from __future__ import annotations
@@ -12,7 +17,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "audius_challenges"
-HEADER = '\\echo Use "CREATE EXTENSION audius_challenges CASCADE" to load this file. \\quit\n'
+STEPS = ROOT / "extension" / "upgrades"
+
+INSTALLING = '\\echo Use "CREATE EXTENSION audius_challenges CASCADE" to load this file. \\quit\n'
+UPGRADING = """\
+\\echo Use "ALTER EXTENSION audius_challenges UPDATE" to load this file. \\quit
+
+-- The lock of a run: one that is under way ends first, as the version that it began as, and none begins before the end.
+SELECT pg_catalog.pg_advisory_xact_lock(1633903724, 1);
+"""
 
 
 def read_package() -> dict[str, str]:
@@ -31,22 +44,42 @@ def as_literal(sources: dict[str, str]) -> str:
     return "\n".join([*lines, "}"])
 
 
-def assemble() -> str:
-    """The whole script."""
+def read_sql(pattern: str) -> list[str]:
+    """The files of sql/ in their order, with the package in its place."""
     sources = read_package()
     digest = hashlib.sha256(repr(sources).encode()).hexdigest()
-    parts = [path.read_text() for path in sorted((ROOT / "sql").glob("*.sql"))]
-    script = HEADER + "\n" + "\n".join(parts)
-    return script.replace("@PACKAGE_DIGEST@", digest).replace("@PACKAGE_SOURCES@", as_literal(sources))
+    return [
+        path.read_text().replace("@PACKAGE_DIGEST@", digest).replace("@PACKAGE_SOURCES@", as_literal(sources))
+        for path in sorted((ROOT / "sql").glob(pattern))
+    ]
+
+
+def read_steps(old: str, new: str) -> list[str]:
+    """What upgrades/ says from one version to another; exits if there is no way."""
+    steps = {path.stem.split("--")[0]: path for path in STEPS.glob("*.sql")}
+    texts = []
+    while old != new:
+        if old not in steps:
+            sys.exit(f"no way from {old} to {new}: {STEPS}/{old}--….sql is missing")
+        texts.append(steps[old].read_text())
+        old = steps[old].stem.split("--")[1]
+    return texts
 
 
 def main() -> None:
     """Write the script, if its version is the package's."""
     target = Path(sys.argv[1])
+    *old, new = target.stem.split("--")[1:]
     version = re.search(r'__version__ = "(.*)"', (PACKAGE / "__init__.py").read_text())
-    if version is None or f"--{version[1]}.sql" not in target.name:
+    if version is None or version[1] != new:
         sys.exit(f"{target.name} is not of the package's version, {version and version[1]}")
-    target.write_text(assemble())
+    if old:
+        code = "\n".join(read_sql("[3-6]*.sql"))
+        replacing = re.sub("^CREATE (?=FUNCTION|PROCEDURE|VIEW)", "CREATE OR REPLACE ", code, flags=re.MULTILINE)
+        parts = [UPGRADING, *read_steps(old[0], new), replacing]
+    else:
+        parts = [INSTALLING, *read_sql("*.sql")]
+    target.write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

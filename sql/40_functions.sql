@@ -43,7 +43,11 @@ LANGUAGE plpython3u
 AS $procedure$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-entry.tick(plpy, '@extschema@', delay)
+entry.wait(plpy, '@extschema@', delay)
+# Again, if there was an upgrade meanwhile.
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+entry.tick(plpy, '@extschema@')
 $procedure$;
 
 COMMENT ON PROCEDURE audius_challenges.tick (interval) IS

@@ -117,8 +117,29 @@ $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what reading challenge_status takes';
 
-REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges FROM public;
-REVOKE EXECUTE ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) FROM public;
-REVOKE EXECUTE ON FUNCTION @extschema@.schedule_challenges(interval) FROM public;
-REVOKE EXECUTE ON FUNCTION @extschema@.unschedule_challenges() FROM public;
-REVOKE EXECUTE ON FUNCTION @extschema@.sync_challenge_catalog(text) FROM public;
+-- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
+-- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+DO $block$
+DECLARE
+    routine regprocedure;
+BEGIN
+    FOR routine IN
+        SELECT member.objid
+        FROM pg_extension AS extension
+        INNER JOIN pg_depend AS member
+            ON member.refclassid = 'pg_extension'::regclass
+            AND member.refobjid = extension.oid
+            AND member.deptype = 'e'
+            AND member.classid = 'pg_proc'::regclass
+        LEFT JOIN pg_init_privs AS known
+            ON known.classoid = member.classid
+            AND known.objoid = member.objid
+        WHERE extension.extname = 'audius_challenges'
+            AND known.objoid IS NULL
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM public', routine);
+    END LOOP;
+END
+$block$;

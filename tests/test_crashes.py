@@ -404,10 +404,14 @@ class History:
             tick.result()
 
     def crash(self) -> None:
-        """The server is killed and started again; writers do their open transaction again, or forget it."""
+        """The server is killed and started again."""
         self.tell("crash")
         self.cluster.crash()
         self.cluster.start()
+        self.reconnect_writers()
+
+    def reconnect_writers(self) -> None:
+        """After the end of their server, writers do their open transaction again, or forget it."""
         for writer in self.writers:
             writer.connection.close()
             writer.connection = self._writer_session()

@@ -13,13 +13,11 @@ from psycopg import errors
 
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
+from tests.histories import FILLED_USERS, challenges_written, contents, dump, fill, goes_on
 from tests.sessions import (
     RUN_LOCK,
     RUN_ORDER,
-    Connection,
     Notice,
-    column,
-    completed,
     knows_seconds,
     rows,
     statuses,
@@ -28,98 +26,7 @@ from tests.sessions import (
     value,
 )
 
-# What has been paid, what is under way, a streak of six days, and a week's trending winners.
-HISTORY = (
-    "UPDATE challenges SET active = TRUE, starting_block = 0",
-    "SELECT build.person(n, name => 'n', is_verified => n % 2 = 0) FROM generate_series(1, 40) AS n",
-    "SELECT build.playlist(n, n) FROM generate_series(1, 40, 4) AS n",
-    "SELECT build.track(n, n % 20 + 1) FROM generate_series(1, 50) AS n",
-    "SELECT build.monthly(n, '2026-01-01', n * 40) FROM generate_series(1, 50) AS n",
-    "SELECT build.track_score(n, n) FROM generate_series(1, 30) AS n",
-    "SELECT build.play(1, 999, now()::timestamp - n * INTERVAL '28 hours') FROM generate_series(1, 6) AS n",
-    "SELECT build.play(2, 999, now()::timestamp - n * INTERVAL '28 hours') FROM generate_series(1, 9) AS n",
-    "SELECT * FROM reconcile_challenges(as_of => '2026-11-20 12:00Z')",
-    """
-    UPDATE user_challenges SET completed_blocknumber = NULL
-    WHERE challenge_id = 'v' AND specifier = '2'
-    """,
-)
-FILLED_USERS = 40
 REFUSED_BY_A_RESTORE = "a restore seems to be under way, nothing was done"
-
-
-def fill(connection: Connection) -> None:
-    """A discovery database with a history, whose first build is done."""
-    for statement in HISTORY:
-        connection.execute(statement)
-    assert tick(connection) == []
-    assert column(connection, "SELECT DISTINCT status FROM challenge_status") == ["ok"]
-
-
-def contents(connection: Connection) -> dict[str, list[str]]:
-    """Every row of every table, by table."""
-    tables = column(
-        connection,
-        """
-        SELECT pg_class.oid::regclass::text
-        FROM pg_class
-        WHERE relkind = 'r'
-            AND (
-                relnamespace IN ('public'::regnamespace, 'audius_challenges'::regnamespace)
-                OR pg_class.oid = to_regclass('cron.job')
-            )
-        """,
-    )
-    every_row = 'SELECT each::text FROM {} AS each ORDER BY each::text COLLATE "C"'
-    return {table: column(connection, every_row.format(table)) for table in tables}
-
-
-def challenges_written(connection: Connection) -> int:
-    """How many writes of user challenges there have ever been."""
-    written: int = value(connection, "SELECT count(*) FROM user_challenges_log")
-    return written
-
-
-def dump(cluster: Cluster, database: str) -> Path:
-    """Dumps a database, in the format of pg_restore."""
-    path = cluster.new_directory(f"dump of {database}") / "custom.dump"
-    cluster.run("pg_dump", "--format=custom", f"--file={cluster.inside(path)}", database)
-    return path
-
-
-def goes_on(connection: Connection) -> None:
-    """Asserts that a moved database pays on from where it was, and nothing twice."""
-    connection.execute("SET audius_challenges.sweep_users = 0")  # so that only what is due is examined
-    final = "SELECT ctid, xmin, each::text FROM user_challenges AS each WHERE is_complete ORDER BY 3"
-    streak = """
-        SELECT specifier, current_step_count, is_complete
-        FROM user_challenges
-        WHERE (challenge_id, user_id) = ('e', 1)
-    """
-    notified = "SELECT count(*) FROM notification"
-    before, written, told = rows(connection, final), challenges_written(connection), value(connection, notified)
-    ((running, *progress),) = rows(connection, streak)
-    assert progress == [6, False]
-
-    # What came between the dump and the first tick, at a number that was used long ago; the streak's seventh day.
-    connection.execute("SELECT build.person(255, is_verified => TRUE, blocknumber => 1)")
-    connection.execute("SELECT build.play(1, 999, now()::timestamp - INTERVAL '5 minutes')")
-    assert tick(connection) == []
-
-    new = column(connection, "SELECT new ->> 'specifier' FROM user_challenges_log ORDER BY id OFFSET %s", written)
-    assert sorted(new) == sorted([running, "ff"])
-    assert [row for row in rows(connection, final) if row in before] == before
-    assert len(rows(connection, final)) == len(before) + 2
-    assert value(connection, notified) == told + 2
-    assert rows(connection, streak) == [(running, 7, True)]
-    assert column(connection, "SELECT DISTINCT status FROM challenge_status") == ["ok"]
-
-    # From here on the feed of changes goes by the transactions of this cluster.
-    connection.execute("SELECT build.playlist(99, 2, blocknumber => 2)")
-    assert tick(connection) == []
-    assert "2" in completed(connection, "fp")
-    assert tick(connection) == []
-    assert challenges_written(connection) == written + 3
 
 
 # A cluster with a schedule, a copy of it by dump and restore, and a standby

@@ -1,3 +1,3 @@
 """Audius challenges, reconciled inside PostgreSQL: from source tables to user challenges."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

@@ -53,14 +53,20 @@ def reconcile(
 
 
 @_from_sql
-def tick(db: Database, delay: str | None) -> None:
-    """`audius_challenges.tick()`."""
+def wait(db: Database, delay: str | None) -> None:
+    """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise ChallengeError("delay is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '0'.")
     seconds = float(db.value("SELECT extract(epoch FROM :interval)::float8", interval=delay))
     if not 0 <= seconds <= 3600:
         raise ChallengeError(f"delay is {delay}", hint="It can be from 0 to 1 hour.")
-    run.tick(db, seconds)
+    run.wait(db, seconds)
+
+
+@_from_sql
+def tick(db: Database) -> None:
+    """`audius_challenges.tick()`."""
+    run.tick(db)
 
 
 @_from_sql

@@ -204,14 +204,21 @@ def reconcile(
     return outcomes
 
 
-def tick(db: Database, delay: float) -> None:
-    """What pg_cron runs: every processor in a transaction of its own, within the time budget.
+def wait(db: Database, delay: float) -> None:
+    """What a tick does first.
 
-    :param delay: seconds to sleep before
-    :raises ChallengeError: naming the processors that failed, after all have run; what the others did stays
+    :param delay: seconds to sleep
+    :raises ChallengeError: if it has no transactions of its own
     """
     _require_own_transactions(db)
     _sleep(db, delay)
+
+
+def tick(db: Database) -> None:
+    """What pg_cron runs: every processor in a transaction of its own, within the time budget.
+
+    :raises ChallengeError: naming the processors that failed, after all have run; what the others did stays
+    """
     began = time.monotonic()
     settings = _open(db)
     if not settings.enabled:

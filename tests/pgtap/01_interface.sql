@@ -31,8 +31,8 @@ INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid;
 -- The extension.
 SELECT results_eq(
     $$SELECT extversion, extrelocatable FROM pg_extension WHERE extname = 'audius_challenges'$$,
-    $$VALUES ('1.0.0' COLLATE "C", FALSE)$$,
-    'this is version 1.0.0'
+    $$SELECT default_version COLLATE "C", FALSE FROM pg_available_extensions WHERE name = 'audius_challenges'$$,
+    'this is the version that the server has'
 );
 SELECT results_eq(
     $$SELECT requires FROM pg_available_extension_versions WHERE name = 'audius_challenges' AND installed$$,

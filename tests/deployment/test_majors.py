@@ -1,0 +1,204 @@
+"""From PostgreSQL 15 to 17, by dump and restore and by pg_upgrade: all is there, goes on, and nothing is paid twice.
+
+Both servers are in one Debian root, as on a machine that has come from Debian 12 to 13.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from devtools.cluster import Cluster
+from devtools.debian_root import DebianRoot, inside_root, root_with_both
+from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
+from tests.anatomy import anatomy
+from tests.histories import FILLED_USERS, contents, dump, fill, goes_on
+from tests.sessions import RUN_LOCK, Connection, column, completed, knows_seconds, rows, until, value
+
+OLD, NEW = 15, 17
+FIRST_TICK = 90  # seconds; the old pg_cron knows no schedule below a minute
+# A worker of the server itself, whatever host and port a job names.
+TICKS_HERE = {"cron.use_background_workers": "on"}
+# Where nobody answers: held still, since a job names the host that was here when it was scheduled.
+TICKS_NOWHERE = {"cron.use_background_workers": "off"}
+
+
+@pytest.fixture(scope="module")
+def both() -> DebianRoot:
+    """The root with both servers."""
+    return root_with_both()
+
+
+@pytest.fixture(scope="module")
+def fifteen(both: DebianRoot) -> Iterator[Discovery]:
+    """A database with a history on the old server, ticking by itself."""
+    with Cluster(both.bin_dir(OLD), root=both.path, settings=TICKS_HERE) as cluster:
+        require_extension(cluster)
+        assert cluster.major == OLD
+        discovery = create_discovery(cluster, "discovery")
+        discovery.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
+        with closing(discovery.connect()) as connection:
+            connection.execute(f"SELECT pg_advisory_lock({RUN_LOCK})")
+            fill(connection)
+            assert not knows_seconds(connection)
+            connection.execute(f"SELECT pg_advisory_unlock({RUN_LOCK})")
+        yield discovery
+
+
+def _as_new(cluster: Cluster) -> dict[str, list[str]]:
+    """What the catalogs say of the extension where it was created on this server."""
+    cluster.create_database("fresh")
+    cluster.psql("fresh", CREATE_EXTENSION)
+    with closing(cluster.connect("fresh")) as connection:
+        return anatomy(connection)
+
+
+def _ticks_once(connection: Connection) -> None:
+    """Asserts that after an update of pg_cron the job is there once, and ticks."""
+    since = value(connection, "SELECT clock_timestamp()")
+    connection.execute("ALTER EXTENSION pg_cron UPDATE")
+    connection.execute("SELECT * FROM schedule_challenges(every => '1 second')")
+    jobs = "SELECT jobname::text, schedule, database FROM cron.job ORDER BY jobname"
+    assert rows(connection, jobs) == [
+        ("audius_challenges tick", "1 seconds", "discovery"),
+        ("audius_challenges trim", "23 3 * * *", "discovery"),
+    ]
+    connection.execute("SELECT build.person(4095, is_verified => TRUE)")
+    until(lambda: "fff" in completed(connection, "v"), "a tick of the new server", seconds=FIRST_TICK)
+    failed = "SELECT return_message FROM cron.job_run_details WHERE status = 'failed' AND start_time > %s"
+    assert column(connection, failed, since) == []
+
+
+# Dump and restore
+
+
+def test_a_dump_restores_into_another_major_with_every_row_and_goes_on_there(
+    fifteen: Discovery, both: DebianRoot
+) -> None:
+    with closing(fifteen.connect()) as before:
+        before.execute(f"SELECT pg_advisory_lock({RUN_LOCK})")  # its ticks leave it alone, and those that come over
+        path = dump(fifteen.cluster, fifteen.name)
+        expected = contents(before)
+        with Cluster(both.bin_dir(NEW), root=both.path, settings=TICKS_NOWHERE) as cluster:
+            assert cluster.major == NEW
+            cluster.create_database("discovery")
+            # The dump would put it into schema public, where the old pg_cron was happy to be; the new one is not.
+            cluster.psql("discovery", "CREATE EXTENSION pg_cron")
+            # By the new server's program, as PostgreSQL has it.
+            cluster.run("pg_restore", "--exit-on-error", "--dbname=discovery", fifteen.cluster.inside(path))
+            discovery = Discovery(cluster, "discovery")
+            with closing(discovery.connect()) as after:
+                assert contents(after) == expected
+                assert len(expected["user_challenges"]) > FILLED_USERS
+                assert len(expected["cron.job"]) == 3
+                assert anatomy(after) == _as_new(cluster)
+                goes_on(after)
+            cluster.psql("postgres", "ALTER SYSTEM SET cron.use_background_workers = on")
+            cluster.restart()
+            with closing(discovery.connect()) as after:
+                _ticks_once(after)
+
+
+# pg_upgrade
+
+
+class Upgrade:
+    """pg_upgrade of a cluster into a new one."""
+
+    def __init__(self, both: DebianRoot, old: Cluster, new: Cluster) -> None:
+        self.both, self.old, self.new = both, old, new
+        self.arguments = [
+            f"--old-bindir={both.bin_dir(OLD)}",
+            f"--new-bindir={both.bin_dir(NEW)}",
+            f"--old-datadir={old.inside(old.data_dir)}",
+            f"--new-datadir={new.inside(new.data_dir)}",
+            f"--socketdir={new.inside(new.socket_dir)}",
+            f"--old-port={old.port}",
+            f"--new-port={new.port}",
+            "--username=postgres",
+        ]
+
+    def check(self) -> tuple[int, str]:
+        """What --check says, with its exit code."""
+        done = self.new.run("pg_upgrade", *self.arguments, "--check", check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def check_without(self, library: str) -> tuple[int, str]:
+        """What --check says where the new server lacks a library."""
+        unreadable = self.new.directory / "nothing"
+        unreadable.touch()
+        here = ["runuser", "-u", "postgres", "--", "env", f"--chdir={self.new.inside(self.new.directory)}"]
+        command = [*here, f"{self.both.bin_dir(NEW)}/pg_upgrade", *self.arguments, "--check"]
+        hidden = {unreadable: f"/usr/lib/postgresql/{NEW}/lib/{library}.so"}
+        inside = inside_root(self.both.path, command, binds=hidden)
+        done = subprocess.run(inside, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr + self._complaints()
+
+    def run(self) -> None:
+        """Upgrades; raises ClusterError if that fails."""
+        self.new.run("pg_upgrade", *self.arguments)
+
+    def _complaints(self) -> str:
+        found: list[Path] = sorted(self.new.data_dir.rglob("loadable_libraries.txt"))
+        return "".join(path.read_text() for path in found)
+
+
+def test_pg_upgrade_carries_a_ticking_database_over_and_it_goes_on(fifteen: Discovery, both: DebianRoot) -> None:
+    old = fifteen.cluster
+    with Cluster(both.bin_dir(NEW), root=both.path, settings=TICKS_NOWHERE) as new:
+        new.stop()
+        upgrade = Upgrade(both, old, new)
+        with closing(fifteen.connect()) as connection:
+            connection.execute("SELECT build.person(511, is_verified => TRUE)")
+            until(lambda: "1ff" in completed(connection, "v"), "a tick of the old server", seconds=FIRST_TICK)
+
+        # The old server may be at work while it is checked.
+        code, said = upgrade.check()
+        assert (code, "*Clusters are compatible*" in said) == (0, True), said
+        assert "Performing Consistency Checks on Old Live Server" in said
+
+        # A server that did not end well is not upgraded: it has to start and stop once more.
+        old.crash()
+        code, said = upgrade.check()
+        assert code == 1
+        assert "The source cluster was not shut down cleanly" in said
+        old.start()
+        with closing(fifteen.connect()) as connection:
+            connection.execute(f"SELECT pg_advisory_lock({RUN_LOCK})")  # so that no tick comes in between
+            expected = contents(connection)
+            cluster_and_table = rows(connection, "SELECT cluster, relation FROM audius_challenges.installation")
+            old.stop()
+
+        # Nor without PL/Python for the new server.
+        code, said = upgrade.check_without("plpython3")
+        assert code == 1
+        assert re.search(r"required libraries +fatal", said)
+        assert 'could not load library "$libdir/plpython3"' in said
+
+        upgrade.run()
+
+        new.start()
+        discovery = Discovery(new, "discovery")
+        with closing(discovery.connect()) as connection:
+            assert value(connection, "SHOW server_version_num")[:2] == str(NEW)
+            assert contents(connection) == expected
+            assert anatomy(connection) == _as_new(new)
+            # The table is the same, the cluster is another one: so everybody is examined again.
+            here = "SELECT system_identifier, 'user_challenges'::regclass::oid::bigint FROM pg_control_system()"
+            (before,), (after,) = cluster_and_table, rows(connection, here)
+            assert after[0] != before[0]
+            assert after[1] == before[1]
+            swept = "SELECT challenge_id, sweep_rounds FROM audius_challenges.processor_state ORDER BY challenge_id"
+            rounds = dict(rows(connection, swept))
+            goes_on(connection)
+            assert rows(connection, "SELECT cluster, relation FROM audius_challenges.installation") == [after]
+            again = dict(rows(connection, swept))
+            swept_again = {challenge for challenge in again if again[challenge] > rounds[challenge]}
+            assert swept_again == {"u", "fp", "p", "v", "p1", "p2", "p3"}
+        new.psql("postgres", "ALTER SYSTEM SET cron.use_background_workers = on")
+        new.restart()
+        with closing(discovery.connect()) as connection:
+            _ticks_once(connection)

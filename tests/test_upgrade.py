@@ -1,0 +1,438 @@
+"""ALTER EXTENSION … UPDATE from every release: the objects of a fresh install, all state kept, whoever is at work."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from devtools import REPOSITORY
+from devtools.cluster import Cluster
+from devtools.discovery import Discovery, create_discovery, require_extension
+from tests.anatomy import anatomy
+from tests.histories import FILLED_USERS, contents, dump, fill, goes_on
+from tests.sessions import (
+    RUN_LOCK,
+    TICK,
+    Beside,
+    Connection,
+    column,
+    completed,
+    knows_seconds,
+    replace_package,
+    rows,
+    tick,
+    until,
+    value,
+)
+
+PRESENT = "SELECT default_version FROM pg_available_extensions WHERE name = 'audius_challenges'"
+VERSION = "SELECT extversion FROM pg_extension WHERE extname = 'audius_challenges'"
+RELEASES = sorted(path.stem.split("--")[1] for path in (REPOSITORY / "extension" / "releases").glob("*.sql"))
+UPDATE = "ALTER EXTENSION audius_challenges UPDATE"
+LOADED = """
+    DO LANGUAGE plpython3u $$
+    from audius_challenges import __version__ as version
+    plpy.execute("SELECT set_config('upgrade.loaded', " + plpy.quote_literal(version) + ", false)")
+    $$
+"""
+
+
+def create_release(discovery: Discovery, release: str) -> None:
+    """Creates the extension as it was released."""
+    discovery.psql(f"CREATE EXTENSION audius_challenges VERSION '{release}' CASCADE")
+
+
+def loaded(connection: Connection) -> str:
+    """The version of the package that this session has loaded."""
+    connection.execute(LOADED)
+    version: str = value(connection, "SELECT current_setting('upgrade.loaded')")
+    return version
+
+
+@pytest.fixture(params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    """Each version that was ever released."""
+    version: str = request.param
+    return version
+
+
+@pytest.fixture
+def old(bare_discovery: Discovery, release: str) -> Discovery:
+    """A discovery database with the extension in that version."""
+    create_release(bare_discovery, release)
+    return bare_discovery
+
+
+@pytest.fixture
+def copy(old: Discovery) -> Iterator[Discovery]:
+    """An empty database beside it."""
+    name = f"{old.name}_copy"
+    old.cluster.create_database(name)
+    yield Discovery(old.cluster, name)
+    old.cluster.drop_database(name)
+
+
+@pytest.fixture
+def roles(old: Discovery) -> Iterator[None]:
+    """Roles with grants of every kind, and settings, as operators make them."""
+    name = old.name
+    try:
+        old.psql(
+            "CREATE ROLE upgrade_runner LOGIN",
+            "CREATE ROLE upgrade_reader",
+            "CREATE ROLE upgrade_custom",
+            "SELECT audius_challenges.grant_run('upgrade_runner')",
+            "SELECT audius_challenges.grant_status('upgrade_reader')",
+            "GRANT EXECUTE ON FUNCTION reconcile_challenges TO upgrade_custom WITH GRANT OPTION",
+            "GRANT EXECUTE ON PROCEDURE audius_challenges.tick TO PUBLIC",
+            "GRANT SELECT (challenge_id, status) ON challenge_status TO PUBLIC",
+            "GRANT DELETE ON audius_challenges.checkpoint TO upgrade_custom",
+            "GRANT USAGE ON SCHEMA audius_challenges TO PUBLIC",
+            "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO upgrade_custom",
+            f"ALTER DATABASE {name} SET audius_challenges.max_completions = 77",
+            f"ALTER ROLE upgrade_runner IN DATABASE {name} SET audius_challenges.enabled = on",
+        )
+        yield
+    finally:
+        owned = "DROP OWNED BY upgrade_runner, upgrade_reader, upgrade_custom"
+        old.psql(owned, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM upgrade_custom")
+        old.psql("DROP ROLE upgrade_runner, upgrade_reader, upgrade_custom")
+
+
+def privileges(connection: Connection) -> dict[str, list[str]]:
+    """Who may do what with the extension's objects, and what is set for the database."""
+    described = """
+        SELECT concat_ws(' ', kind, name, acl)
+        FROM (
+            SELECT 'routine', oid::regprocedure::text, proacl::text FROM pg_proc
+            WHERE pronamespace = 'audius_challenges'::regnamespace OR proname ~ 'challenges$'
+            UNION ALL
+            SELECT 'relation', oid::regclass::text, relacl::text FROM pg_class
+            WHERE relnamespace = 'audius_challenges'::regnamespace OR relname = 'challenge_status'
+            UNION ALL
+            SELECT 'column', attrelid::regclass || '.' || attname, attacl::text FROM pg_attribute
+            WHERE attacl IS NOT NULL AND attrelid = 'challenge_status'::regclass
+            UNION ALL
+            SELECT 'schema', nspname, nspacl::text FROM pg_namespace WHERE nspname = 'audius_challenges'
+        ) AS granted (kind, name, acl)
+        ORDER BY 1
+    """
+    settings = """
+        SELECT setrole::regrole::text || unnest(setconfig)
+        FROM pg_db_role_setting
+        INNER JOIN pg_database ON pg_database.oid = setdatabase AND datname = current_database()
+        ORDER BY 1
+    """
+    return {"privileges": column(connection, described), "settings": column(connection, settings)}
+
+
+def row_versions(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    """Where every row of every table is, and which transaction wrote it."""
+    return {
+        table: rows(connection, f"SELECT ctid::text, xmin::text FROM {table} ORDER BY ctid")
+        for table in contents(connection)
+    }
+
+
+# What there is afterwards
+
+
+def test_the_present_version_is_not_among_the_releases_and_each_of_them_can_be_updated(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        present = value(connection, PRESENT)
+        assert present not in RELEASES
+        assert "1.0.0" in RELEASES
+        paths = "SELECT source, path FROM pg_extension_update_paths('audius_challenges') WHERE target = %s"
+        found = dict(rows(connection, paths, present))
+        assert {release: found[release] for release in RELEASES} == {
+            release: f"{release}--{present}" for release in RELEASES
+        }
+
+
+def test_an_update_leaves_the_objects_of_a_fresh_install(old: Discovery, discovery: Discovery, release: str) -> None:
+    with closing(old.connect()) as updated, closing(discovery.connect()) as fresh:
+        assert value(updated, VERSION) == release
+        updated.execute(UPDATE)
+        expected = anatomy(fresh)
+        found = anatomy(updated)
+        for subject, facts in expected.items():
+            assert found[subject] == facts
+        assert len(expected["members"]) > 40
+        assert len(expected["routines"]) >= 13
+        assert len(expected["comments"]) > 50
+
+
+def test_the_present_version_by_name_is_the_default(bare_discovery: Discovery, discovery: Discovery) -> None:
+    with closing(bare_discovery.connect()) as connection, closing(discovery.connect()) as fresh:
+        create_release(bare_discovery, value(fresh, PRESENT))
+        assert anatomy(connection) == anatomy(fresh)
+
+
+@pytest.mark.usefixtures("roles")
+def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(old: Discovery) -> None:
+    with closing(old.connect()) as connection:
+        fill(connection)
+        connection.execute("DELETE FROM challenges WHERE id = 'tp'")  # which install() would put there again
+        before = contents(connection), row_versions(connection), privileges(connection)
+        assert len(before[0]["user_challenges"]) > FILLED_USERS
+        assert len(before[0]["audius_challenges.checkpoint"]) == 8
+        assert len(before[0]["challenge_listen_streak"]) == 2
+        told = []
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+
+        connection.execute(UPDATE)
+
+        assert (contents(connection), row_versions(connection), privileges(connection)) == before
+        assert told == []
+        connection.execute("SELECT * FROM sync_challenge_catalog()")
+        connection.execute("UPDATE challenges SET active = TRUE, starting_block = 0")
+        tick(connection)
+        goes_on(connection)
+        with closing(old.connect("upgrade_runner")) as runner:
+            connection.execute("SELECT build.person(4095, is_verified => TRUE)")
+            assert tick(runner) == []
+        assert completed(connection, "v")[-1] == "fff"
+
+
+@pytest.mark.usefixtures("roles")
+def test_a_dump_of_an_updated_database_restores_with_every_grant(old: Discovery, copy: Discovery) -> None:
+    cluster = old.cluster
+    with closing(old.connect()) as connection:
+        fill(connection)
+        connection.execute(UPDATE)
+        # What people had granted before is still theirs, not the extension's: else pg_dump would leave it out.
+        path = dump(cluster, old.name)
+        cluster.run("pg_restore", "--exit-on-error", f"--dbname={copy.name}", cluster.inside(path))
+        with closing(copy.connect()) as restored:
+            assert contents(restored) == contents(connection)
+            assert privileges(restored)["privileges"] == privileges(connection)["privileges"]
+            assert anatomy(restored)["routines"] == anatomy(connection)["routines"]
+            assert anatomy(restored)["initial privileges"] == anatomy(connection)["initial privileges"]
+            goes_on(restored)
+
+
+def test_a_dump_of_a_release_restores_into_the_present_version(old: Discovery, copy: Discovery) -> None:
+    cluster = old.cluster
+    with closing(old.connect()) as connection, closing(copy.connect()) as restored:
+        fill(connection)
+        path = dump(cluster, old.name)
+        cluster.run("pg_restore", "--exit-on-error", f"--dbname={copy.name}", cluster.inside(path))
+        assert value(restored, VERSION) == value(restored, PRESENT)
+        assert contents(restored) == contents(connection)
+        goes_on(restored)
+
+
+# An update that fails
+
+
+def test_a_failed_update_leaves_the_old_version_whole(old: Discovery, release: str) -> None:
+    with closing(old.connect()) as connection:
+        fill(connection)
+        connection.execute("ALTER EXTENSION audius_challenges DROP FUNCTION audius_challenges.grant_status(text)")
+        before = anatomy(connection), contents(connection)
+
+        with pytest.raises(errors.ObjectNotInPrerequisiteState) as failed:
+            connection.execute(UPDATE)
+
+        assert failed.value.diag.message_primary == (
+            'function audius_challenges.grant_status(text) is not a member of extension "audius_challenges"'
+        )
+        assert (anatomy(connection), contents(connection)) == before
+        assert tick(connection) == []
+        assert loaded(connection) == release
+        connection.execute("ALTER EXTENSION audius_challenges ADD FUNCTION audius_challenges.grant_status(text)")
+        connection.execute(UPDATE)
+        goes_on(connection)
+
+
+def test_an_update_waits_for_a_run_no_longer_than_lock_timeout(old: Discovery, release: str) -> None:
+    with closing(old.connect()) as connection, closing(old.connect()) as running:
+        running.execute(f"SELECT pg_advisory_lock({RUN_LOCK})")
+        connection.execute("SET lock_timeout = '100ms'")
+        with pytest.raises(errors.LockNotAvailable):
+            connection.execute(UPDATE)
+        assert value(connection, VERSION) == release
+        running.execute(f"SELECT pg_advisory_unlock({RUN_LOCK})")
+        connection.execute(UPDATE)
+        assert value(connection, VERSION) == value(connection, PRESENT)
+
+
+# Others at work meanwhile
+
+GATE = """
+    CREATE FUNCTION wait_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared(4711);
+        RETURN new;
+    END
+    $$;
+    CREATE TRIGGER wait_at_the_gate BEFORE INSERT ON user_challenges
+    FOR EACH ROW WHEN (new.challenge_id = 'p') EXECUTE FUNCTION wait_at_the_gate();
+"""
+
+
+def test_a_session_with_the_old_code_goes_on_with_the_new(old: Discovery, release: str) -> None:
+    with closing(old.connect()) as connection, closing(old.connect()) as session:
+        present = value(connection, PRESENT)
+        fill(connection)
+        session.execute("SELECT * FROM reconcile_challenges()")
+        session.execute("SELECT * FROM challenge_status")
+        assert loaded(session) == release
+
+        connection.execute(UPDATE)
+
+        assert loaded(session) == release
+        connection.execute("SELECT build.person(4095, is_verified => TRUE)")
+        written = "SELECT challenge_id, rows_completed FROM reconcile_challenges() WHERE rows_inserted > 0"
+        assert rows(session, written) == [("v", 1)]
+        assert loaded(session) == present
+        goes_on(session)
+
+
+def test_an_update_waits_for_the_tick_under_way_and_ticks_meanwhile_leave_it_alone(
+    old: Discovery, release: str
+) -> None:
+    with ExitStack() as sessions:
+        gate, observer, updating, ticking, other = (sessions.enter_context(closing(old.connect())) for _ in range(5))
+        observer.execute("SELECT build.person(n, is_verified => TRUE, name => 'n') FROM generate_series(1, 3) AS n")
+        observer.execute(GATE)
+        gate.execute("SELECT pg_advisory_lock(4711)")
+        running = Beside(ticking, TICK)
+        running.wait_until_blocked(observer)
+        update = Beside(updating, f"BEGIN; {UPDATE}")
+        update.wait_until_blocked(observer)
+        # The update holds nothing that others need: they look, and tick, to no avail.
+        assert len(rows(other, "SELECT * FROM challenge_status")) == 11
+        busy = ["another run of audius_challenges is under way: nothing was done"]
+        assert [notice.message for notice in tick(other)] == busy
+
+        gate.execute("SELECT pg_advisory_unlock(4711)")
+        assert running.finish() is None
+        assert update.finish() is None
+        # The tick has ended as what it began: all of it, by the old code. Now the update is done, if not committed.
+        assert loaded(ticking) == release
+        assert completed(observer, "v") == ["1", "2", "3"]
+        assert value(observer, "SELECT count(*) FROM audius_challenges.processor_state") == 11
+        assert value(observer, VERSION) == release
+        assert [notice.message for notice in tick(other)] == busy
+        updating.execute("COMMIT")
+
+        observer.execute("SELECT build.person(255, is_verified => TRUE)")
+        assert tick(ticking) == []
+        assert loaded(ticking) == value(observer, PRESENT)
+        assert completed(observer, "v") == ["1", "2", "3", "ff"]
+
+
+def test_whatever_is_called_while_updating_nothing_fails_and_nothing_is_paid_twice(old: Discovery) -> None:
+    failed: list[psycopg.Error] = []
+    over = threading.Event()
+    calls = (
+        TICK,
+        "SELECT * FROM reconcile_challenges()",
+        "SELECT * FROM challenge_status",
+        """
+        SELECT build.person(user_id, is_verified => TRUE)
+        FROM (SELECT coalesce(max(user_id), 0) + 1 AS user_id FROM users) AS next
+        """,
+    )
+
+    def call_and_call(statement: str) -> None:
+        with closing(old.connect()) as session:
+            while not over.is_set():
+                try:
+                    session.execute(statement)
+                except psycopg.Error as error:
+                    failed.append(error)
+                    return
+
+    with closing(old.connect()) as connection:
+        fill(connection)
+        others = [threading.Thread(target=call_and_call, args=[call]) for call in calls]
+        for thread in others:
+            thread.start()
+        before = value(connection, "SELECT count(*) FROM user_challenges")
+        paid = "SELECT count(*) > %s FROM user_challenges"
+        try:
+            until(lambda: value(connection, paid, before + 5), "rewards before the update")
+            connection.execute(UPDATE)
+            after = value(connection, "SELECT count(*) FROM user_challenges")
+            until(lambda: value(connection, paid, after + 5), "rewards after the update")
+        finally:
+            over.set()
+            for thread in others:
+                thread.join()
+        assert failed == []
+        assert value(connection, VERSION) == value(connection, PRESENT)
+        tick(connection)
+        verified = column(connection, "SELECT to_hex(user_id) FROM users WHERE is_verified ORDER BY 1")
+        assert completed(connection, "v") == verified
+        completions = """
+            SELECT count(*), count(DISTINCT (challenge_id, specifier))
+            FROM user_challenges_log
+            WHERE (new ->> 'is_complete')::boolean AND challenge_id = 'v'
+        """
+        # The history makes one complete row unpayable: the one write of ours that is not a completion.
+        assert rows(connection, completions) == [(len(verified) + 1, len(verified))]
+
+
+def test_a_tick_that_slept_through_an_update_runs_the_new_code(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection, closing(discovery.connect()) as ticking:
+        tick(ticking)
+        sleeping = Beside(ticking, "CALL audius_challenges.tick(delay => '2 seconds')")
+        asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+        until(lambda: rows(connection, asleep, sleeping.pid), "the tick asleep")
+        replace_package(connection, "the next version", "\n__version__ = 'next'\n")
+        assert sleeping.finish() is None
+        assert loaded(ticking) == "next"
+
+
+# And back
+
+
+@pytest.mark.usefixtures("roles")
+def test_the_way_back_in_the_documentation_keeps_the_state_and_goes_on(old: Discovery, release: str) -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "upgrade.md").read_text()
+    found = re.search(r"## Roll back.*?```sql\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    with closing(old.connect()) as connection:
+        fill(connection)
+        as_released = anatomy(connection)
+        connection.execute(UPDATE)
+        assert tick(connection) == []
+        before = contents(connection)
+
+        old.psql(re.sub(r"VERSION '[\d.]+'", f"VERSION '{release}'", found[1]))
+
+        assert value(connection, VERSION) == release
+        assert contents(connection) == before
+        assert anatomy(connection)["members"] == as_released["members"]
+        goes_on(connection)
+        assert loaded(connection) == release
+
+
+# The schedule
+
+NewCluster = Callable[..., Cluster]
+FIRST_TICK = 90  # seconds
+
+
+def test_a_scheduled_database_ticks_on_through_an_update(new_cluster: NewCluster) -> None:
+    cluster = new_cluster()
+    require_extension(cluster)
+    discovery = create_discovery(cluster, "discovery")
+    discovery.psql("CREATE EXTENSION pg_cron")
+    create_release(discovery, RELEASES[-1])
+    with closing(discovery.connect()) as connection:
+        if knows_seconds(connection):
+            connection.execute("SELECT * FROM schedule_challenges(every => '1 second')")
+        jobs = contents(connection)["cron.job"]
+        assert len(jobs) in (2, 3)
+        connection.execute(UPDATE)
+        assert contents(connection)["cron.job"] == jobs
+        connection.execute("SELECT build.person(255, is_verified => TRUE)")
+        until(lambda: completed(connection, "v") == ["ff"], "a tick after the update", seconds=FIRST_TICK)
+        assert rows(connection, "SELECT * FROM cron.job_run_details WHERE status = 'failed'") == []
