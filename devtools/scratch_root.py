@@ -24,7 +24,6 @@ from typing import Self
 
 from devtools.debian_root import DebianRootError, debian_root
 
-
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
@@ -86,17 +85,9 @@ class ScratchRoot:
             raise ScratchRootError(f"{script}\nended with status {done.returncode}:\n{done.stdout}")
         return done.stdout
 
-    def give(self, source: Path, target: str) -> None:
-        """Copies a file to this path inside, readable by everybody."""
-        inside = ["nsenter", f"--target={self._init}", "--mount", "--root"]
-        with source.open("rb") as file:
-            subprocess.run([*inside, "install", "-D", "-m", "644", "/dev/stdin", target], stdin=file, check=True)
-
-    def take(self, source: str, target: Path) -> None:
-        """Copies a file from this path inside."""
-        inside = ["nsenter", f"--target={self._init}", "--mount", "--root"]
-        with target.open("wb") as file:
-            subprocess.run([*inside, "cat", source], stdout=file, check=True)
+    def file(self, path: str) -> Path:
+        """Where a file inside, by its absolute path there, is for us outside."""
+        return Path(f"/proc/{self._init}/root") / path.lstrip("/")
 
     def close(self) -> None:
         """Ends every process inside and forgets what was written. Harmless when called twice."""
@@ -128,6 +119,7 @@ def _start(directory: Path, layers: list[Path], online: bool) -> subprocess.Pope
         mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {root}
         mount -t proc proc {root}/proc
         mount -t tmpfs tmpfs {root}{SHARED_MEMORY}
+        echo "127.0.1.1 $(uname -n)" >>{root}/etc/hosts
         exec chroot {root} sh -c 'echo mounted && exec sleep infinity'
     """
     net = [] if online else ["--net"]
