@@ -97,7 +97,10 @@ def test_meta_json_is_valid(machine: ScratchRoot, archive: Path) -> None:
 def test_pgxn_installs_loads_checks_and_removes_it(machine: ScratchRoot, major: int, archive: Path) -> None:
     before = extension_files(machine)
 
-    machine.run(f"pgxn install --sudo sudo ./{archive.name}", user=BUILDER)
+    printed = machine.run(f"pgxn install --sudo sudo ./{archive.name}", user=BUILDER)
+    as_user, as_root = printed.split("installing extension")
+    assert "assemble.py" in as_user
+    assert "assemble.py" not in as_root
     extension_dir = f"/usr/share/postgresql/{major}/extension"
     version = archive.stem.rpartition("-")[2]
     added = set(extension_files(machine)) - set(before)
