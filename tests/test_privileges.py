@@ -57,8 +57,8 @@ APPLICATION: Privileges = {
     "table public.users": ("", "SELECT", "SELECT"),
 }
 
-# Every object that has privileges, and every member of the extension whatever it is; a star marks the grant option. Left
-# out are the types that a relation brings for its rows and a type for its arrays, members only from PostgreSQL 17 on.
+# Every object that has privileges, and every member of the extension whatever it is; a star marks the grant option.
+# Left out are types that a relation brings for its rows and a type for its arrays: members only from PostgreSQL 17 on.
 OBJECTS = """
     WITH access_list AS (
         SELECT 'pg_class'::regclass AS classid, oid AS objid, relowner AS owner,
