@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-BLOCK = re.compile(r"^(?:<!-- in the database (\w+) -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Comments, which a reader of the page does not see, say where a block runs.
+PLACE = r"(?:<!-- in the database (?P<database>\w+) -->\n)?(?:<!-- (?P<seconds>pg_cron 1.5 or newer) -->\n)?"
+BLOCK = re.compile(rf"^{PLACE}```(?P<language>\w+)\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^\$ ([^\n]*<<(\w+)\n.*?^\2$|[^\n]*)", re.MULTILINE | re.DOTALL)
 RULE = re.compile(r"[-+]+")
 COMMAND_TAG = re.compile(r"[A-Z]+(?: [A-Z]+)*(?: \d+)*")
 
 
 @dataclass(frozen=True)
 class SqlBlock:
-    """A block of SQL, the block of text that follows it (empty if none does), and where the page says to run it."""
+    """A block of SQL, the block of text that follows it (empty if none does), and where it runs: in which database,
+    and whether only with a pg_cron that knows schedules of seconds."""
 
-    page: str
     line: int
     database: str
+    needs_seconds: bool
     source: str
     shown: str
 
@@ -27,10 +31,11 @@ def sql_blocks(page: Path, database: str) -> list[SqlBlock]:
     found = list(BLOCK.finditer(text))
     blocks = []
     for match, following in zip(found, [*found[1:], None], strict=True):
-        if match[2] == "sql":
-            shown = following[3] if following and following[2] == "text" else ""
-            line = text[: match.start(3)].count("\n") + 1
-            blocks.append(SqlBlock(page.name, line, match[1] or database, match[3], shown))
+        if match["language"] == "sql":
+            shown = following["source"] if following and following["language"] == "text" else ""
+            line = text[: match.start("source")].count("\n") + 1
+            block = SqlBlock(line, match["database"] or database, bool(match["seconds"]), match["source"], shown)
+            blocks.append(block)
     return blocks
 
 
@@ -38,9 +43,9 @@ def console_commands(page: Path) -> list[str]:
     """The commands of the page's console blocks in their order: what comes after `$ `, with its here-document."""
     commands = []
     for match in BLOCK.finditer(page.read_text()):
-        if match[2] == "console":
-            commands += re.findall(r"^\$ (.*<<(\w+)\n.*?^\2$|.*)", match[3], re.MULTILINE | re.DOTALL)
-    return [command for command, _ in commands]
+        if match["language"] == "console":
+            commands += [found[1] for found in COMMAND.finditer(match["source"])]
+    return commands
 
 
 def shape(printed: str) -> list[str]:

@@ -1,5 +1,5 @@
 """The release archive as PGXN takes it and the Debian package: built, installed, tried and removed on machines that
-have nothing of this repository but the archive, and no network."""
+have nothing of this repository but the archive, and no network; and the pages that say so."""
 
 import shutil
 import subprocess
@@ -13,6 +13,7 @@ import pytest
 from devtools import REPOSITORY
 from devtools.debian_root import SUITES
 from devtools.scratch_root import ScratchRoot, scratch_root
+from tests.pages import console_commands, shape, sql_blocks
 
 # What docs/how-to/install.md has installed before, for all three ways.
 PACKAGES = (
@@ -70,6 +71,14 @@ def extension_files(machine: ScratchRoot) -> list[str]:
 def create_discovery(machine: ScratchRoot, archive: Path, name: str) -> None:
     """A database with the discovery schema."""
     machine.run(f"createdb {name} && psql -Xq -d {name} -f {archive.stem}/discovery/schema.sql", user=BUILDER)
+
+
+def follow_console(machine: ScratchRoot, major: int, archive: Path, page: Path) -> None:
+    """Runs the page's commands in the unpacked archive, on this machine's PostgreSQL."""
+    for command in console_commands(page):
+        here = command.replace("postgresql-15", f"postgresql-{major}").replace("postgresql/15", f"postgresql/{major}")
+        here = here.replace(" 15 main", f" {major} main")
+        machine.run(f"cd {archive.stem}\n{here}", user=BUILDER)
 
 
 def psql(machine: ScratchRoot, database: str, *statements: str) -> list[str]:
@@ -150,3 +159,21 @@ def test_a_debian_package_is_built_installed_tried_and_removed(machine: ScratchR
 
     machine.run(f"dpkg --purge {package}")
     assert extension_files(machine) == before
+
+
+def test_install_md_and_uninstall_md_work_as_written(machine: ScratchRoot, major: int, archive: Path) -> None:
+    how_to = REPOSITORY / "docs" / "how-to"
+    before = extension_files(machine)
+    create_discovery(machine, archive, "discovery")
+    machine.run(f"cp {archive.name} {archive.stem}/", user=BUILDER)
+
+    for page in (how_to / "install.md", how_to / "uninstall.md"):
+        if page.name == "install.md":
+            follow_console(machine, major, archive, page)
+        for block in sql_blocks(page, "discovery"):
+            machine.file(f"{HOME}/block.sql").write_text(block.source)
+            printed = machine.run("psql -Xd discovery -f block.sql", user=BUILDER)
+            assert shape(printed) == shape(block.shown), f"{page.name}, line {block.line}: {printed}"
+        if page.name == "uninstall.md":
+            follow_console(machine, major, archive, page)
+    assert extension_files(machine) == [*before, f"/etc/postgresql/{major}/main/conf.d/audius_challenges.conf"]
