@@ -1,6 +1,7 @@
 """The release archive as PGXN takes it and the Debian package: built, installed, tried and removed on machines that
 have nothing of this repository but the archive, and no network; and the pages that say so."""
 
+import re
 import shutil
 import subprocess
 import zipfile
@@ -53,6 +54,8 @@ def major(request: pytest.FixtureRequest) -> Any:
 def machine(major: int, archive: Path) -> Iterator[ScratchRoot]:
     """A machine with this PostgreSQL running, on which somebody has the archive, packed and unpacked."""
     with scratch_root(major, PACKAGES) as machine:
+        # The cached root that it lies over may have the build that other tests use.
+        machine.run(f"rm -f /usr/share/postgresql/{major}/extension/audius_challenges*")
         machine.run(f"useradd --create-home --shell /bin/bash {BUILDER}")
         machine.run(f"echo '{BUILDER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{BUILDER}")
         machine.run(f"pg_conftool {major} main set fsync off && pg_ctlcluster {major} main start")
@@ -76,8 +79,7 @@ def create_discovery(machine: ScratchRoot, archive: Path, name: str) -> None:
 def follow_console(machine: ScratchRoot, major: int, archive: Path, page: Path) -> None:
     """Runs the page's commands in the unpacked archive, on this machine's PostgreSQL."""
     for command in console_commands(page):
-        here = command.replace("postgresql-15", f"postgresql-{major}").replace("postgresql/15", f"postgresql/{major}")
-        here = here.replace(" 15 main", f" {major} main")
+        here = re.sub(r"\b15\b", str(major), command)  # as the page says
         machine.run(f"cd {archive.stem}\n{here}", user=BUILDER)
 
 
@@ -104,15 +106,13 @@ def test_meta_json_is_valid(machine: ScratchRoot, archive: Path) -> None:
 
 
 def test_pgxn_installs_loads_checks_and_removes_it(machine: ScratchRoot, major: int, archive: Path) -> None:
-    before = extension_files(machine)
-
     printed = machine.run(f"pgxn install --sudo sudo ./{archive.name}", user=BUILDER)
     as_user, as_root = printed.split("installing extension")
     assert "assemble.py" in as_user
     assert "assemble.py" not in as_root
     extension_dir = f"/usr/share/postgresql/{major}/extension"
     version = archive.stem.rpartition("-")[2]
-    added = set(extension_files(machine)) - set(before)
+    added = set(extension_files(machine))
     assert f"{extension_dir}/audius_challenges.control" in added
     assert f"{extension_dir}/audius_challenges--{version}.sql" in added
     assert {Path(path).parent for path in added} == {Path(extension_dir)}
@@ -125,14 +125,12 @@ def test_pgxn_installs_loads_checks_and_removes_it(machine: ScratchRoot, major: 
     machine.run("dropdb by_pgxn", user=BUILDER)
 
     machine.run(f"pgxn uninstall --yes --sudo sudo ./{archive.name}", user=BUILDER)
-    assert extension_files(machine) == before
+    assert extension_files(machine) == []
 
 
 def test_a_debian_package_is_built_installed_tried_and_removed(machine: ScratchRoot, major: int, archive: Path) -> None:
     package = f"postgresql-{major}-audius-challenges"
     version = archive.stem.rpartition("-")[2]
-    before = extension_files(machine)
-
     machine.run(f"cd {archive.stem} && make deb", user=BUILDER)
     built = machine.run(f"ls {archive.stem}/dist", user=BUILDER).split()
     assert built == [f"{package}_{version}_all.deb"]
@@ -158,12 +156,11 @@ def test_a_debian_package_is_built_installed_tried_and_removed(machine: ScratchR
     machine.run("dropdb by_dpkg", user=BUILDER)
 
     machine.run(f"dpkg --purge {package}")
-    assert extension_files(machine) == before
+    assert extension_files(machine) == []
 
 
 def test_install_md_and_uninstall_md_work_as_written(machine: ScratchRoot, major: int, archive: Path) -> None:
     how_to = REPOSITORY / "docs" / "how-to"
-    before = extension_files(machine)
     create_discovery(machine, archive, "discovery")
     machine.run(f"cp {archive.name} {archive.stem}/", user=BUILDER)
 
@@ -173,7 +170,7 @@ def test_install_md_and_uninstall_md_work_as_written(machine: ScratchRoot, major
         for block in sql_blocks(page, "discovery"):
             machine.file(f"{HOME}/block.sql").write_text(block.source)
             printed = machine.run("psql -Xd discovery -f block.sql", user=BUILDER)
-            assert shape(printed) == shape(block.shown), f"{page.name}, line {block.line}: {printed}"
+            assert sorted(shape(printed)) == sorted(shape(block.shown)), f"{page.name}, line {block.line}: {printed}"
         if page.name == "uninstall.md":
             follow_console(machine, major, archive, page)
-    assert extension_files(machine) == [*before, f"/etc/postgresql/{major}/main/conf.d/audius_challenges.conf"]
+    assert extension_files(machine) == [f"/etc/postgresql/{major}/main/conf.d/audius_challenges.conf"]
