@@ -20,8 +20,8 @@ def commands() -> list[list[str]]:
         ["ruff", "format", "--check", "."],
         ["mypy", *_present(PYTHON_PATHS)],
         ["sqlfluff", "lint", "--disable-progress-bar", *_present(SQL_PATHS)],
-        # It cannot read PL/Python and would count each such function as unknown; nothing else is ignored. What it checks
-        # of functions (search_path, SECURITY DEFINER), tests/pgtap/01_interface.sql checks of those, too.
+        # It cannot read PL/Python and would count each such function as unknown; nothing else is ignored. What it
+        # checks of functions (search_path, SECURITY DEFINER), tests/pgtap/01_interface.sql checks of those, too.
         ["pgspot", "--ignore-lang=plpython3u", *_scripts()],
     ]
     return [[_relative(bin_dir / program), *arguments] for program, *arguments in programs]
