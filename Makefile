@@ -2,12 +2,16 @@
 
 PG_CONFIG = pg_config
 PYTHON = .venv/bin/python
-# sudo where the server's extension directory is not ours to write.
-SUDO = $(shell test -w "$$($(PG_CONFIG) --sharedir)/extension" || echo sudo)
+# sudo where the server's extension directory is not ours to write, and nothing is to be staged in DESTDIR.
+SUDO = $(if $(DESTDIR),,$(shell test -w "$$($(PG_CONFIG) --sharedir)/extension" || echo sudo))
+VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" extension/audius_challenges.control)
+ARCHIVE = audius_challenges-$(VERSION)
+CHECK_DATABASE = audius_challenges_check
 export PG_CONFIG
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-other test-deployment lint build install uninstall bench bootstrap lock clean
+.PHONY: help demo test test-other test-deployment lint all build install uninstall installcheck dist deb bench bootstrap \
+	lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +36,8 @@ lint: bootstrap ## Run ruff, mypy, sqlfluff and pgspot
 	$(MAKE) --no-print-directory build
 	$(PYTHON) -m devtools lint
 
+all: build # what `pgxn install` calls first
+
 build: ## Assemble the extension's scripts, extension/*.sql
 	$(MAKE) -C extension all PG_CONFIG=$(PG_CONFIG)
 
@@ -40,6 +46,25 @@ install: build ## Install the extension into a server: make install PG_CONFIG=/p
 
 uninstall: ## Remove the extension's files from the server
 	$(SUDO) $(MAKE) -C extension uninstall PG_CONFIG=$(PG_CONFIG)
+
+installcheck: ## Try an installed extension by psql and pg_prove, on the server that PGHOST, PGPORT, PGUSER name
+	dropdb --if-exists $(CHECK_DATABASE)
+	createdb $(CHECK_DATABASE)
+	psql -Xq -v ON_ERROR_STOP=1 -d $(CHECK_DATABASE) -f discovery/schema.sql -f discovery/builders.sql \
+		-c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION audius_challenges CASCADE'
+	pg_prove -d $(CHECK_DATABASE) tests/pgtap/1*.sql tests/pgtap/30_*.sql
+	dropdb $(CHECK_DATABASE)
+
+dist: ## Make the release archive of the last commit, for PGXN: dist/audius_challenges-VERSION.zip
+	mkdir -p dist
+	git archive --format=zip --prefix=$(ARCHIVE)/ --output=dist/$(ARCHIVE).zip HEAD
+
+deb: ## Build the Debian package, into dist/: needs dpkg-dev, debhelper, postgresql-server-dev-all
+	pg_buildext updatecontrol
+	dpkg-buildpackage --build=binary --no-sign
+	mkdir -p dist
+	mv ../postgresql-*-audius-challenges_$(VERSION)_all.deb dist/
+	rm ../audius-challenges_$(VERSION)_*.buildinfo ../audius-challenges_$(VERSION)_*.changes
 
 bench: ## Measure first build, idle run and busy run: make bench ARGS=--help
 	devtools/bootstrap.sh bench
@@ -54,5 +79,5 @@ lock: bootstrap ## Renew the pinned requirements
 
 clean: ## Remove what was built, and .venv
 	$(MAKE) -C extension clean PG_CONFIG=$(PG_CONFIG)
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf dist .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -r {} +

@@ -30,7 +30,7 @@ install_packages in devtools/bootstrap.sh lists, then set CHALLENGES_SKIP_APT=1.
     for package in \
         "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-$major-pgtap" \
         "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv \
-        mmdebstrap mount; do
+        mmdebstrap mount iproute2; do
         status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || status=absent
         [ "$status" = installed ] || missing="$missing $package"
     done

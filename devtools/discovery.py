@@ -12,6 +12,7 @@ from devtools.cluster import NO_SETTINGS, Cluster
 
 SCHEMA = REPOSITORY / "discovery" / "schema.sql"
 BUILDERS = REPOSITORY / "discovery" / "builders.sql"
+RUNNER = REPOSITORY / "discovery" / "runner.sql"
 SCRIPTS = ("audius_challenges--*.sql", "releases/audius_challenges--*.sql")
 CREATE_EXTENSION = "CREATE EXTENSION audius_challenges CASCADE"
 

@@ -19,7 +19,8 @@ def commands() -> list[list[str]]:
         ["ruff", "format", "--check", "."],
         ["mypy", *_present(PYTHON_PATHS)],
         ["sqlfluff", "lint", "--disable-progress-bar", *_present(SQL_PATHS)],
-        # It reads SQL and PL/pgSQL; the statements inside PL/Python are not its concern.
+        # It cannot read PL/Python and would count each such function as unknown; nothing else is ignored. What it
+        # checks of functions (search_path, SECURITY DEFINER), tests/pgtap/01_interface.sql checks of those, too.
         ["pgspot", "--ignore-lang=plpython3u", *_scripts(upgrades=False)],
         # CREATE OR REPLACE of functions (PS002) and views (PS015) is how an upgrade keeps the grants on them. It cannot
         # take over what somebody else put there: since PostgreSQL 14.5, a script replaces its extension's objects only.

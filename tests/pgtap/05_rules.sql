@@ -366,11 +366,15 @@ SELECT results_eq(
     $$VALUES (20, 600), (21, 601)$$,
     'Rule 7: completed_blocknumber is the greatest number of blocks, not the block of the row'
 );
+SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'replica';
+RESET ROLE;
 DELETE FROM blocks;
 SELECT build.person(22, is_verified => TRUE, blocknumber => NULL);
 UPDATE users SET blocknumber = 710 WHERE user_id = 22;
+SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'origin';
+RESET ROLE;
 SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id = 22$$,
@@ -384,7 +388,9 @@ SELECT build.track(22, 1, blocknumber => NULL);
 SELECT build.playlist(22, 1, blocknumber => NULL);
 SELECT build.person(user_id, is_verified => TRUE, blocknumber => NULL) FROM generate_series(23, 27) AS user_id;
 UPDATE users SET is_verified = FALSE WHERE user_id BETWEEN 24 AND 27;
+SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'replica';
+RESET ROLE;
 UPDATE follows SET blocknumber = 723 WHERE follower_user_id = 1;
 SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
 UPDATE saves SET blocknumber = 724 WHERE user_id = 1;
@@ -399,7 +405,9 @@ SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
 UPDATE playlists SET blocknumber = 727 WHERE playlist_id = 22;
 UPDATE users SET is_verified = TRUE WHERE user_id = 27;
 SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'origin';
+RESET ROLE;
 SELECT results_eq(
     $$SELECT user_id, completed_blocknumber FROM user_challenges
     WHERE challenge_id = 'v' AND user_id BETWEEN 23 AND 27 ORDER BY user_id$$,
@@ -510,7 +518,9 @@ SELECT results_eq(
 SELECT build.person(50, name => 'Lou', is_verified => TRUE);
 SELECT build.track(50, 50);
 SELECT build.playlist(50, 50);
+SET LOCAL ROLE NONE;
 ALTER TABLE playlists RENAME TO playlists_away;
+RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id, status FROM reconcile_challenges(ARRAY['u', 'fp', 'p', 'v'])$$,
     $$VALUES ('u', 'ok'), ('fp', 'failed'), ('p', 'ok'), ('v', 'ok')$$,
@@ -521,7 +531,9 @@ SELECT results_eq(
     $$VALUES ('p'), ('u'), ('v')$$,
     'Rule 11: one failing processor undoes none of the others'
 );
+SET LOCAL ROLE NONE;
 ALTER TABLE playlists_away RENAME TO playlists;
+RESET ROLE;
 SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
 SELECT results_eq(
     $$SELECT is_complete FROM user_challenges WHERE user_id = 50 AND challenge_id = 'fp'$$,

@@ -227,9 +227,11 @@ BEGIN
     RAISE EXCEPTION 'no % today', new.challenge_id USING errcode = 'P0042';
 END
 $$;
+SET LOCAL ROLE NONE;
 CREATE TRIGGER refuse AFTER INSERT OR UPDATE ON user_challenges
 FOR EACH ROW WHEN (new.challenge_id IN ('p', 'tt', 'p2')) EXECUTE FUNCTION pg_temp.refuse();
 ALTER TABLE playlists RENAME TO playlists_away;
+RESET ROLE;
 SELECT build.person(9, name => 'Gus', is_verified => TRUE);
 SELECT build.track(9, 9, blocknumber => 25346436);
 SELECT build.monthly(9, '2025-01-01', 10000);
@@ -282,8 +284,10 @@ SELECT results_eq(
     $$VALUES ('p', 'failed'), ('v', 'ok')$$,
     'a dry run shows failures'
 );
+SET LOCAL ROLE NONE;
 DROP TRIGGER refuse ON user_challenges;
 ALTER TABLE playlists_away RENAME TO playlists;
+RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id, status, rows_inserted FROM reconcile_challenges(as_of => '2025-03-14 10:01+00')
     WHERE rows_inserted > 0 OR status = 'failed'$$,
@@ -292,16 +296,20 @@ SELECT results_eq(
 );
 
 -- A deferred trigger of the application fails within the challenge that it belongs to.
+SET LOCAL ROLE NONE;
 CREATE CONSTRAINT TRIGGER refuse_late AFTER INSERT ON user_challenges
 DEFERRABLE INITIALLY IMMEDIATE
 FOR EACH ROW WHEN (new.challenge_id = 'fp') EXECUTE FUNCTION pg_temp.refuse();
+RESET ROLE;
 SELECT build.playlist(9, 9, blocknumber => 28350000);
 SELECT results_eq(
     $$SELECT challenge_id, status FROM reconcile_challenges(ARRAY['u', 'fp', 'v'])$$,
     $$VALUES ('u', 'ok'), ('fp', 'failed'), ('v', 'ok')$$,
     'a constraint trigger that raises fails its challenge alone'
 );
+SET LOCAL ROLE NONE;
 DROP TRIGGER refuse_late ON user_challenges;
+RESET ROLE;
 
 -- The caller's surroundings.
 SELECT build.person(10, is_verified => TRUE);

@@ -212,8 +212,10 @@ SELECT results_eq(
     $$SELECT count(*) FROM challenge_status WHERE last_run IS NOT NULL$$,
     'there is a row of state for each challenge that was run'
 );
+SET LOCAL ROLE NONE;
 DELETE FROM audius_challenges.processor_state;
 DELETE FROM audius_challenges.checkpoint;
+RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id, status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['u', 'fp', 'p', 'v'])$$,
     $$VALUES ('u', 'ok', 0::bigint, 0::bigint), ('fp', 'ok', 0, 0), ('p', 'ok', 0, 0), ('v', 'ok', 0, 0)$$,

@@ -1,0 +1,87 @@
+"""The how-to pages work as written: their SQL runs, in its order, and fails where they show an error."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from devtools import REPOSITORY
+from devtools.cluster import Cluster
+from devtools.discovery import CREATE_EXTENSION, SCHEMA, Discovery, require_extension
+from tests.pages import SqlBlock, shape, sql_blocks
+from tests.sessions import knows_seconds
+
+HOW_TO = REPOSITORY / "docs" / "how-to"
+GENERATE = REPOSITORY / "discovery" / "generate.sql"
+SAMPLE = "sample"
+
+INSTALLED = (CREATE_EXTENSION, "SELECT FROM reconcile_challenges()")
+# What has happened in the database before somebody opens the page.
+SITUATIONS = {
+    "adopt.md": (
+        # Another service has been paying, which has missed some, and left others without a block number.
+        *INSTALLED,
+        "SELECT FROM unschedule_challenges()",
+        "DROP EXTENSION audius_challenges",
+        "DELETE FROM user_challenges WHERE challenge_id IN ('u', 'p') AND user_id % 50 = 7",
+        "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
+        "DELETE FROM challenges WHERE id IN ('tt', 'tut', 'tp')",
+        "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
+    ),
+    "least-privilege.md": (CREATE_EXTENSION, "REVOKE ALL ON user_challenges_log FROM public"),
+    "mass-completion.md": INSTALLED,
+    "monitor.md": INSTALLED,
+    "repair-unpayable-rows.md": (
+        *INSTALLED,
+        "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
+    ),
+    "schedule.md": INSTALLED,
+    "uninstall.md": (*INSTALLED, "ALTER DATABASE discovery SET audius_challenges.max_completions = 20000"),
+}
+
+
+@pytest.fixture(scope="module")
+def sampled(root: Path | None) -> Iterator[Cluster]:
+    """A cluster with a database that others are made from, which has a thousandth of production."""
+    with Cluster(root=root) as cluster:
+        require_extension(cluster)
+        cluster.create_database(SAMPLE)
+        cluster.psql(SAMPLE, SCHEMA)
+        cluster.psql(SAMPLE, GENERATE, variables={"scale": "0.001"})
+        yield cluster
+
+
+@pytest.fixture
+def situation(sampled: Cluster, request: pytest.FixtureRequest) -> Iterator[Discovery]:
+    """The database of pg_cron, in the situation of a page; beside it staging, another one."""
+    for name in ("discovery", "staging"):
+        sampled.create_database(name, template=SAMPLE)
+    try:
+        sampled.psql("discovery", "CREATE EXTENSION pg_cron", *SITUATIONS[request.param])
+        yield Discovery(sampled, "discovery")
+    finally:
+        for name in ("discovery", "staging"):
+            sampled.drop_database(name)
+        with closing(sampled.connect("postgres")) as connection:
+            connection.execute("DROP ROLE IF EXISTS challenge_runner, challenge_watcher")
+
+
+def run(cluster: Cluster, block: SqlBlock) -> str:
+    """What psql prints for the block, in a session of its own."""
+    command = ["--no-psqlrc", f"--dbname={block.database}", "--file=-"]
+    done = cluster.run("psql", *command, input=block.source, check=False)
+    return done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("situation", "page"), [(page, page) for page in SITUATIONS], indirect=["situation"])
+def test_the_page_works_as_written(situation: Discovery, page: str) -> None:
+    with closing(situation.connect()) as connection:
+        has_seconds = knows_seconds(connection)
+    for block in sql_blocks(HOW_TO / page, situation.name):
+        if block.needs_seconds and not has_seconds:
+            continue
+        printed = run(situation.cluster, block)
+        found, expected = sorted(shape(printed)), sorted(shape(block.shown))
+        wrong = found != expected if block.shown else "ERROR" in found
+        assert not wrong, f"{page}, line {block.line}: it shows\n{block.shown}\nbut this came:\n{printed}"

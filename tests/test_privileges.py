@@ -1,0 +1,178 @@
+"""Who may do what: a snapshot of the privileges on every object of the extension, and of all that the grants give."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from devtools.discovery import Discovery
+from tests.sessions import Connection, rows
+
+# What roles besides the owner may do: nobody in particular (PUBLIC), a role with grant_run, a role with grant_status.
+Privileges = dict[str, tuple[str, str, str]]
+
+MEMBERS: Privileges = {
+    "function audius_challenges.grant_run(text)": ("", "", ""),
+    "function audius_challenges.grant_status(text)": ("", "", ""),
+    "function audius_challenges.install()": ("", "", ""),
+    "function audius_challenges.load()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.start_from_now(text[])": ("", "EXECUTE", ""),
+    "function audius_challenges.status()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.trim_run_details()": ("", "EXECUTE", ""),
+    "function audius_challenges.unpayable_rows(text)": ("", "EXECUTE", "EXECUTE"),
+    "function public.reconcile_challenges(text[],boolean,boolean,timestamp with time zone)": ("", "EXECUTE", ""),
+    "function public.schedule_challenges(interval)": ("", "EXECUTE", ""),
+    "function public.sync_challenge_catalog(text)": ("", "EXECUTE", ""),
+    "function public.unschedule_challenges()": ("", "EXECUTE", ""),
+    "procedure audius_challenges.tick(interval)": ("", "EXECUTE", ""),
+    "schema audius_challenges": ("", "USAGE", "USAGE"),
+    "table audius_challenges.checkpoint": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.installation": ("", "INSERT SELECT UPDATE", ""),
+    "table audius_challenges.processor_state": ("", "INSERT SELECT UPDATE", "SELECT"),
+    # PostgreSQL's default; it lets nobody read or write anything.
+    "type audius_challenges.phase": ("USAGE", "", ""),
+    "view public.challenge_status": ("", "SELECT", "SELECT"),
+}
+# Of the application: nothing is granted to PUBLIC by us, and what others have granted is theirs.
+APPLICATION: Privileges = {
+    "schema public": ("USAGE", "USAGE", "USAGE"),
+    "sequence public.notification_id_seq": ("", "USAGE", ""),
+    "table public.aggregate_monthly_plays": ("", "SELECT", ""),
+    "table public.aggregate_user": ("", "SELECT", ""),
+    "table public.blocks": ("", "SELECT", ""),
+    "table public.challenge_listen_streak": ("", "INSERT SELECT UPDATE", ""),
+    "table public.challenge_profile_completion": ("", "INSERT SELECT UPDATE", ""),
+    "table public.challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table public.follows": ("", "SELECT", ""),
+    "table public.notification": ("", "INSERT SELECT", ""),
+    "table public.playlist_trending_scores": ("", "SELECT", ""),
+    "table public.playlists": ("", "SELECT", ""),
+    "table public.plays": ("", "SELECT", ""),
+    "table public.reposts": ("", "SELECT", ""),
+    "table public.saves": ("", "SELECT", ""),
+    "table public.track_trending_scores": ("", "SELECT", ""),
+    "table public.tracks": ("", "SELECT", ""),
+    "table public.trending_results": ("", "INSERT SELECT", ""),
+    "table public.user_challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table public.users": ("", "SELECT", "SELECT"),
+}
+
+# Every object that has privileges, and every member of the extension whatever it is; a star marks the grant option.
+# Left out are types that a relation brings for its rows and a type for its arrays: members only from PostgreSQL 17 on.
+OBJECTS = """
+    WITH access_list AS (
+        SELECT 'pg_class'::regclass AS classid, oid AS objid, relowner AS owner,
+            coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner)) AS entries
+        FROM pg_class
+        UNION ALL
+        SELECT 'pg_class'::regclass, attrelid, relowner, attacl
+        FROM pg_attribute
+        INNER JOIN pg_class ON pg_class.oid = attrelid
+        WHERE attacl IS NOT NULL
+        UNION ALL
+        SELECT 'pg_proc'::regclass, oid, proowner, coalesce(proacl, acldefault('f', proowner))
+        FROM pg_proc
+        UNION ALL
+        SELECT 'pg_type'::regclass, oid, typowner, coalesce(typacl, acldefault('T', typowner))
+        FROM pg_type
+        UNION ALL
+        SELECT 'pg_namespace'::regclass, oid, nspowner, coalesce(nspacl, acldefault('n', nspowner))
+        FROM pg_namespace
+        UNION ALL
+        SELECT 'pg_language'::regclass, oid, lanowner, coalesce(lanacl, acldefault('l', lanowner))
+        FROM pg_language
+        UNION ALL
+        SELECT 'pg_database'::regclass, oid, datdba, coalesce(datacl, acldefault('d', datdba))
+        FROM pg_database
+    ),
+
+    member AS (
+        SELECT classid, objid
+        FROM pg_depend
+        INNER JOIN pg_extension ON pg_extension.oid = refobjid AND extname = 'audius_challenges'
+        LEFT JOIN pg_type ON classid = 'pg_type'::regclass AND pg_type.oid = objid
+        WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+            AND coalesce(typrelid, 0) = 0 AND coalesce(typelem, 0) = 0
+    ),
+
+    granted AS (
+        SELECT classid, objid, grantee, string_agg(
+            DISTINCT privilege_type || CASE WHEN is_grantable THEN '*' ELSE '' END, ' '
+        ) AS privileges
+        FROM access_list
+        CROSS JOIN aclexplode(entries)
+        WHERE grantee <> owner
+        GROUP BY classid, objid, grantee
+    ),
+
+    shown AS (
+        SELECT classid, objid, TRUE AS is_member
+        FROM member
+        UNION ALL
+        SELECT classid, objid, FALSE
+        FROM (SELECT classid, objid FROM granted WHERE grantee <> 0 EXCEPT SELECT classid, objid FROM member) AS other
+    )
+
+    SELECT
+        is_member,
+        replace(concat_ws(' ', identified.type, identified.identity), 'pg_catalog.', ''),
+        coalesce(max(privileges) FILTER (WHERE grantee = 0), ''),
+        coalesce(max(privileges) FILTER (WHERE grantee = to_regrole('runner')), ''),
+        coalesce(max(privileges) FILTER (WHERE grantee = to_regrole('watcher')), ''),
+        coalesce(bool_or(grantee NOT IN (0, to_regrole('runner'), to_regrole('watcher'))), FALSE)
+    FROM shown
+    CROSS JOIN pg_identify_object(classid, objid, 0) AS identified
+    LEFT JOIN granted USING (classid, objid)
+    WHERE is_member OR grantee IN (0, to_regrole('runner'), to_regrole('watcher'))
+    GROUP BY is_member, classid, objid, identified.type, identified.identity
+"""
+
+
+@pytest.fixture
+def owner(discovery: Discovery) -> Iterator[Connection]:
+    """The extension's owner, in a database with two roles of whom none has been granted anything."""
+    with closing(discovery.connect()) as connection:
+        connection.execute("CREATE ROLE runner")
+        connection.execute("CREATE ROLE watcher")
+        try:
+            yield connection
+        finally:
+            connection.execute("DROP OWNED BY runner, watcher")
+            connection.execute("DROP ROLE runner, watcher")
+
+
+def snapshot(owner: Connection, *, members: bool) -> Privileges:
+    """The privileges on the extension's members, or on other objects as far as these roles have any."""
+    found: Privileges = {}
+    for is_member, name, public, runner, watcher, others in rows(owner, OBJECTS):
+        assert not (is_member and others), f"{name} is granted to somebody else"
+        if is_member == members and (members or runner or watcher):
+            found[name] = (public, runner, watcher)
+    return found
+
+
+def grant(owner: Connection) -> None:
+    owner.execute("SELECT audius_challenges.grant_run('runner')")
+    owner.execute("SELECT audius_challenges.grant_status('watcher')")
+
+
+def test_nobody_but_the_owner_has_a_privilege_before_the_grants(owner: Connection) -> None:
+    assert snapshot(owner, members=True) == {name: (public, "", "") for name, (public, _, _) in MEMBERS.items()}
+    assert snapshot(owner, members=False) == {}
+
+
+def test_the_grants_give_these_privileges_on_the_extensions_objects_and_no_others(owner: Connection) -> None:
+    grant(owner)
+    assert snapshot(owner, members=True) == MEMBERS
+
+
+def test_the_grants_give_these_privileges_on_the_applications_objects_and_no_others(owner: Connection) -> None:
+    grant(owner)
+    assert snapshot(owner, members=False) == APPLICATION
+
+
+def test_granting_again_gives_nothing_more(owner: Connection) -> None:
+    grant(owner)
+    grant(owner)
+    assert snapshot(owner, members=True) == MEMBERS
+    assert snapshot(owner, members=False) == APPLICATION
