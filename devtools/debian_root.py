@@ -63,7 +63,7 @@ def debian_root(major: int) -> DebianRoot:
         raise DebianRootError(why_not)
     packages = ",".join(package.format(major=major) for package in PACKAGES)
     mark = hashlib.sha256(packages.encode()).hexdigest()[:8]
-    path = _cache() / f"{SUITES[major]}-{mark}"
+    path = cache() / f"{SUITES[major]}-{mark}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:  # two test runs at once make one root
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -133,7 +133,8 @@ def _machine_major() -> int:
     return int(match[1])
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where what takes long to make is kept: ``$AUDIUS_CHALLENGES_CACHE``, or ``~/.cache/audius_challenges``."""
     given = os.environ.get("AUDIUS_CHALLENGES_CACHE")
     return (Path(given) if given else Path.home() / ".cache" / "audius_challenges").resolve()
 
