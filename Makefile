@@ -4,10 +4,13 @@ PG_CONFIG = pg_config
 PYTHON = .venv/bin/python
 # sudo where the server's extension directory is not ours to write.
 SUDO = $(shell test -w "$$($(PG_CONFIG) --sharedir)/extension" || echo sudo)
+BASE = postgres:17
+# buildah where no docker daemon answers; in Docker's own format, because the OCI one has no place for a HEALTHCHECK.
+BUILD_IMAGE = $(shell docker info >/dev/null 2>&1 && echo docker build || echo buildah bud --format docker)
 export PG_CONFIG
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-other test-deployment lint build install uninstall bench bootstrap lock clean
+.PHONY: help demo test test-other test-deployment lint build install uninstall image bench bootstrap lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +28,9 @@ test-other: bootstrap build ## Run every test on the other supported PostgreSQL,
 	$(PYTHON) -m devtools pgtap --other
 	$(PYTHON) -m pytest --other
 
-test-deployment: bootstrap build ## Test what takes more than one server: image, packages, the move between majors (needs root)
+test-deployment: ## Test what takes more than one server: image, packages, the move between majors (needs root)
+	devtools/bootstrap.sh deployment
+	$(MAKE) --no-print-directory build
 	$(PYTHON) -m pytest tests/deployment
 
 lint: bootstrap ## Run ruff, mypy, sqlfluff and pgspot
@@ -40,6 +45,9 @@ install: build ## Install the extension into a server: make install PG_CONFIG=/p
 
 uninstall: ## Remove the extension's files from the server
 	$(SUDO) $(MAKE) -C extension uninstall PG_CONFIG=$(PG_CONFIG)
+
+image: ## Build the container image audius-challenges, by docker or buildah: make image BASE=postgres:17
+	$(BUILD_IMAGE) --tag audius-challenges --build-arg BASE=$(BASE) .
 
 bench: ## Measure first build, idle run and busy run: make bench ARGS=--help
 	devtools/bootstrap.sh bench

@@ -1,5 +1,5 @@
-"""Images built by buildah and containers of them, as Docker builds and runs them, where there is no Docker daemon and no
-registry: so the base of the image is a stand-in, Debian's PostgreSQL in the shape of the official image.
+"""The image built by buildah and containers of it, as Docker builds and runs them, where there is neither a Docker
+daemon nor a registry: so its base is a stand-in, Debian's PostgreSQL in the shape of the official image.
 
 Needs root. The stand-in is made once (a minute) and kept, with buildah's storage, in ``$AUDIUS_CHALLENGES_CACHE``.
 """
@@ -36,8 +36,8 @@ INIT_SCRIPTS = "/docker-entrypoint-initdb.d"
 SOCKETS = "/run/postgresql"
 STOP_SECONDS = 60
 
-# Namespaces of its own but for users and cgroups, as a container has: the command is process 1, sees no process, network
-# or shared memory of the machine, and dies with unshare, which dies with us.
+# Namespaces of its own but for users and cgroups, as a container has: the command is process 1, sees no process,
+# network or shared memory of the machine, and dies with unshare, which dies with us.
 NAMESPACES = ("--mount", "--pid", "--net", "--ipc", "--uts")
 ENTER = ("setpriv", "--pdeathsig=KILL", "unshare", *NAMESPACES, "--fork", "--kill-child=KILL")
 # The image below, and above it a file system in memory that takes what is written and is gone afterwards.
@@ -84,6 +84,7 @@ class Image:
     @property
     def health_check(self) -> list[str]:
         """The command of its HEALTHCHECK."""
+        command: list[str]
         kind, *command = self.configuration["Healthcheck"]["Test"]
         assert kind == "CMD"
         return command
@@ -186,17 +187,19 @@ class Container:
     def wait_for_server(self, seconds: float = 60) -> None:
         """Waits until the initialisation is over, so that the server itself is process 1, and lets clients in."""
         deadline = time.monotonic() + seconds
-        while not self._is_ready():
+        while not (self.is_running("postgres") and self.execute("pg_isready", "--quiet").returncode == 0):
             assert self._process
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.1)
 
-    def _is_ready(self) -> bool:
+    def is_running(self, command: str | None = None) -> bool:
+        """Whether its process 1 is there, in a root of its own, and is this command (by default the one that the
+        arguments begin with)."""
         try:
-            if Path(f"/proc/{self._first_process()}/comm").read_text() != "postgres\n":
-                return False
-            return self.execute("pg_isready", "--quiet").returncode == 0
+            pid = self._first_process()
+            is_inside = not Path(f"/proc/{pid}/root").samefile("/")
+            return is_inside and Path(f"/proc/{pid}/comm").read_text().strip() == (command or self.arguments[0])
         except (OSError, ValueError):  # unshare has no child yet
             return False
 
