@@ -7,11 +7,14 @@ SUDO = $(if $(DESTDIR),,$(shell test -w "$$($(PG_CONFIG) --sharedir)/extension" 
 VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" extension/audius_challenges.control)
 ARCHIVE = audius_challenges-$(VERSION)
 CHECK_DATABASE = audius_challenges_check
+BASE = postgres:17
+# buildah where no docker daemon answers; in Docker's own format, because the OCI one has no place for a HEALTHCHECK.
+BUILD_IMAGE = $(shell docker info >/dev/null 2>&1 && echo docker build || echo buildah bud --format docker)
 export PG_CONFIG
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-other test-deployment lint all build install uninstall installcheck dist deb bench bootstrap \
-	lock clean
+.PHONY: help demo test test-other test-deployment lint all build install uninstall installcheck dist deb image bench \
+	bootstrap lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +32,9 @@ test-other: bootstrap build ## Run every test on the other supported PostgreSQL,
 	$(PYTHON) -m devtools pgtap --other
 	$(PYTHON) -m pytest --other
 
-test-deployment: bootstrap build ## Test what takes more than one server: image, packages, the move between majors (needs root)
+test-deployment: ## Test what takes more than one server: image, packages, the move between majors (needs root)
+	devtools/bootstrap.sh deployment
+	$(MAKE) --no-print-directory build
 	$(PYTHON) -m pytest tests/deployment
 
 lint: bootstrap ## Run ruff, mypy, sqlfluff and pgspot
@@ -65,6 +70,9 @@ deb: ## Build the Debian package, into dist/: needs dpkg-dev, debhelper, postgre
 	mkdir -p dist
 	mv ../postgresql-*-audius-challenges_$(VERSION)_all.deb dist/
 	rm ../audius-challenges_$(VERSION)_*.buildinfo ../audius-challenges_$(VERSION)_*.changes
+
+image: ## Build the container image audius-challenges, by docker or buildah: make image BASE=postgres:17
+	$(BUILD_IMAGE) --tag audius-challenges --build-arg BASE=$(BASE) .
 
 bench: ## Measure first build, idle run and busy run: make bench ARGS=--help
 	devtools/bootstrap.sh bench

@@ -2,8 +2,9 @@
 # Installs what building, testing and the demo need and this machine lacks: Debian packages (by apt, with sudo unless
 # root) and .venv with the pinned Python tools. Prints each command that it runs; runs none when all is there.
 #
-#   devtools/bootstrap.sh          for the demo, the tests and lint
-#   devtools/bootstrap.sh bench    the same and what the benchmarks' charts need
+#   devtools/bootstrap.sh               for the demo, the tests and lint
+#   devtools/bootstrap.sh bench         the same and what the benchmarks' charts need
+#   devtools/bootstrap.sh deployment    the same and what building and reading the container image needs
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,10 +28,12 @@ install_packages() {
 install_packages in devtools/bootstrap.sh lists, then set CHALLENGES_SKIP_APT=1." ;;
     esac
     missing=
+    deployment=
+    [ "$1" != deployment ] || deployment='buildah docker-compose'
     for package in \
         "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-$major-pgtap" \
         "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv \
-        mmdebstrap mount iproute2; do
+        mmdebstrap mount iproute2 $deployment; do
         status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || status=absent
         [ "$status" = installed ] || missing="$missing $package"
     done
@@ -57,7 +60,7 @@ install_requirements() {
     sha256sum "$1" >".venv/$1.sha256"
 }
 
-[ -n "${CHALLENGES_SKIP_APT:-}" ] || install_packages
+[ -n "${CHALLENGES_SKIP_APT:-}" ] || install_packages "${1:-}"
 if ! up_to_date requirements.txt; then
     # Debian's Python, not one that happens to come first in PATH: it is the one PL/Python is built with.
     run /usr/bin/python3 -m venv --clear .venv

@@ -35,8 +35,6 @@ PACKAGES = (
 # A server of the release before that stays beside the new one, to be upgraded from.
 EARLIER = {17: 15}
 EARLIER_PACKAGES = ("postgresql-{major}", "postgresql-plpython3-{major}", "postgresql-{major}-cron")
-MIRROR = "http://deb.debian.org/debian"
-SECURITY_MIRROR = "http://security.debian.org/debian-security"
 # What the server needs of the machine: /proc to see processes, /dev/shm for shared memory.
 BIND_MOUNTS = ("/proc", "/dev/shm")  # noqa: S108
 
@@ -80,7 +78,7 @@ def debian_root(major: int) -> DebianRoot:
         packages += [package.format(major=earlier) for package in EARLIER_PACKAGES]
         sources += _sources(SUITES[earlier])
     mark = hashlib.sha256(repr(packages + sources).encode()).hexdigest()[:8]
-    path = _cache() / f"{SUITES[major]}-{mark}"
+    path = cache() / f"{SUITES[major]}-{mark}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:  # two test runs at once make one root
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -154,7 +152,8 @@ def _machine_major() -> int:
     return int(match[1])
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where what takes long to make is kept: ``$AUDIUS_CHALLENGES_CACHE``, or ``~/.cache/audius_challenges``."""
     given = os.environ.get("AUDIUS_CHALLENGES_CACHE")
     return (Path(given) if given else Path.home() / ".cache" / "audius_challenges").resolve()
 
@@ -173,11 +172,19 @@ def _run_inside(root: DebianRoot, command: list[str]) -> None:
 
 
 def _sources(suite: str) -> list[str]:
-    return [
-        f"deb {MIRROR} {suite} main",
-        f"deb {MIRROR} {suite}-updates main",
-        f"deb {SECURITY_MIRROR} {suite}-security main",
-    ]
+    """A Debian release, its updates and its security updates, from where this machine has its own."""
+    command = ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"]
+    targets = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+    sites: dict[str, str] = {}
+    for line in targets.splitlines():
+        site, release = line.split()
+        _, dash, branch = release.partition("-")
+        sites.setdefault(dash + branch, site)
+    if "" not in sites:
+        raise DebianRootError("apt knows no mirror of Debian here: see /etc/apt/sources.list.d")
+    # Updates come from where the release does, if this machine takes none itself; security updates from its own site.
+    sites.setdefault("-updates", sites[""])
+    return [f"deb {site} {suite}{branch} main" for branch, site in sites.items()]
 
 
 def _make(path: Path, suite: str, packages: list[str], sources: list[str]) -> None:
