@@ -17,9 +17,10 @@ BEGIN
         role_name
     );
     EXECUTE pg_catalog.format(
-        'GRANT EXECUTE ON ROUTINE @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz),'
-        ' @extschema@.schedule_challenges(interval), @extschema@.unschedule_challenges(),'
-        ' @extschema@.sync_challenge_catalog(text) TO %I',
+        'GRANT EXECUTE ON ROUTINE %1$s.reconcile_challenges(text[], boolean, boolean, timestamptz),'
+        ' %1$s.schedule_challenges(interval), %1$s.unschedule_challenges(),'
+        ' %1$s.sync_challenge_catalog(text) TO %2$I',
+        '@extschema@',
         role_name
     );
     EXECUTE pg_catalog.format(
@@ -55,7 +56,7 @@ BEGIN
             AND class.relnamespace = pg_catalog.to_regnamespace('@extschema@')
     LOOP
         EXECUTE pg_catalog.format(
-            'GRANT %s ON TABLE @extschema@.%I TO %I', relation.privileges, relation.name, role_name
+            'GRANT %s ON TABLE %s.%I TO %I', relation.privileges, '@extschema@', relation.name, role_name
         );
     END LOOP;
     FOR relation IN
@@ -94,13 +95,13 @@ BEGIN
         RAISE EXCEPTION 'role "%" does not exist', role_name
             USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN; first.';
     END IF;
-    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, @extschema@ TO %I', role_name);
+    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %s TO %I', '@extschema@', role_name);
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text) TO %I',
         role_name
     );
-    EXECUTE pg_catalog.format('GRANT SELECT ON @extschema@.challenge_status TO %I', role_name);
+    EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', '@extschema@', role_name);
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.checkpoint TO %I', role_name
     );
@@ -110,7 +111,7 @@ BEGIN
         WHERE class.relname IN ('challenges', 'user_challenges', 'users')
             AND class.relnamespace = pg_catalog.to_regnamespace('@extschema@')
     LOOP
-        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE @extschema@.%I TO %I', relation.name, role_name);
+        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s.%I TO %I', '@extschema@', relation.name, role_name);
     END LOOP;
 END
 $function$;

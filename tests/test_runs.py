@@ -828,3 +828,20 @@ def test_the_lock_of_a_run_is_of_one_database(connection: Connection, cluster: C
     with closing(cluster.connect("postgres")) as elsewhere:
         assert value(elsewhere, f"SELECT pg_try_advisory_lock({RUN_LOCK})") is True
         assert tick(connection) == []
+
+
+@pytest.mark.parametrize("delay", ["0", "1 second"])
+def test_a_tick_calls_no_function_of_the_callers_search_path(discovery: Discovery, delay: str) -> None:
+    with closing(discovery.connect()) as session:
+        session.execute("CREATE TABLE hijacked (name text)")
+        session.execute(
+            """
+            CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql
+            AS $$ INSERT INTO public.hijacked VALUES ('pg_is_in_recovery'); SELECT false $$;
+            CREATE FUNCTION public.pg_sleep(double precision) RETURNS void LANGUAGE sql
+            AS $$ INSERT INTO public.hijacked VALUES ('pg_sleep') $$;
+            """
+        )
+        session.execute("SET search_path = public, pg_catalog")
+        session.execute("CALL audius_challenges.tick(%s::interval)".replace("%s", f"'{delay}'").encode())
+        assert rows(session, "SELECT DISTINCT name FROM hijacked") == []

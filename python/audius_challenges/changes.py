@@ -31,6 +31,9 @@ HISTORY = 32
 # So many of the latest blocks may be absurd ones, each with any number of rows.
 LATEST_BLOCKS = 20
 
+# The same for plays, by the time at which they were played.
+LATEST_PLAYS = 500
+
 # Beyond this age (transactions) a horizon is renewed though nothing was found: row versions carry 32 bits of their
 # transaction's number, which can be told from older ones up to an age of 2^31.
 RENEWAL_AGE = 1 << 24
@@ -110,9 +113,10 @@ class Checkpoint:
         """
         return _lowest([seen.positions for seen in self.history] + ([positions] if positions else []))
 
-    def reach(self) -> list[int]:
+    def reach(self, positions: list[int | None] | None = None) -> list[int]:
         """The same without what was open when the first checkpoint was taken: rows of that can be anywhere."""
-        return _lowest([seen.positions for seen in self.history if seen.before != BEFORE_THE_FIRST])
+        known = [seen.positions for seen in self.history if seen.before != BEFORE_THE_FIRST]
+        return _lowest(known + ([positions] if positions else []))
 
     @property
     def has_open_transactions(self) -> bool:
@@ -216,13 +220,30 @@ def changed_users(
     return users
 
 
+_LATE_BLOCK = f"""
+                SELECT blocks.number
+                FROM discovery.blocks
+                WHERE blocks.number IS NOT NULL
+                ORDER BY blocks.number DESC
+                OFFSET {LATEST_BLOCKS}
+                LIMIT 1"""
+
+_LEAST_OF_LATE_PLAYS = f"""
+                SELECT min(late.id)
+                FROM (
+                    SELECT id
+                    FROM discovery.plays
+                    ORDER BY created_at DESC
+                    LIMIT {LATEST_PLAYS}
+                ) AS late"""
+
+
 def _sane(source: Source) -> str:
-    """SQL of the source's column, or of a late block's number if that is lower."""
+    """SQL of the source's column, or of what late blocks or late plays have in it if that is lower."""
     column = f"{source.table}.{source.column}"
-    if source.column != "blocknumber":
-        return column
-    latest = f"SELECT number FROM discovery.blocks WHERE number IS NOT NULL ORDER BY number DESC OFFSET {LATEST_BLOCKS}"
-    return f"least({column}, ({latest} LIMIT 1))"
+    if source.column == "blocknumber":
+        return f"least({column}, ({_LATE_BLOCK}))"
+    return f"least({column}, ({_LEAST_OF_LATE_PLAYS}))"
 
 
 def _merged(history: list[Seen]) -> Seen:

@@ -35,11 +35,13 @@ PARAMETER_TYPES = {
     "limit": "int8",
     "name": "text",
     "names": "text[]",
+    "opened": "int8",
     "payload": "jsonb",
     "phase": "text",
     "position": "int8",
     "ranked_type": "text",
     "ran": "bool",
+    "reach": "int8",
     "rounds": "int8",
     "schedule": "text",
     "seconds": "float8",
@@ -144,8 +146,9 @@ class Database:
                 names.append(name)
             return f"(${names.index(name) + 1})"
 
-        text = _DISCOVERY.sub(lambda _: self.plpy.quote_ident(self.schema) + ".", sql)
-        text = _PARAMETER.sub(placeholder, text)
+        # The parameters first: the schema's name may look like one.
+        text = _PARAMETER.sub(placeholder, sql)
+        text = _DISCOVERY.sub(lambda _: self.plpy.quote_ident(self.schema) + ".", text)
         return Plan(self.plpy.prepare(text, [PARAMETER_TYPES[name] for name in names]), names)
 
 

@@ -57,6 +57,7 @@ def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise ChallengeError("delay is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '0'.")
+    run.set_search_path(db)
     seconds = float(db.value("SELECT extract(epoch FROM :interval)::float8", interval=delay))
     if not 0 <= seconds <= 3600:
         raise ChallengeError(f"delay is {delay}", hint="It can be from 0 to 1 hour.")

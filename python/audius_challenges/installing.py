@@ -6,7 +6,7 @@ from audius_challenges.catalog import align_catalog, compare_catalog
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
 from audius_challenges.errors import describe
-from audius_challenges.scheduling import has_pg_cron, how_to_get_pg_cron, schedule
+from audius_challenges.scheduling import has_pg_cron, how_to_get_pg_cron, schedule, unschedule
 
 
 def install(db: Database) -> None:
@@ -21,6 +21,10 @@ def install(db: Database) -> None:
         return
     _fill_catalog(db)
     if db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):
+        # Left by DROP EXTENSION: it would tick before anybody has looked.
+        if has_pg_cron(db) and (jobs := unschedule(db)):
+            names = ", ".join(job["jobname"] for job in jobs)
+            db.plpy.notice(f"removed the schedule of an earlier installation: {names}")
         db.plpy.notice(
             "user_challenges is not empty, so another service may be paying: nothing was scheduled",
             hint="To adopt it: SELECT * FROM reconcile_challenges(full_scan => true, dry_run => true); to see what"

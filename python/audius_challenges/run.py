@@ -220,6 +220,7 @@ def tick(db: Database) -> None:
     :raises ChallengeError: naming the processors that failed, after all have run; what the others did stays
     """
     began = time.monotonic()
+    set_search_path(db)
     settings = _open(db)
     if not settings.enabled:
         _disabled(db, PROCESSORS)
@@ -247,7 +248,7 @@ def tick(db: Database) -> None:
             db.plpy.commit()
             _prepare_own_transaction(db)
     finally:
-        db.rows(f"SELECT pg_advisory_unlock({LOCK})")
+        db.rows(f"SELECT pg_catalog.pg_advisory_unlock({LOCK})")
     if failures:
         raise ChallengeError(
             f"{len(failures)} of {len(PROCESSORS)} challenges failed: {', '.join(failures)}",
@@ -313,12 +314,18 @@ def _open(db: Database) -> Settings:
     return settings
 
 
+def set_search_path(db: Database) -> None:
+    """The first statement in each transaction of a tick, where the caller's path is in force, and calls no function."""
+    db.plpy.execute(f"SET LOCAL search_path = pg_catalog, {db.plpy.quote_ident(db.schema)}, pg_temp")
+
+
 def _prepare_transaction(db: Database) -> None:
     db.rows(_SESSION, name=db.schema)
 
 
 def _prepare_own_transaction(db: Database) -> None:
     """The same in a transaction of a tick: what would fail at its commit fails its processor instead."""
+    set_search_path(db)
     _prepare_transaction(db)
     db.plpy.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
@@ -358,6 +365,7 @@ def _sleep(db: Database, seconds: float) -> None:
     """Sleep in short steps with commits: it pins no snapshot, and a cancel is heard."""
     until = time.monotonic() + seconds
     while (remaining := until - time.monotonic()) > 0:
+        set_search_path(db)
         db.rows("SELECT pg_sleep(:seconds)", seconds=min(remaining, _SLEEP_STEP))
         db.plpy.commit()
 

@@ -141,9 +141,11 @@ class UserDerived:
         checkpoint = load_checkpoint(work.db, self.id, self.sources)
         is_trusted = checkpoint is not None and checkpoint.is_trusted(present)
         if checkpoint is None or not is_trusted or work.state.catalog_seen != work.challenge.fingerprint:
-            self._restart(work)
+            is_new = self._restart(work)
             # While it can be trusted, the history goes on: it knows of transactions that are still open.
             checkpoint = checkpoint.advanced(present) if checkpoint and is_trusted else first_checkpoint(present)
+            # No row of anybody is there before their slice, unless a user who is waited for comes first.
+            checkpoint.extra["is_from_nothing"] = is_new and not self.waiting
             save_checkpoint(work.db, self.id, self.sources, checkpoint)
 
         work.is_first_build = work.state.phase is Phase.FIRST_BUILD
@@ -171,8 +173,9 @@ class UserDerived:
             slices = _next_slices_around(work, work.settings.sweep_users)
         else:
             slices = [next_slice(work, work.settings.slice_users)]
+        unseen = work.is_first_build and checkpoint.extra.get("is_from_nothing", False)
         for users in slices:
-            self.reconcile(work, users, unseen=work.is_first_build)
+            self.reconcile(work, users, unseen=unseen)
         self.reconcile(work, Users.listed([one for one in affected if not any(one in users for users in slices)]))
 
     def pause(self, work: Work) -> None:
@@ -225,12 +228,14 @@ class UserDerived:
         """How many steps complete the challenge, an error if the catalog has none, whoever is examined."""
         return 1 if self.is_boolean else work.challenge.target
 
-    def _restart(self, work: Work) -> None:
+    def _restart(self, work: Work) -> bool:
+        """Begin the sweep anew, and tell whether it is the first."""
         is_new = work.state.phase is None and not work.has_user_challenges()
         is_resumed = work.state.phase is Phase.FIRST_BUILD and work.state.catalog_seen == work.challenge.fingerprint
         work.state.phase = Phase.FIRST_BUILD if is_new or is_resumed else Phase.CATCHING_UP
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None
+        return is_new
 
     def _examine_everybody(self, work: Work) -> None:
         position: int | None = None

@@ -15,6 +15,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from audius_challenges.changes import (
@@ -172,7 +173,9 @@ def _listeners(slice_of_plays: str, among: Callable[[str], str]) -> str:
         array_agg(slice.played_at ORDER BY slice.played_at) FILTER (
             WHERE states.last_listen IS NULL OR slice.played_at >= states.last_listen + {TOO_SOON}
         ) AS listens,
-        array_agg(slice.id) FILTER (WHERE slice.is_in_window) AS in_window
+        array_agg(slice.id) FILTER (WHERE slice.is_in_window) AS in_window,
+        array_agg(slice.id ORDER BY slice.id) FILTER (WHERE eligible.user_id IS NULL) AS passed,
+        array_agg(slice.played_at ORDER BY slice.id) FILTER (WHERE eligible.user_id IS NULL) AS passed_at
     FROM slice
     LEFT JOIN eligible
         ON eligible.user_id = slice.user_id
@@ -181,6 +184,10 @@ def _listeners(slice_of_plays: str, among: Callable[[str], str]) -> str:
     GROUP BY slice.user_id, eligible.user_id, states.listen_streak, states.last_listen
 """
 
+
+# SQL: whether a row version is of a transaction that may have been open when the first checkpoint was taken. One of a
+# later transaction is of a play that was counted or passed over before, unless its id is in reach.
+_WAS_OPEN = "((changed.xmin::text::bigint - :opened) & 4294967295) >= 2147483648"
 
 # Materialized: with an order and a limit in reach, the planner would walk all plays by time.
 _LISTENERS_OF_BACKLOG = _listeners(
@@ -193,6 +200,7 @@ _LISTENERS_OF_BACKLOG = _listeners(
         FROM discovery.plays AS changed
         WHERE changed.id >= :window
             AND (:horizon IS NULL OR {IS_RECENT})
+            AND (changed.id >= :reach OR :opened IS NULL OR {_WAS_OPEN})
             AND changed.created_at > coalesce({_timestamp(":position")}, '-infinity')
             AND changed.created_at >= '0001-01-01'
             AND changed.created_at < '10000-01-01'
@@ -213,7 +221,10 @@ _LISTENERS_OF_BACKLOG = _listeners(
 )
 
 # Whether a later run might take a play that is there now for new.
-_IS_IN_REACH = f"(changed.id >= :least_id OR (:horizon IS NOT NULL AND {IS_RECENT}))"
+_IS_IN_REACH = f"""(
+            changed.id >= :least_id
+            OR (:horizon IS NOT NULL AND {IS_RECENT} AND (:opened IS NULL OR {_WAS_OPEN}))
+        )"""
 
 _LISTENERS_AMONG_USERS = _listeners(
     f"""
@@ -237,8 +248,14 @@ _PLAYS_IN_REACH = f"""
     WHERE {_IS_IN_REACH}
 """
 
-_PLAYS_OF_NOBODY_IN_REACH = f"""
-    {_PLAYS_IN_REACH}
+_PLAYS_OF_NOBODY = f"""
+    SELECT
+        changed.id,
+        {_microseconds("changed.created_at")} AS played_at
+    FROM discovery.plays AS changed
+    WHERE ({_IS_IN_REACH} OR changed.created_at >= {_timestamp(":position")})
+        AND changed.created_at >= '0001-01-01'
+        AND changed.created_at < '10000-01-01'
         AND changed.user_id IS NOT NULL
         AND NOT EXISTS (
             SELECT FROM discovery.users
@@ -318,19 +335,25 @@ class Backlog:
     :ivar window: the least id
     :ivar horizon: the oldest transaction whose row versions count as unread; None: all of them
     :ivar position: read up to this time, microseconds since 1970, UTC
+    :ivar reach: below this id only what was open counts as unread
+    :ivar opened: what was open are the transactions before this one
     """
 
     window: int
     horizon: int | None
     position: int | None = None
+    reach: int = START_OF_TIME
+    opened: int | None = None
 
 
 class ListenStreak:
     """The processor of `e`.
 
     With its checkpoint it keeps: `everybody`, whether the first reading goes on; `backlog`, what else is still to be
-    read; `skipped`, ids of plays that were passed over and that a later run might take for new; `paused_since` and
-    `pauses`, between which times nothing counts; `started_at`, when it was told to start from now.
+    read; `skipped`, ids of plays that were passed over and that a later run might take for new; `passed`, ids and times
+    of plays of the last days whose listener did not count, which a reading after a restore might take for new;
+    `opened`, a transaction before which all began that were open at the first checkpoint; `paused_since` and `pauses`,
+    between which times nothing counts; `started_at`, when it was told to start from now.
     """
 
     id = "e"
@@ -349,15 +372,17 @@ class ListenStreak:
         work.state.catalog_seen = work.challenge.fingerprint
         if work.state.phase is None:
             work.state.phase = Phase.CATCHING_UP if work.has_user_challenges() else Phase.FIRST_BUILD
-            checkpoint = first_checkpoint(present, with_open_transactions=True)
+            checkpoint = _first_checkpoint(work, present)
             checkpoint.extra["everybody"] = True
         elif kept is None or not kept.is_trusted(present):
             checkpoint = _reread(work, kept, present)
         elif kept.extra.get("everybody") or kept.extra.get("backlog"):
             checkpoint = deepcopy(kept)
         else:
-            checkpoint = _advanced(kept, present)
-            checkpoint.extra["backlog"] = asdict(Backlog(kept.window(present.positions)[0], kept.horizon))
+            checkpoint = _advanced(work, kept, present)
+            window, reach = kept.window(present.positions)[0], kept.reach(present.positions)[0]
+            opened = kept.extra.get("opened")
+            checkpoint.extra["backlog"] = asdict(Backlog(window, kept.horizon, reach=reach, opened=opened))
         if paused_since := checkpoint.extra.pop("paused_since", None):
             pause = [paused_since, work.state.last_success or paused_since]
             checkpoint.extra["pauses"] = [*checkpoint.extra.get("pauses", []), pause]
@@ -387,17 +412,17 @@ class ListenStreak:
             # Plays from before the pause are still to be read; those of the pause are told by their time.
             checkpoint = deepcopy(kept)
         else:
-            checkpoint = _advanced(kept, present)
-            _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
+            checkpoint = _advanced(work, kept, present)
+            _skip(checkpoint, _reachable(work, checkpoint))
         checkpoint.extra.setdefault("paused_since", work.now())
         if checkpoint.is_news(kept):
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
 
     def start_from_now(self, work: Work) -> None:
         """Pass over all the plays there are; streaks go on from the states there are."""
-        checkpoint = first_checkpoint(read_present(work.db, _SOURCES), with_open_transactions=True)
+        checkpoint = _first_checkpoint(work, read_present(work.db, _SOURCES))
         checkpoint.extra["started_at"] = work.now()
-        _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
+        _skip(checkpoint, _reachable(work, checkpoint))
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
@@ -410,7 +435,9 @@ class ListenStreak:
         self._count(work, checkpoint, listeners)
         is_last = work.state.phase is Phase.WATCHING
         if is_last:
-            _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_OF_NOBODY_IN_REACH))
+            nobodys = work.db.rows(_PLAYS_OF_NOBODY, position=work.now() - REREAD, **_reach(checkpoint))
+            _skip(checkpoint, [play["id"] for play in nobodys])
+            _pass(work, checkpoint, [([play["id"]], [play["played_at"]]) for play in nobodys])
         checkpoint.extra["everybody"] = not is_last
         return is_last
 
@@ -434,9 +461,9 @@ class ListenStreak:
 
     def _count(self, work: Work, checkpoint: Checkpoint, listeners: list[dict[str, Any]]) -> None:
         """Run the listens of those who count through their streaks and write states and rows; skip the others'."""
-        for listener in listeners:
-            if not listener["is_eligible"]:
-                _skip(checkpoint, listener["in_window"] or [])
+        others = [listener for listener in listeners if not listener["is_eligible"]]
+        _skip(checkpoint, chain.from_iterable(other["in_window"] or [] for other in others))
+        _pass(work, checkpoint, ((other["passed"], other["passed_at"]) for other in others))
         pauses = checkpoint.extra.get("pauses", [])
         listens = {
             listener["user_id"]: list(counted(listener["listens"], listener["last_listen"], pauses))
@@ -490,18 +517,33 @@ def _row(row: dict[str, Any]) -> Row:
     return Row(row["specifier"], row["created_at"], is_complete=row["is_complete"])
 
 
-def _advanced(kept: Checkpoint, present: Present) -> Checkpoint:
+def _first_checkpoint(work: Work, present: Present) -> Checkpoint:
+    """A checkpoint at the present that remembers which transactions can have been open."""
+    checkpoint = first_checkpoint(present, with_open_transactions=True)
+    own_transaction: int = work.db.value("SELECT pg_current_xact_id()::text::bigint")
+    checkpoint.extra["opened"] = max(own_transaction, present.next_xid)
+    return checkpoint
+
+
+def _advanced(work: Work, kept: Checkpoint, present: Present) -> Checkpoint:
     """The checkpoint at the present, with the skipped plays that are in reach of a run that begins at the kept one."""
     checkpoint = kept.advanced(present)
     least_id = kept.window(present.positions)[0]
     checkpoint.extra["skipped"] = [play for play in checkpoint.extra.get("skipped", []) if play >= least_id]
+    if not checkpoint.has_open_transactions:
+        checkpoint.extra.pop("opened", None)
+    if passed := checkpoint.extra.get("passed"):
+        since = (work.state.last_success or 0) - REREAD
+        checkpoint.extra["passed"] = [[play, at] for play, at in passed if at >= since]
     return checkpoint
 
 
 def _reread(work: Work, kept: Checkpoint | None, present: Present) -> Checkpoint:
     """A checkpoint at the present after one that cannot be trusted, with a backlog of the last days."""
-    checkpoint = first_checkpoint(present, with_open_transactions=True)
-    checkpoint.extra = deepcopy(kept.extra) if kept else {}
+    checkpoint = _first_checkpoint(work, present)
+    if kept:
+        checkpoint.extra = {**deepcopy(kept.extra), "opened": checkpoint.extra["opened"]}
+    _skip(checkpoint, [play for play, _ in checkpoint.extra.get("passed", [])])
     if checkpoint.extra.get("everybody"):
         work.state.sweep_position = None
     else:
@@ -518,11 +560,20 @@ def _skip(checkpoint: Checkpoint, plays: Iterable[int]) -> None:
     checkpoint.extra["skipped"] = sorted({*checkpoint.extra.get("skipped", []), *plays})
 
 
-def _reachable(work: Work, checkpoint: Checkpoint, sql: str) -> list[int]:
+def _pass(work: Work, checkpoint: Checkpoint, listeners: Iterable[tuple[list[int], list[int]]]) -> None:
+    """Remember the plays of the last days of listeners who do not count: the ids and the times of each one's."""
+    since = (work.state.last_success or work.now()) - REREAD
+    passed = {play: at for plays, times in listeners for play, at in zip(plays, times, strict=True) if at >= since}
+    if passed:
+        passed |= dict(checkpoint.extra.get("passed", []))
+        checkpoint.extra["passed"] = [list(play_and_time) for play_and_time in sorted(passed.items())]
+
+
+def _reachable(work: Work, checkpoint: Checkpoint) -> list[int]:
     """Ids of plays that are there now and that a later run might take for new: a few hundred, and what is open."""
-    return [row["id"] for row in work.db.rows(sql, **_reach(checkpoint))]
+    return [row["id"] for row in work.db.rows(_PLAYS_IN_REACH, **_reach(checkpoint))]
 
 
 def _reach(checkpoint: Checkpoint) -> dict[str, int | None]:
     horizon = checkpoint.horizon if checkpoint.has_open_transactions else None
-    return {"least_id": checkpoint.reach()[0], "horizon": horizon}
+    return {"least_id": checkpoint.reach()[0], "horizon": horizon, "opened": checkpoint.extra.get("opened")}

@@ -82,7 +82,7 @@ def play_milestone(challenge_id: str, plays: int, previous: str | None = None) -
         sources=(_PLAYED, TRACK_OWNERS, Source("users", "blocknumber", user="changed.user_id")),
         user_columns="is_verified",
         columns={
-            "plays": "id play_item_id",
+            "plays": "id play_item_id created_at",
             "tracks": "track_id owner_id is_current is_delete blocknumber",
             "aggregate_monthly_plays": "play_item_id timestamp count",
         },
