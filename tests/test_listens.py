@@ -46,6 +46,7 @@ def test_many_plays_with_high_ids_blind_nothing(discovery: Discovery) -> None:
     with closing(discovery.connect()) as session:
         session.execute("SELECT count(*) FROM sync_challenge_catalog('stage')")
         session.execute("SELECT count(build.person(person)) FROM generate_series(1, 6) AS person")
+        session.execute(CROWD)
         session.execute("CALL audius_challenges.tick()")
         session.execute(
             "SELECT count(build.play(NULL, 100, '2026-01-01', 2000000000 + number))"

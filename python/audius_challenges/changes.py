@@ -31,8 +31,10 @@ HISTORY = 32
 # So many of the latest blocks may be absurd ones, each with any number of rows.
 LATEST_BLOCKS = 20
 
-# The same for plays, by the time at which they were played.
+# Of so many of the latest plays, by the time at which they were played, LOW_PLAYS may have odd low ids; as long as the
+# others are not all odd high ones, the position is not.
 LATEST_PLAYS = 500
+LOW_PLAYS = 20
 
 # Beyond this age (transactions) a horizon is renewed though nothing was found: row versions carry 32 bits of their
 # transaction's number, which can be told from older ones up to an age of 2^31.
@@ -228,14 +230,17 @@ _LATE_BLOCK = f"""
                 OFFSET {LATEST_BLOCKS}
                 LIMIT 1"""
 
-_LEAST_OF_LATE_PLAYS = f"""
-                SELECT min(late.id)
+_LATE_PLAY = f"""
+                SELECT late.id
                 FROM (
-                    SELECT id
+                    SELECT plays.id
                     FROM discovery.plays
-                    ORDER BY created_at DESC
+                    ORDER BY plays.created_at DESC
                     LIMIT {LATEST_PLAYS}
-                ) AS late"""
+                ) AS late
+                ORDER BY late.id
+                OFFSET {LOW_PLAYS}
+                LIMIT 1"""
 
 
 def _sane(source: Source) -> str:
@@ -243,7 +248,7 @@ def _sane(source: Source) -> str:
     column = f"{source.table}.{source.column}"
     if source.column == "blocknumber":
         return f"least({column}, ({_LATE_BLOCK}))"
-    return f"least({column}, ({_LEAST_OF_LATE_PLAYS}))"
+    return f"least({column}, ({_LATE_PLAY}))"
 
 
 def _merged(history: list[Seen]) -> Seen:
