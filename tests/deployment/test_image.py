@@ -423,6 +423,7 @@ def test_ticks_that_never_start_are_noticed(refused: Container) -> None:
             seconds=90,
         )
         assert column(connection, "SELECT DISTINCT return_message FROM cron.job_run_details") == ["connection failed"]
+    until(lambda: refused.health()[0] == 1, "the health check's opinion", seconds=3)  # it counts in whole seconds
     assert refused.health() == (1, "unhealthy: the first tick of discovery is overdue; see cron.job_run_details")
 
 
