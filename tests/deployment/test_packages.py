@@ -55,7 +55,7 @@ def machine(major: int, archive: Path) -> Iterator[ScratchRoot]:
     """A machine with this PostgreSQL running, on which somebody has the archive, packed and unpacked."""
     with scratch_root(major, PACKAGES) as machine:
         # The cached root that it lies over may have the build that other tests use.
-        machine.run(f"rm -f /usr/share/postgresql/{major}/extension/audius_challenges*")
+        machine.run("rm -f /usr/share/postgresql/*/extension/audius_challenges*")
         machine.run(f"useradd --create-home --shell /bin/bash {BUILDER}")
         machine.run(f"echo '{BUILDER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{BUILDER}")
         machine.run(f"pg_conftool {major} main set fsync off && pg_ctlcluster {major} main start")
