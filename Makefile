@@ -74,7 +74,7 @@ deb: ## Build the Debian package, into dist/: needs dpkg-dev, debhelper, postgre
 image: ## Build the container image audius-challenges, by docker or buildah: make image BASE=postgres:17
 	$(BUILD_IMAGE) --tag audius-challenges --build-arg BASE=$(BASE) .
 
-bench: ## Measure first build, idle run and busy run: make bench ARGS=--help
+bench: ## Measure what it costs, beside the alternatives: make bench, make bench SCALE=1
 	devtools/bootstrap.sh bench
 	$(MAKE) --no-print-directory install
 	$(PYTHON) -m bench $(ARGS)
