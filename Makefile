@@ -1,6 +1,6 @@
 # The front door. The extension's own build is extension/Makefile (PGXS).
 
-PG_CONFIG = pg_config
+PG_CONFIG ?= pg_config
 PYTHON = .venv/bin/python
 # sudo where the server's extension directory is not ours to write, and nothing is to be staged in DESTDIR.
 SUDO = $(if $(DESTDIR),,$(shell test -w "$$($(PG_CONFIG) --sharedir)/extension" || echo sudo))

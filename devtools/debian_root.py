@@ -73,16 +73,17 @@ def debian_root(major: int) -> DebianRoot:
     if why_not := unavailable():
         raise DebianRootError(why_not)
     packages = [package.format(major=major) for package in PACKAGES]
-    sources = _sources(SUITES[major])
+    suites = [SUITES[major]]
     if earlier := EARLIER.get(major):
         packages += [package.format(major=earlier) for package in EARLIER_PACKAGES]
-        sources += _sources(SUITES[earlier])
-    mark = hashlib.sha256(repr(packages + sources).encode()).hexdigest()[:8]
+        suites.append(SUITES[earlier])
+    mark = hashlib.sha256(repr((packages, suites)).encode()).hexdigest()[:8]
     path = cache() / f"{SUITES[major]}-{mark}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:  # two test runs at once make one root
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
+            sources = [source for suite in suites for source in _sources(suite)]
             _make(path, SUITES[major], packages, sources)
     return DebianRoot(path, major)
 
@@ -103,7 +104,7 @@ def other_root() -> Path:
 
     Raises DebianRootError as `debian_root` and `install_extension` do.
     """
-    here = _machine_major()
+    here = machine_major()
     root = debian_root(next(major for major in SUITES if major != here))
     install_extension(root)
     return root.path
@@ -143,7 +144,8 @@ def inside_root(root: Path, command: list[str], binds: dict[Path, str] | None = 
     return ["unshare", "--mount", "sh", "-ec", "\n".join(lines), "sh", *command]
 
 
-def _machine_major() -> int:
+def machine_major() -> int:
+    """The version of PostgreSQL whose pg_config this machine has."""
     pg_config = os.environ.get("PG_CONFIG") or "pg_config"
     version = subprocess.run([pg_config, "--version"], capture_output=True, text=True, check=True).stdout
     match = re.match(r"PostgreSQL (\d+)", version)
@@ -172,19 +174,23 @@ def _run_inside(root: DebianRoot, command: list[str]) -> None:
 
 
 def _sources(suite: str) -> list[str]:
-    """A Debian release, its updates and its security updates, from where this machine has its own."""
-    command = ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"]
+    """A Debian release, its updates and its security updates, from where this machine has its own.
+
+    Raises DebianRootError where apt's lists do not tell.
+    """
+    command = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(SITE)|$(CODENAME)", "Created-By: Packages"]
     targets = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
     sites: dict[str, str] = {}
     for line in targets.splitlines():
-        site, release = line.split()
-        _, dash, branch = release.partition("-")
-        sites.setdefault(dash + branch, site)
+        origin, site, codename = line.split("|")
+        release, dash, branch = codename.partition("-")
+        if origin == "Debian" and release in SUITES.values() and branch in ("", "updates", "security"):
+            sites.setdefault(dash + branch, site)
     if "" not in sites:
-        raise DebianRootError("apt knows no mirror of Debian here: see /etc/apt/sources.list.d")
+        raise DebianRootError("apt's lists name no mirror of Debian here: apt-get update, then try again")
     # Updates come from where the release does, if this machine takes none itself; security updates from its own site.
     sites.setdefault("-updates", sites[""])
-    return [f"deb {site} {suite}{branch} main" for branch, site in sites.items()]
+    return [f"deb {site} {suite}{branch} main" for branch, site in sorted(sites.items())]
 
 
 def _make(path: Path, suite: str, packages: list[str], sources: list[str]) -> None:

@@ -7,17 +7,20 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devtools.cluster import NO_SETTINGS, Cluster
-from devtools.debian_root import other_root
+from devtools.debian_root import machine_major, other_root
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 
 BARE = "discovery_bare"
 FULL = "discovery_full"
 
 NewCluster = Callable[..., Cluster]
+TESTED = pytest.StashKey[Any]()
+"""The versions of the server that was tested, and of its pg_cron."""
 _numbers = itertools.count(1)
 
 
@@ -32,11 +35,23 @@ def root(request: pytest.FixtureRequest) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def cluster(root: Path | None) -> Iterator[Cluster]:
+def cluster(root: Path | None, pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """The cluster that most tests share. Its pg_cron lives in a database of its own, out of their way."""
     with Cluster(root=root, cron_database="postgres") as cluster:
         require_extension(cluster)
+        assert (cluster.major == machine_major()) is (root is None), "--other is the version that the machine has not"
+        with cluster.connect("postgres") as connection:
+            versions = connection.execute(
+                "SELECT current_setting('server_version'), default_version FROM pg_available_extensions"
+                " WHERE name = 'pg_cron'"
+            ).fetchone()
+        pytestconfig.stash[TESTED] = versions
         yield cluster
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if versions := config.stash.get(TESTED, None):
+        terminalreporter.write_line("pytest on PostgreSQL {}, pg_cron {}".format(*versions))
 
 
 @pytest.fixture(scope="session")

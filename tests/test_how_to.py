@@ -40,6 +40,17 @@ SITUATIONS = {
     "uninstall.md": (*INSTALLED, "ALTER DATABASE discovery SET audius_challenges.max_completions = 20000"),
 }
 
+# Pages that are held in another way, or by hand.
+OTHERS = {
+    "dump-restore-upgrade.md": "its commands are those of test_restore.py and tests/deployment/test_majors.py",
+    "install.md": "followed by tests/deployment/test_packages.py",
+    "past-friday.md": "its outputs depend on the day; its rules are in tests/pgtap/16_trending.sql",
+    "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",
+    "run-the-image.md": "its commands are those of tests/deployment/test_image.py",
+    "troubleshoot.md": "its situations take locks and failures; tests/test_runs.py makes them",
+    "upgrade.md": "its way back is run by tests/test_upgrade.py, which does the rest in its own words",
+}
+
 
 @pytest.fixture(scope="module")
 def sampled(root: Path | None) -> Iterator[Cluster]:
@@ -85,3 +96,7 @@ def test_the_page_works_as_written(situation: Discovery, page: str) -> None:
         found, expected = sorted(shape(printed)), sorted(shape(block.shown))
         wrong = found != expected if block.shown else "ERROR" in found
         assert not wrong, f"{page}, line {block.line}: it shows\n{block.shown}\nbut this came:\n{printed}"
+
+
+def test_no_page_is_forgotten() -> None:
+    assert {page.name for page in HOW_TO.glob("*.md")} == {*SITUATIONS, *OTHERS}

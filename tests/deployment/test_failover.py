@@ -32,6 +32,8 @@ from tests.test_crashes import (
     tell_history,
 )
 
+pytestmark = pytest.mark.timeout(1800)  # the first makes roots of Debian, where there are none yet
+
 SEEDS = range(2, 2 + int(os.environ.get("AUDIUS_CHALLENGES_FAILOVERS", "2")))
 JOB = """
     SELECT cron.schedule_in_database('tick', '1 second', 'CALL audius_challenges.tick()', 'history')

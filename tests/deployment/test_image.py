@@ -108,9 +108,22 @@ def stopped(start: Start) -> Container:
 
 @pytest.fixture(scope="module")
 def restored(start: Start, demo: Container, tmp_path_factory: pytest.TempPathFactory) -> Container:
-    """A database with a dump of the demo's: discovery tables, challenges paid already, the extension and its jobs."""
+    """A database with a dump of the demo's: discovery tables, challenges paid already, the extension and its jobs.
+
+    The jobs are of a role, and run every 20 seconds; others that look like them tick another database.
+    """
     demo.wait_for_server()
     dump = dumped(demo, "discovery", tmp_path_factory.mktemp("dump"))
+    with dump.open("a") as script:
+        script.write(
+            """
+            CREATE ROLE runner LOGIN;
+            SELECT audius_challenges.grant_run('runner');
+            UPDATE cron.job SET schedule = '20 seconds' WHERE jobname = 'audius_challenges tick';
+            UPDATE cron.job SET username = 'runner';
+            SELECT cron.schedule_in_database('audius_challenges tick staging', '0 0 1 1 *', 'SELECT 1', 'staging');
+            """
+        )
     return start(PLAIN | {"POSTGRES_DB": "restored"}, mounts=[Mount(dump, f"{INIT_SCRIPTS}/discovery.sql")])
 
 
@@ -402,7 +415,9 @@ def test_a_tick_that_reports_a_failing_challenge_has_ticked(filled: Container) -
 def test_a_dump_with_the_extension_goes_on_under_another_name(restored: Container) -> None:
     restored.wait_for_server()
     with restored.connect("restored") as connection:
-        assert jobs(connection) == [("30 seconds", "restored", "postgres")]
+        assert jobs(connection) == [("20 seconds", "restored", "runner")]
+        others = rows(connection, "SELECT database FROM cron.job WHERE jobname = 'audius_challenges tick staging'")
+        assert others == [("staging",)]
         assert value(connection, "SELECT count(*) FROM users WHERE is_current") == 3200
         ticked(connection)
         assert failing(connection) == {}

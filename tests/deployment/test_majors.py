@@ -18,6 +18,8 @@ from tests.anatomy import anatomy
 from tests.histories import FILLED_USERS, contents, dump, fill, goes_on
 from tests.sessions import RUN_LOCK, Connection, column, completed, knows_seconds, rows, until, value
 
+pytestmark = pytest.mark.timeout(1800)  # the first makes roots of Debian, where there are none yet
+
 OLD, NEW = 15, 17
 FIRST_TICK = 90  # seconds; the old pg_cron knows no schedule below a minute
 # A worker of the server itself, whatever host and port a job names.

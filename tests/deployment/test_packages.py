@@ -1,6 +1,7 @@
 """The release archive as PGXN takes it and the Debian package: built, installed, tried and removed on machines that
 have nothing of this repository but the archive, and no network; and the pages that say so."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ PACKAGES = (
     "sudo",
     "unzip",
 )
+
+pytestmark = pytest.mark.timeout(1800)  # the first makes roots of Debian, where there are none yet
 LEFT_OUT = {".gitattributes", ".gitignore"}
 """What the archive does not have, beside .ci/."""
 BUILDER = "builder"
@@ -40,8 +43,8 @@ RUN = "SELECT count(*), string_agg(DISTINCT status, ', ') FROM reconcile_challen
 def archive() -> Path:
     """The archive of the last commit."""
     subprocess.run(["make", "dist"], cwd=REPOSITORY, check=True)
-    (found,) = (REPOSITORY / "dist").glob("audius_challenges-*.zip")
-    return found
+    version = json.loads((REPOSITORY / "META.json").read_text())["version"]
+    return REPOSITORY / "dist" / f"audius_challenges-{version}.zip"
 
 
 @pytest.fixture(scope="module", params=SUITES)
