@@ -53,7 +53,7 @@ COMMENT ON COLUMN audius_challenges.checkpoint.written_by IS 'The transaction th
 COMMENT ON COLUMN audius_challenges.checkpoint.progress IS
 'sources: table names; history: [transaction that had not begun, position in each source], oldest first; '
 'is_from_nothing: whether the first build found nothing; '
-'for e: everybody, backlog, skipped, passed, opened, paused_since, pauses, started_at';
+'for e: everybody, backlog, skipped, opened, paused_since, pauses, started_at';
 
 CREATE TABLE audius_challenges.installation (
     singleton boolean PRIMARY KEY CHECK (singleton),

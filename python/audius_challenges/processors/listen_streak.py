@@ -44,7 +44,7 @@ STREAK_LENGTH = 7
 STREAK_AMOUNT = 7
 FURTHER_AMOUNT = 1
 
-# After a checkpoint that cannot be trusted (another cluster) this much is read again; what was counted stays so.
+# After a checkpoint that is lost this much is read again; what was counted stays so.
 REREAD = 3 * 24 * _HOUR
 
 
@@ -173,9 +173,7 @@ def _listeners(slice_of_plays: str, among: Callable[[str], str]) -> str:
         array_agg(slice.played_at ORDER BY slice.played_at) FILTER (
             WHERE states.last_listen IS NULL OR slice.played_at >= states.last_listen + {TOO_SOON}
         ) AS listens,
-        array_agg(slice.id) FILTER (WHERE slice.is_in_window) AS in_window,
-        array_agg(slice.id ORDER BY slice.id) FILTER (WHERE eligible.user_id IS NULL) AS passed,
-        array_agg(slice.played_at ORDER BY slice.id) FILTER (WHERE eligible.user_id IS NULL) AS passed_at
+        array_agg(slice.id) FILTER (WHERE slice.is_in_window) AS in_window
     FROM slice
     LEFT JOIN eligible
         ON eligible.user_id = slice.user_id
@@ -248,14 +246,8 @@ _PLAYS_IN_REACH = f"""
     WHERE {_IS_IN_REACH}
 """
 
-_PLAYS_OF_NOBODY = f"""
-    SELECT
-        changed.id,
-        {_microseconds("changed.created_at")} AS played_at
-    FROM discovery.plays AS changed
-    WHERE ({_IS_IN_REACH} OR changed.created_at >= {_timestamp(":position")})
-        AND changed.created_at >= '0001-01-01'
-        AND changed.created_at < '10000-01-01'
+_PLAYS_OF_NOBODY_IN_REACH = f"""
+    {_PLAYS_IN_REACH}
         AND changed.user_id IS NOT NULL
         AND NOT EXISTS (
             SELECT FROM discovery.users
@@ -350,10 +342,9 @@ class ListenStreak:
     """The processor of `e`.
 
     With its checkpoint it keeps: `everybody`, whether the first reading goes on; `backlog`, what else is still to be
-    read; `skipped`, ids of plays that were passed over and that a later run might take for new; `passed`, ids and times
-    of plays of the last days whose listener did not count, which a reading after a restore might take for new;
-    `opened`, a transaction before which all began that were open at the first checkpoint; `paused_since` and `pauses`,
-    between which times nothing counts; `started_at`, when it was told to start from now.
+    read; `skipped`, ids of plays that were passed over and that a later run might take for new; `opened`, a transaction
+    before which all began that were open at the first checkpoint; `paused_since` and `pauses`, between which times
+    nothing counts; `started_at`, when it was told to start from now.
     """
 
     id = "e"
@@ -379,7 +370,7 @@ class ListenStreak:
         elif kept.extra.get("everybody") or kept.extra.get("backlog"):
             checkpoint = deepcopy(kept)
         else:
-            checkpoint = _advanced(work, kept, present)
+            checkpoint = _advanced(kept, present)
             window, reach = kept.window(present.positions)[0], kept.reach(present.positions)[0]
             opened = kept.extra.get("opened")
             checkpoint.extra["backlog"] = asdict(Backlog(window, kept.horizon, reach=reach, opened=opened))
@@ -412,8 +403,8 @@ class ListenStreak:
             # Plays from before the pause are still to be read; those of the pause are told by their time.
             checkpoint = deepcopy(kept)
         else:
-            checkpoint = _advanced(work, kept, present)
-            _skip(checkpoint, _reachable(work, checkpoint))
+            checkpoint = _advanced(kept, present)
+            _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
         checkpoint.extra.setdefault("paused_since", work.now())
         if checkpoint.is_news(kept):
             save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
@@ -422,7 +413,7 @@ class ListenStreak:
         """Pass over all the plays there are; streaks go on from the states there are."""
         checkpoint = _first_checkpoint(work, read_present(work.db, _SOURCES))
         checkpoint.extra["started_at"] = work.now()
-        _skip(checkpoint, _reachable(work, checkpoint))
+        _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_IN_REACH))
         save_checkpoint(work.db, self.id, _SOURCES, checkpoint)
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
@@ -435,9 +426,7 @@ class ListenStreak:
         self._count(work, checkpoint, listeners)
         is_last = work.state.phase is Phase.WATCHING
         if is_last:
-            nobodys = work.db.rows(_PLAYS_OF_NOBODY, position=work.now() - REREAD, **_reach(checkpoint))
-            _skip(checkpoint, [play["id"] for play in nobodys])
-            _pass(work, checkpoint, [([play["id"]], [play["played_at"]]) for play in nobodys])
+            _skip(checkpoint, _reachable(work, checkpoint, _PLAYS_OF_NOBODY_IN_REACH))
         checkpoint.extra["everybody"] = not is_last
         return is_last
 
@@ -463,7 +452,6 @@ class ListenStreak:
         """Run the listens of those who count through their streaks and write states and rows; skip the others'."""
         others = [listener for listener in listeners if not listener["is_eligible"]]
         _skip(checkpoint, chain.from_iterable(other["in_window"] or [] for other in others))
-        _pass(work, checkpoint, ((other["passed"], other["passed_at"]) for other in others))
         pauses = checkpoint.extra.get("pauses", [])
         listens = {
             listener["user_id"]: list(counted(listener["listens"], listener["last_listen"], pauses))
@@ -525,27 +513,30 @@ def _first_checkpoint(work: Work, present: Present) -> Checkpoint:
     return checkpoint
 
 
-def _advanced(work: Work, kept: Checkpoint, present: Present) -> Checkpoint:
+def _advanced(kept: Checkpoint, present: Present) -> Checkpoint:
     """The checkpoint at the present, with the skipped plays that are in reach of a run that begins at the kept one."""
     checkpoint = kept.advanced(present)
     least_id = kept.window(present.positions)[0]
     checkpoint.extra["skipped"] = [play for play in checkpoint.extra.get("skipped", []) if play >= least_id]
     if not checkpoint.has_open_transactions:
         checkpoint.extra.pop("opened", None)
-    if passed := checkpoint.extra.get("passed"):
-        since = (work.state.last_success or 0) - REREAD
-        checkpoint.extra["passed"] = [[play, at] for play, at in passed if at >= since]
     return checkpoint
 
 
 def _reread(work: Work, kept: Checkpoint | None, present: Present) -> Checkpoint:
-    """A checkpoint at the present after one that cannot be trusted, with a backlog of the last days."""
+    """A checkpoint at the present after one that cannot be trusted, with a backlog of what no run may have read.
+
+    Ids were restored, transaction ids were not: that is all that is in reach, but for what is known to be skipped.
+    Without ids to go by, it is the last days.
+    """
     checkpoint = _first_checkpoint(work, present)
     if kept:
         checkpoint.extra = {**deepcopy(kept.extra), "opened": checkpoint.extra["opened"]}
-    _skip(checkpoint, [play for play, _ in checkpoint.extra.get("passed", [])])
     if checkpoint.extra.get("everybody"):
         work.state.sweep_position = None
+    elif kept and not kept.extra.get("backlog"):
+        backlog = Backlog(kept.reach(present.positions)[0], None, kept.extra.get("started_at"))
+        checkpoint.extra["backlog"] = asdict(backlog)
     else:
         times = [(work.state.last_success or 0) - REREAD]
         if pending := checkpoint.extra.get("backlog"):
@@ -560,18 +551,9 @@ def _skip(checkpoint: Checkpoint, plays: Iterable[int]) -> None:
     checkpoint.extra["skipped"] = sorted({*checkpoint.extra.get("skipped", []), *plays})
 
 
-def _pass(work: Work, checkpoint: Checkpoint, listeners: Iterable[tuple[list[int], list[int]]]) -> None:
-    """Remember the plays of the last days of listeners who do not count: the ids and the times of each one's."""
-    since = (work.state.last_success or work.now()) - REREAD
-    passed = {play: at for plays, times in listeners for play, at in zip(plays, times, strict=True) if at >= since}
-    if passed:
-        passed |= dict(checkpoint.extra.get("passed", []))
-        checkpoint.extra["passed"] = [list(play_and_time) for play_and_time in sorted(passed.items())]
-
-
-def _reachable(work: Work, checkpoint: Checkpoint) -> list[int]:
+def _reachable(work: Work, checkpoint: Checkpoint, sql: str) -> list[int]:
     """Ids of plays that are there now and that a later run might take for new: a few hundred, and what is open."""
-    return [row["id"] for row in work.db.rows(_PLAYS_IN_REACH, **_reach(checkpoint))]
+    return [row["id"] for row in work.db.rows(sql, **_reach(checkpoint))]
 
 
 def _reach(checkpoint: Checkpoint) -> dict[str, int | None]:
