@@ -3,9 +3,10 @@
 Usage: assemble.py audius_challenges--VERSION.sql
        assemble.py audius_challenges--OLD--VERSION.sql
 
-In a new database the files of sql/ run in their order. Of these, 30 to 60 are code, which every upgrade replaces as a
-whole: so an upgrade script is what upgrades/ says of schema and tables, step by step from OLD to VERSION, and then
-those files again, with CREATE OR REPLACE for CREATE.
+In a new database the files of sql/ run in their order. Of these, 30 to 60 are code, which every upgrade replaces: so an
+upgrade script is what upgrades/ says of schema and tables, step by step from OLD to VERSION, and then those files
+again, with CREATE OR REPLACE for CREATE, and without the routines that OLD has to the letter: one that somebody is just
+calling is best left alone (see docs/how-to/release.md).
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "audius_challenges"
 STEPS = ROOT / "extension" / "upgrades"
+RELEASES = ROOT / "extension" / "releases"
+
+# From CREATE to the line that closes the body.
+ROUTINE = re.compile(r"^CREATE (?:FUNCTION|PROCEDURE) .*?^\$\w+\$;\n", re.MULTILINE | re.DOTALL)
 
 INSTALLING = '\\echo Use "CREATE EXTENSION audius_challenges CASCADE" to load this file. \\quit\n'
 UPGRADING = """\
@@ -66,6 +71,12 @@ def read_steps(old: str, new: str) -> list[str]:
     return texts
 
 
+def replacing(code: str, released: str) -> str:
+    """The code as an upgrade runs it, where there is what was released."""
+    code = ROUTINE.sub(lambda routine: "" if routine[0] in released else routine[0], code)
+    return re.sub("^CREATE (?=FUNCTION|PROCEDURE|VIEW)", "CREATE OR REPLACE ", code, flags=re.MULTILINE)
+
+
 def main() -> None:
     """Write the script, if its version is the package's."""
     target = Path(sys.argv[1])
@@ -74,9 +85,9 @@ def main() -> None:
     if version is None or version[1] != new:
         sys.exit(f"{target.name} is not of the package's version, {version and version[1]}")
     if old:
-        code = "\n".join(read_sql("[3-6]*.sql"))
-        replacing = re.sub("^CREATE (?=FUNCTION|PROCEDURE|VIEW)", "CREATE OR REPLACE ", code, flags=re.MULTILINE)
-        parts = [UPGRADING, *read_steps(old[0], new), replacing]
+        released = (RELEASES / f"audius_challenges--{old[0]}.sql").read_text()
+        code = replacing("\n".join(read_sql("[3-6]*.sql")), released)
+        parts = [UPGRADING, *read_steps(old[0], new), code]
     else:
         parts = [INSTALLING, *read_sql("*.sql")]
     target.write_text("\n".join(parts))
