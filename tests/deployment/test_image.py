@@ -121,6 +121,7 @@ def restored(start: Start, demo: Container, tmp_path_factory: pytest.TempPathFac
             SELECT audius_challenges.grant_run('runner');
             UPDATE cron.job SET schedule = '20 seconds' WHERE jobname = 'audius_challenges tick';
             UPDATE cron.job SET username = 'runner';
+            CREATE DATABASE staging;
             SELECT cron.schedule_in_database('audius_challenges tick staging', '0 0 1 1 *', 'SELECT 1', 'staging');
             """
         )
