@@ -45,8 +45,13 @@ UNTRUSTED = -1
 
 BEFORE_THE_FIRST = 0
 
-# SQL: whether a row version is of the horizon's transaction or a later one (its xmin has 32 bits of it).
-IS_RECENT = "((changed.xmin::text::bigint - :horizon) & 4294967295) < 2147483648"
+
+def is_not_before(transaction: str) -> str:
+    """SQL of whether a row version is of this transaction or a later one (its xmin has 32 bits of it)."""
+    return f"((changed.xmin::text::bigint - {transaction}) & 4294967295) < 2147483648"
+
+
+IS_RECENT = is_not_before(":horizon")
 
 START_OF_TIME = -(1 << 62)
 

@@ -25,6 +25,7 @@ from audius_challenges.changes import (
     Present,
     Source,
     first_checkpoint,
+    is_not_before,
     load_checkpoint,
     read_present,
     save_checkpoint,
@@ -185,7 +186,7 @@ def _listeners(slice_of_plays: str, among: Callable[[str], str]) -> str:
 
 # SQL: whether a row version is of a transaction that may have been open when the first checkpoint was taken. One of a
 # later transaction is of a play that was counted or passed over before, unless its id is in reach.
-_WAS_OPEN = "((changed.xmin::text::bigint - :opened) & 4294967295) >= 2147483648"
+_WAS_OPEN = f"NOT {is_not_before(':opened')}"
 
 # Materialized: with an order and a limit in reach, the planner would walk all plays by time.
 _LISTENERS_OF_BACKLOG = _listeners(
