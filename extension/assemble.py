@@ -12,6 +12,7 @@ calling is best left alone (see docs/how-to/release.md).
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -49,13 +50,24 @@ def as_literal(sources: dict[str, str]) -> str:
     return "\n".join([*lines, "}"])
 
 
+def discovery_privileges() -> str:
+    """Rows of VALUES: each table of the discovery schema, and what running takes on it."""
+    sys.path.insert(0, str(PACKAGE.parent))
+    tables = importlib.import_module("audius_challenges.sources").TABLES.values()
+    return ",\n                ".join(f"('{table.name}', '{table.privileges}')" for table in tables)
+
+
 def read_sql(pattern: str) -> list[str]:
-    """The files of sql/ in their order, with the package in its place."""
+    """The files of sql/ in their order, with what is made of the package in its place."""
     sources = read_package()
-    digest = hashlib.sha256(repr(sources).encode()).hexdigest()
+    places = {
+        "@PACKAGE_DIGEST@": hashlib.sha256(repr(sources).encode()).hexdigest(),
+        "@PACKAGE_SOURCES@": as_literal(sources),
+        "@DISCOVERY_PRIVILEGES@": discovery_privileges(),
+    }
+    place = re.compile("|".join(places))
     return [
-        path.read_text().replace("@PACKAGE_DIGEST@", digest).replace("@PACKAGE_SOURCES@", as_literal(sources))
-        for path in sorted((ROOT / "sql").glob(pattern))
+        place.sub(lambda found: places[found[0]], path.read_text()) for path in sorted((ROOT / "sql").glob(pattern))
     ]
 
 

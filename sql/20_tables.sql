@@ -17,7 +17,10 @@ CREATE TABLE audius_challenges.processor_state (
     last_success timestamptz,
     consecutive_failures integer NOT NULL DEFAULT 0,
     last_error text,
-    last_error_at timestamptz
+    last_error_at timestamptz,
+    look bigint,
+    sources text[] NOT NULL DEFAULT '{}',
+    nothing_written boolean NOT NULL DEFAULT FALSE
 )
 WITH (fillfactor = 50);
 
@@ -37,23 +40,46 @@ COMMENT ON COLUMN audius_challenges.processor_state.last_success IS 'When it las
 COMMENT ON COLUMN audius_challenges.processor_state.consecutive_failures IS 'Failed runs since the last success';
 COMMENT ON COLUMN audius_challenges.processor_state.last_error IS 'The last error, also if it is over';
 COMMENT ON COLUMN audius_challenges.processor_state.last_error_at IS 'When the last error happened';
+COMMENT ON COLUMN audius_challenges.processor_state.look IS
+'Number of the look up to which it has read its sources; null: it does not follow them, and examines everybody first';
+COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
+COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
+'Whether a first build goes on that found no user challenge of it, so that none need be looked up';
 
-CREATE TABLE audius_challenges.checkpoint (
-    challenge_id text PRIMARY KEY,
+CREATE TABLE audius_challenges.look (
+    source text NOT NULL,
+    number bigint NOT NULL,
     horizon bigint NOT NULL,
-    written_by xid8 NOT NULL,
-    progress jsonb NOT NULL
+    position bigint,
+    looked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, number)
 );
 
-COMMENT ON TABLE audius_challenges.checkpoint IS 'Up to where each processor has read its source tables';
-COMMENT ON COLUMN audius_challenges.checkpoint.challenge_id IS 'challenges.id';
-COMMENT ON COLUMN audius_challenges.checkpoint.horizon IS
-'The oldest transaction (64 bits) that was still running then; -1: of another cluster, not to be trusted';
-COMMENT ON COLUMN audius_challenges.checkpoint.written_by IS 'The transaction that wrote the row';
-COMMENT ON COLUMN audius_challenges.checkpoint.progress IS
-'sources: table names; history: [transaction that had not begun, position in each source], oldest first; '
-'is_from_nothing: whether the first build found nothing; '
-'for e: everybody, backlog, skipped, opened, paused_since, pauses, started_at';
+COMMENT ON TABLE audius_challenges.look IS
+'What runs saw before they read a source table that had moved: processor_state.look says up to which look a challenge '
+'has read; kept back to where the oldest open transaction had not begun';
+COMMENT ON COLUMN audius_challenges.look.source IS 'Name of the source table';
+COMMENT ON COLUMN audius_challenges.look.number IS 'Number of the look: one for a run, whatever sources it read';
+COMMENT ON COLUMN audius_challenges.look.horizon IS
+'The oldest transaction (64 bits) that was still running: what it or a later one wrote was not read yet';
+COMMENT ON COLUMN audius_challenges.look.position IS
+'How far the column that grows (blocknumber, or id of plays) had come, a few absurd values aside; null: few rows';
+COMMENT ON COLUMN audius_challenges.look.looked_at IS 'When that was';
+
+CREATE TABLE audius_challenges.pause (
+    challenge_id text NOT NULL,
+    began_at timestamptz NOT NULL,
+    ended_at timestamptz,
+    PRIMARY KEY (challenge_id, began_at)
+);
+
+COMMENT ON TABLE audius_challenges.pause IS
+'When a listen streak (e) was inactive: what was listened then never counts; start_from_now() is a pause that began '
+'at -infinity';
+COMMENT ON COLUMN audius_challenges.pause.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.pause.began_at IS 'When a run first found the challenge inactive';
+COMMENT ON COLUMN audius_challenges.pause.ended_at IS
+'When a run first found it active again; null: it is inactive still';
 
 CREATE TABLE audius_challenges.installation (
     singleton boolean PRIMARY KEY CHECK (singleton),
@@ -63,7 +89,7 @@ CREATE TABLE audius_challenges.installation (
 );
 
 COMMENT ON TABLE audius_challenges.installation IS
-'The database that the state is true of: after a dump and restore another one, and checkpoints are not trusted';
+'The database that the state is true of: after a dump and restore another one, and looks are forgotten';
 COMMENT ON COLUMN audius_challenges.installation.singleton IS 'Always true: there is one row at most';
 COMMENT ON COLUMN audius_challenges.installation.cluster IS 'The system identifier of the cluster';
 COMMENT ON COLUMN audius_challenges.installation.relation IS 'The object id of user_challenges';
@@ -71,5 +97,6 @@ COMMENT ON COLUMN audius_challenges.installation.guards IS
 'Triggers and foreign keys of user_challenges; a tick waits until a restore has brought them back';
 
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.processor_state', '');
-SELECT pg_catalog.pg_extension_config_dump('audius_challenges.checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.look', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.installation', '');

@@ -148,7 +148,7 @@ return entry.sync_catalog(plpy, '@extschema@', environment)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text) IS
-'Aligns the eleven rows of challenges with the catalog of an environment (prod, stage or dev); '
+'Aligns our rows of challenges with the catalog of an environment (prod, stage or dev); '
 'returns what changed (action: inserted or updated), writes nothing when nothing differs';
 
 CREATE FUNCTION audius_challenges.install()

@@ -71,8 +71,7 @@ COMMENT ON COLUMN @extschema@.challenge_status.consecutive_failures IS 'Failed r
 COMMENT ON COLUMN @extschema@.challenge_status.last_error IS 'The last error, also if it is over';
 COMMENT ON COLUMN @extschema@.challenge_status.last_error_at IS 'When the last error happened';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_progress IS
-'How much of the sweep''s current round over all users is done, in percent of the user ids; '
-'for e, how much of a backlog of plays is read, in percent of its time';
+'How much of the sweep''s current round over all users is done, in percent of the user ids';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_position IS
 'The last user id that the sweep has examined in its current round';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_rounds IS 'Rounds of the sweep, completed';

@@ -26,30 +26,14 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
     );
+    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look TO %I', role_name);
     FOR relation IN
         SELECT
             class.relname AS name,
             needed.privileges
         FROM (
             VALUES
-                ('users', 'SELECT'),
-                ('follows', 'SELECT'),
-                ('saves', 'SELECT'),
-                ('reposts', 'SELECT'),
-                ('tracks', 'SELECT'),
-                ('playlists', 'SELECT'),
-                ('plays', 'SELECT'),
-                ('aggregate_monthly_plays', 'SELECT'),
-                ('aggregate_user', 'SELECT'),
-                ('track_trending_scores', 'SELECT'),
-                ('playlist_trending_scores', 'SELECT'),
-                ('blocks', 'SELECT'),
-                ('challenges', 'SELECT, INSERT, UPDATE'),
-                ('user_challenges', 'SELECT, INSERT, UPDATE'),
-                ('challenge_profile_completion', 'SELECT, INSERT, UPDATE'),
-                ('challenge_listen_streak', 'SELECT, INSERT, UPDATE'),
-                ('trending_results', 'SELECT, INSERT'),
-                ('notification', 'SELECT, INSERT')
+                @DISCOVERY_PRIVILEGES@
         ) AS needed (name, privileges)
         INNER JOIN pg_catalog.pg_class AS class
             ON class.relname = needed.name
@@ -103,7 +87,7 @@ BEGIN
     );
     EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', '@extschema@', role_name);
     EXECUTE pg_catalog.format(
-        'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.checkpoint TO %I', role_name
+        'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause TO %I', role_name
     );
     FOR relation IN
         SELECT class.relname AS name

@@ -283,8 +283,8 @@ class World:
 
     def versions(self, table: str) -> dict[str, str]:
         """Which tuple version each row of a table is, by key: a pointless update shows here."""
-        key = {"checkpoint": "challenge_id", "user_challenges": "challenge_id || ' ' || specifier"}[table]
-        schema = "audius_challenges" if table == "checkpoint" else "public"
+        key = {"look": "source || ' ' || number", "user_challenges": "challenge_id || ' ' || specifier"}[table]
+        schema = "audius_challenges" if table == "look" else "public"
         return dict(self.rows(f"SELECT {key}, xmin || ' ' || ctid FROM {schema}.{table}"))
 
     def writes(self) -> int:
@@ -335,15 +335,6 @@ class NaiveFeed:
 
 def _composed(template: str, names: dict[str, str]) -> sql.Composed:
     return sql.SQL(template).format(**{key: sql.Identifier(name) for key, name in names.items()})
-
-
-def fill(database: Discovery) -> None:
-    """The people, and in every source rows that concern nobody, up to LATEST."""
-    database.psql(PEOPLE)
-    with database.connect() as connection:
-        for feed in FEEDS:
-            feed.write_crowd(connection, NEXT - CROWD)
-        connection.execute("ANALYZE")
 
 
 def make_people(cluster: Cluster, full_template: str) -> str:
@@ -614,18 +605,15 @@ def test_a_transaction_open_since_before_the_first_run_is_found_by_the_sweep(new
     assert new_world.found(feed, 1) == feed.steps
 
 
-@pytest.mark.parametrize("begun_by", ["tick", "start_from_now"])
-def test_a_play_open_since_before_the_first_run_counts_once(new_world: World, begun_by: str) -> None:
-    """There is no sweep for plays."""
+def test_a_play_open_since_before_the_first_run_counts_once(new_world: World) -> None:
     world = new_world
     bystander, late = world.writer(), world.writer()
     bystander.execute("SELECT pg_current_xact_id()")
     play(late, 1, day(1))
     PLAYS.write_crowd(world.connection, NEXT + 10)
-    if begun_by == "start_from_now":
-        world.execute("SELECT audius_challenges.start_from_now()")
     world.tick(2)
     late.commit()
+    world.set(sweep_users=5000)
     world.tick(2)
     bystander.commit()
     world.tick(2)
@@ -652,9 +640,9 @@ def test_the_transaction_ids_may_wrap_around(wrapping_world: World) -> None:
     world.tick()
     for feed in (TRACKS, PLAYS):
         assert world.found(feed, 1) == feed.steps
-    versions, writes = world.versions("checkpoint"), world.writes()
+    versions, writes = world.versions("look"), world.writes()
     world.tick()
-    assert (world.versions("checkpoint"), world.writes()) == (versions, writes)
+    assert (world.versions("look"), world.writes()) == (versions, writes)
 
 
 # Numbers that do not only grow
@@ -778,14 +766,14 @@ def test_an_idle_tick_finds_nothing_and_writes_nothing(world: World, feed: Feed)
 
     user_challenges, checkpoints, writes = (
         world.versions("user_challenges"),
-        world.versions("checkpoint"),
+        world.versions("look"),
         world.writes(),
     )
     world.tick(2)
     report = world.reconcile()
     assert {challenge: row["users_examined"] for challenge, row in report.items() if row["users_examined"]} == {}
     assert world.versions("user_challenges") == user_challenges
-    assert world.versions("checkpoint") == checkpoints
+    assert world.versions("look") == checkpoints
     assert world.writes() == writes
 
 
@@ -833,11 +821,11 @@ def test_a_prepared_transaction_is_found_when_it_is_committed(wrapping_world: Wo
 @pytest.mark.parametrize(
     "tampering",
     [
-        "UPDATE audius_challenges.checkpoint SET horizon = horizon + 1000000",
-        "UPDATE audius_challenges.checkpoint SET horizon = horizon - (1::bigint << 32)",
+        "UPDATE audius_challenges.look SET horizon = horizon + 1000000",
+        "UPDATE audius_challenges.look SET horizon = horizon - (1::bigint << 32)",
         "UPDATE audius_challenges.installation SET cluster = cluster + 1",
         "UPDATE audius_challenges.installation SET relation = relation + 1",
-        "DELETE FROM audius_challenges.checkpoint",
+        "DELETE FROM audius_challenges.look",
     ],
     ids=["from the future", "too old", "another cluster", "another table", "lost"],
 )
@@ -852,9 +840,7 @@ def test_without_a_checkpoint_to_trust_everybody_is_examined_again(world: World,
     world.execute(tampering)
     world.tick(2)
     assert world.steps(1, "u") == {"u": 1}
-    # Plays by their ids, which are those of before, or where none are known by their time.
-    is_lost = tampering.startswith("DELETE")
-    assert (world.streak(2), world.streak(3)) == ((1, str(yesterday)) if is_lost else None, (1, str(yesterday)))
+    assert world.streak(2) == world.streak(3) == (1, str(yesterday))
     assert {world.phase(challenge) for challenge in ("u", "fp", "p", "v", "p1", "e")} == {"watching"}
     writes = world.writes()
     world.tick()
@@ -1061,27 +1047,29 @@ def test_start_from_now_passes_over_what_is_there_and_follows_what_changes(new_w
     world.tick()
     for feed in FEEDS:
         steps = feed.steps if feed not in (FOLLOWS, SAVES, REPOSTS) else {"p": 3}
-        assert [world.found(feed, person) for person in (2, 3)] == [steps, steps]
-    assert world.streak(101) is None
+        listened_before = {"p1": 1} if feed is PLAYS else steps
+        assert [world.found(feed, person) for person in (2, 3)] == [listened_before, listened_before]
+    assert {world.streak(user) for user in (101, 102, 103)} == {None}
 
 
 def test_plays_from_before_start_from_now_never_count(new_world: World) -> None:
     world = new_world
-    bystander = world.writer()
-    bystander.execute("SELECT pg_current_xact_id()")
+    late = world.writer()
+    play(late, 2, day(1))
     play(world.connection, 1, day(1))
     world.execute("SELECT audius_challenges.start_from_now()")
     world.tick()
     world.execute("UPDATE plays SET updated_at = now()")
-    PLAYS.write_crowd(world.connection, NEXT + 10)
+    late.commit()
     world.tick()
-    bystander.commit()
-    world.tick(2)
+    index_again(world)
+    world.tick()
     world.reconcile("full_scan => TRUE")
-    assert world.streak(1) is None
-    play(world.connection, 1, day(2))
+    assert (world.streak(1), world.streak(2)) == (None, None)
+    now = world.value("SELECT clock_timestamp()::timestamp")
+    play(world.connection, 1, now)
     world.tick()
-    assert world.streak(1) == (1, str(day(2)))
+    assert world.streak(1) == (1, str(now))
 
 
 # Listens
@@ -1136,27 +1124,56 @@ def test_a_listen_seen_again_counts_once(world: World) -> None:
     assert (streak_rows(world, 1), world.writes()) == (rows, writes)
 
 
-def test_listens_of_a_deactivated_user_are_skipped_for_good(world: World) -> None:
+def test_listens_of_a_deactivated_or_unknown_user_count_once_he_is_eligible(world: World) -> None:
     world.execute("SELECT build.person(301, is_deactivated => TRUE)")
-    bystander = world.writer()
-    bystander.execute("SELECT pg_current_xact_id()")
-    play(world.connection, 301, day(1))
-    play(world.connection, 302, day(1))  # nobody yet
-    world.tick()
-    world.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
-    world.execute("SELECT build.person(302, blocknumber => %s)", NEXT)
+    for number in (1, 2):
+        play(world.connection, 301, day(number))
+        play(world.connection, 302, day(number))  # nobody yet
     PLAYS.write_crowd(world.connection, NEXT + 10)
     world.tick(2)
+    assert (world.streak(301), world.streak(302)) == (None, None)
+    world.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
+    world.execute("SELECT build.person(302, blocknumber => %s)", NEXT)
+    world.tick()
+    assert_streaks(world, dict.fromkeys((301, 302), [day(1), day(2)]))
+
+
+def test_plays_that_are_cleared_and_indexed_again_count_once(world: World) -> None:
+    for number in range(1, 10):
+        play(world.connection, 1, day(number))
+    play(world.connection, 2, day(1))
+    world.tick()
+    writes = world.writes()
+    index_again(world)
+    world.tick()
+    world.reconcile("full_scan => TRUE")
+    assert world.writes() == writes
+    play(world.connection, 1, day(10))
+    world.tick()
+    assert_streaks(world, {1: [day(number) for number in range(1, 11)], 2: [day(1)]})
+
+
+def test_a_lost_state_pays_nothing_again_and_the_streak_goes_on(world: World) -> None:
+    """The latest row stands in for the state: an open one, a complete one of seven days, one of a later day."""
+    lengths = {1: 3, 2: 7, 3: 9}
+    for user, length in lengths.items():
+        for number in range(1, length + 1):
+            play(world.connection, user, day(number))
+    world.tick()
+    rows = {user: streak_rows(world, user) for user in lengths}
+    world.execute("DELETE FROM challenge_listen_streak")
     world.execute("UPDATE plays SET updated_at = now()")
     world.tick()
-    bystander.commit()
-    world.tick(2)
-    assert (world.streak(301), world.streak(302)) == (None, None)
+    world.reconcile("full_scan => TRUE")
+    assert {user: streak_rows(world, user) for user in lengths} == rows
 
-    for user in (301, 302):
-        play(world.connection, user, day(2))
+    for user, length in lengths.items():
+        play(world.connection, user, day(length + 1))
     world.tick()
-    assert world.streak(301) == world.streak(302) == (1, str(day(2)))
+    assert_streaks(world, {1: [day(number) for number in range(1, 5)]}, among=1)
+    assert streak_rows(world, 2) == [*rows[2], ("22026110812", 1, True, 1)]
+    assert streak_rows(world, 3) == [*rows[3], ("32026111012", 1, True, 1)]
+    assert (world.streak(2), world.streak(3)) == ((8, str(day(8))), (9, str(day(10))))
 
 
 def test_what_is_listened_during_a_pause_never_counts(world: World) -> None:
@@ -1226,54 +1243,26 @@ def test_a_first_build_of_streaks_over_several_ticks_misses_no_play(new_world: W
     play(world.connection, 1, day(2))
     play(world.connection, 150, day(2))
     late.commit()
-    world.set(slice_users=1000)
+    world.set(slice_users=1000, sweep_users=5000)
     world.tick(5)
     assert world.phase("e") == "watching"
     daily = [day(1), day(2)]
     assert_streaks(world, dict.fromkeys((1, 2, 150), daily))
 
 
-def slow_down(world: World) -> None:
-    """From here on a run counts no more than ten plays."""
-    world.replace_in_package(r"LISTENS = [\d_]+", "LISTENS = 10")
-    world.forget_sessions()
-
-
-def test_a_backlog_of_plays_is_counted_slice_by_slice(world: World) -> None:
-    """Some plays commit when the runs have passed their time already."""
-    slow_down(world)
-    late = world.writer()
-    play(late, 4, day(1, 6))
-    play(late, 1, day(7, 3))
-    for number in range(1, 10):
-        for user in (1, 2, 3):
-            play(world.connection, user, day(number, 6))
-            play(world.connection, user, day(number, 12))
-    world.tick()
-    assert world.phase("e") == "catching up"
-    assert {world.streak(user) for user in (1, 2, 3)} == {(2, str(day(2, 6)))}
-    world.tick(2)
-    late.commit()
-    world.tick(12)
-    assert world.phase("e") == "watching"
-    daily = [day(number, 6) for number in range(1, 10)]
-    assert_streaks(world, {1: daily, 2: daily, 3: daily, 4: [day(1, 6)]})
-    versions, writes = world.versions("checkpoint"), world.writes()
-    world.tick()
-    assert (world.versions("checkpoint"), world.writes()) == (versions, writes)
-
-
 @pytest.mark.parametrize("broken_by", ["a pause", "another cluster", "both"])
-def test_a_backlog_survives(world: World, broken_by: str) -> None:
-    slow_down(world)
+def test_listens_that_wait_for_the_sweep_survive(world: World, broken_by: str) -> None:
+    """More listeners than a run takes; a pause or a restore comes before the sweep has been with all of them."""
     now = world.value("SELECT date_trunc('second', now()::timestamp)")
     daily = [now - timedelta(days=number) for number in range(9, 0, -1)]
-    for number, at in enumerate(daily):
-        for user in (1, 2, 3):
-            play(world.connection, user, at, number=NEXT + 50 - number * 5 + user)
+    for at in daily:
+        for user in (1, 2, 250):
+            play(world.connection, user, at)
+    world.set(changed_users=2, slice_users=60)
     world.tick()
     assert world.phase("e") == "catching up"
-    assert world.streak(1) == (4, str(daily[3]))
+    world.tick()
+    assert (world.streak(1), world.streak(250)) == ((9, str(daily[-1])), None)
 
     if broken_by != "a pause":
         world.execute("UPDATE audius_challenges.installation SET cluster = cluster + 1")
@@ -1281,9 +1270,10 @@ def test_a_backlog_survives(world: World, broken_by: str) -> None:
         world.execute("UPDATE challenges SET active = FALSE WHERE id = 'e'")
         world.tick()
         world.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
-    world.tick(6)
+    world.set(slice_users=5000)
+    world.tick(2)
     assert world.phase("e") == "watching"
-    assert_streaks(world, dict.fromkeys((1, 2, 3), daily))
+    assert_streaks(world, {user: daily for user in (1, 2)}, among=2)
 
 
 # What the tests above say in a word
@@ -1305,6 +1295,16 @@ def play(connection: Connection, user: int, at: datetime, number: int | None = N
     )
 
 
+def index_again(world: World) -> None:
+    """Clear plays and write them once more, under new ids and transactions."""
+    world.execute("CREATE TEMPORARY TABLE cleared AS SELECT * FROM plays")
+    world.execute("DELETE FROM plays")
+    world.execute(
+        "INSERT INTO plays SELECT (jsonb_populate_record(cleared, jsonb_build_object('id', nextval('plays_id_seq')))).*"
+        " FROM cleared"
+    )
+
+
 def streak_rows(world: World, user: int) -> list[tuple[Any, ...]]:
     """Specifier, current_step_count, is_complete, amount of a user's rows, oldest first."""
     return world.rows(
@@ -1319,15 +1319,19 @@ def streak_rows(world: World, user: int) -> list[tuple[Any, ...]]:
     )
 
 
-def assert_streaks(world: World, listens: dict[int, list[datetime]]) -> None:
-    """The streaks of users who have listened daily without a break are what their counted listens make them."""
+def assert_streaks(world: World, listens: dict[int, list[datetime]], among: int | None = None) -> None:
+    """The streaks of users who have listened daily without a break are what their counted listens make them.
+
+    :param among: the greatest of the users whom this is about; None: all of them
+    """
     for user, times in listens.items():
         opened, *later = (f"{user:x}{time:%Y%m%d%H}" for time in times)
         steps = min(len(times), 7)
         expected = [(opened, steps, steps == 7, 7), *((specifier, 1, True, 1) for specifier in later[6:])]
         assert streak_rows(world, user) == expected
         assert world.streak(user) == (len(times), str(times[-1]))
-    rows = world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'e'")
+    query = "SELECT count(*) FROM user_challenges WHERE challenge_id = 'e' AND user_id <= coalesce(%s, user_id)"
+    rows = world.value(query, among)
     assert rows == sum(1 + max(len(times) - 7, 0) for times in listens.values())
 
 

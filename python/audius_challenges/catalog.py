@@ -1,44 +1,15 @@
-"""The catalog: what each challenge pays and asks for, read from `challenges` and aligned with the reference."""
+"""A row of the catalog, and what it means."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from audius_challenges.database import Database, Row
+from audius_challenges.database import Database
 from audius_challenges.errors import ChallengeError
 from audius_challenges.settings import MAX_INTEGER
-
-_COLUMNS = ("type", "amount", "active", "step_count", "starting_block", "weekly_pool", "cooldown_days")
-
-_PROD: dict[str, tuple[Any, ...]] = {
-    "p": ("numeric", "1", True, 7, 0, 25000, 7),
-    "u": ("numeric", "1", True, 3, 25346436, 25000, 7),
-    "fp": ("boolean", "2", True, None, 28350000, 25000, 7),
-    "v": ("boolean", "5", True, None, 0, 25000, None),
-    "e": ("aggregate", "1", False, MAX_INTEGER, 116023891, 25000, None),
-    "p1": ("numeric", "25", True, 250, 0, MAX_INTEGER, 7),
-    "p2": ("numeric", "100", True, 1000, 0, MAX_INTEGER, 7),
-    "p3": ("numeric", "1000", True, 10000, 0, MAX_INTEGER, 7),
-    "tt": ("trending", "1000", True, None, 25346436, 100000, None),
-    "tut": ("trending", "1000", True, None, 25346436, 100000, None),
-    "tp": ("trending", "100", True, None, 25346436, 10000, None),
-}
-
-_STAGE: dict[str, dict[str, Any]] = {
-    "p": {"cooldown_days": 0},
-    "u": {"starting_block": 0, "cooldown_days": 0},
-    "e": {"active": True},
-    "fp": {"starting_block": 0},
-    "tt": {"starting_block": 0, "weekly_pool": 10000},
-    "tut": {"starting_block": 0, "weekly_pool": 10000},
-    "tp": {"starting_block": 0, "weekly_pool": 10000},
-}
-
-ENVIRONMENTS = ("prod", "stage", "dev")
+from audius_challenges.sources import columns_read
 
 
 @dataclass(frozen=True)
@@ -67,8 +38,7 @@ class Challenge:
             raise ChallengeError(
                 f'challenge "{self.id}" has an invalid amount in the catalog: "{self.amount_text}"',
                 detail=f"An amount is a whole number from 0 to {MAX_INTEGER}.",
-                hint=f"UPDATE challenges SET amount = … WHERE id = '{self.id}';"
-                " or SELECT * FROM sync_challenge_catalog();",
+                hint=f"UPDATE challenges SET amount = ... WHERE id = '{self.id}';",
             )
         return int(text)
 
@@ -83,8 +53,7 @@ class Challenge:
             raise ChallengeError(
                 f'challenge "{self.id}" has an invalid step_count in the catalog: {given}',
                 detail="A numeric challenge needs a step_count of at least 1.",
-                hint=f"UPDATE challenges SET step_count = … WHERE id = '{self.id}';"
-                " or SELECT * FROM sync_challenge_catalog();",
+                hint=f"UPDATE challenges SET step_count = ... WHERE id = '{self.id}';",
             )
         return self.step_count
 
@@ -94,152 +63,27 @@ class Challenge:
         return json.dumps([self.active, self.amount_text, self.step_count, self.starting_block])
 
 
-def no_challenge(challenge_id: str) -> Challenge:
+def absent_challenge(challenge_id: str) -> Challenge:
     """What stands for a row that is absent: a challenge that is not active."""
     return Challenge(challenge_id, None, False, None, 0)
 
 
+_LOAD = """
+    SELECT
+        challenges.id,
+        challenges.amount,
+        coalesce(challenges.active, false) AS active,
+        challenges.step_count,
+        coalesce(challenges.starting_block, 0) AS starting_block
+    FROM discovery.challenges
+"""
+
+CATALOG = columns_read(_LOAD)
+
+
 def load_catalog(db: Database) -> dict[str, Challenge]:
     """Read the whole catalog, by id."""
-    found = db.rows(
-        """
-        SELECT
-            id,
-            amount,
-            coalesce(active, false) AS active,
-            step_count,
-            coalesce(starting_block, 0) AS starting_block
-        FROM discovery.challenges
-        """
-    )
     return {
         row["id"]: Challenge(row["id"], row["amount"], row["active"], row["step_count"], row["starting_block"])
-        for row in found
+        for row in db.rows(_LOAD)
     }
-
-
-def reference_catalog(environment: str) -> list[dict[str, Any]]:
-    """The catalog rows of an environment, as the specification has them.
-
-    :raises ChallengeError: if there is no such environment
-    """
-    if environment not in ENVIRONMENTS:
-        raise ChallengeError(
-            f'unknown environment: "{environment}"',
-            hint=f"The environments are {', '.join(ENVIRONMENTS)}.",
-        )
-    catalog = [{"id": key, **dict(zip(_COLUMNS, values, strict=True))} for key, values in _PROD.items()]
-    for row in catalog:
-        if environment != "prod":
-            row.update(_STAGE.get(row["id"], {}))
-        if environment == "dev":
-            if row["cooldown_days"] is not None:
-                row["cooldown_days"] = 0
-            if row["id"] == "e":
-                row["starting_block"] = 0
-    return catalog
-
-
-_DIFFERING = """
-    SELECT
-        reference.*,
-        to_jsonb(existing) AS existing
-    FROM jsonb_to_recordset(:payload) AS reference (
-        id text,
-        type text,
-        amount text,
-        active boolean,
-        step_count integer,
-        starting_block integer,
-        weekly_pool integer,
-        cooldown_days integer
-    )
-    LEFT JOIN discovery.challenges AS existing
-        ON existing.id::text = reference.id
-    WHERE existing.id IS NULL
-        OR (
-            existing.type::text,
-            existing.amount::text,
-            existing.active,
-            existing.step_count,
-            existing.starting_block,
-            existing.weekly_pool,
-            existing.cooldown_days
-        ) IS DISTINCT FROM (
-            reference.type,
-            reference.amount,
-            reference.active,
-            reference.step_count,
-            reference.starting_block,
-            reference.weekly_pool,
-            reference.cooldown_days
-        )
-"""
-
-_COMPARE = f"""
-    WITH differing AS ({_DIFFERING})
-    SELECT to_jsonb(differing) AS differing
-    FROM differing
-"""
-
-_ALIGN = f"""
-    WITH differing AS ({_DIFFERING})
-    INSERT INTO discovery.challenges AS existing
-        (id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days)
-    SELECT
-        differing.id,
-        differing.type::discovery.challengetype,
-        differing.amount,
-        differing.active,
-        differing.step_count,
-        differing.starting_block,
-        differing.weekly_pool,
-        differing.cooldown_days
-    FROM differing
-    WHERE differing.id = ANY(:challenge_ids)
-    ON CONFLICT (id) DO UPDATE SET
-        type = excluded.type,
-        amount = excluded.amount,
-        active = excluded.active,
-        step_count = excluded.step_count,
-        starting_block = excluded.starting_block,
-        weekly_pool = excluded.weekly_pool,
-        cooldown_days = excluded.cooldown_days
-"""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How one catalog row differs from the reference: missing, or in which columns."""
-
-    id: str
-    missing: bool
-    details: str
-
-
-def compare_catalog(db: Database, environment: str) -> list[Difference]:
-    """Where the catalog differs from the reference, in the reference's order."""
-    payload = json.dumps(reference_catalog(environment))
-    differing = [json.loads(row["differing"]) for row in db.rows(_COMPARE, payload=payload)]
-    order = list(_PROD)
-    return sorted((_difference(row) for row in differing), key=lambda one: order.index(one.id))
-
-
-def align_catalog(db: Database, environment: str, differences: list[Difference]) -> None:
-    """Insert or update just the rows of these differences."""
-    payload = json.dumps(reference_catalog(environment))
-    db.rows(_ALIGN, payload=payload, challenge_ids=[one.id for one in differences])
-
-
-def _difference(row: Row) -> Difference:
-    existing: Mapping[str, Any] | None = row["existing"]
-    if existing is None:
-        return Difference(row["id"], True, ", ".join(f"{name}: {_show(row[name])}" for name in _COLUMNS))
-    changes = [
-        f"{name}: {_show(existing[name])} → {_show(row[name])}" for name in _COLUMNS if existing[name] != row[name]
-    ]
-    return Difference(row["id"], False, ", ".join(changes))
-
-
-def _show(value: Any) -> str:
-    return "null" if value is None else json.dumps(value) if isinstance(value, bool) else str(value)

@@ -1,7 +1,8 @@
 """The doorway to PostgreSQL: the part of plpy that is used here, and SQL with named parameters.
 
-SQL in this package says `discovery.users` for a table of the discovery schema, whatever that schema is called
-here, and `:users` for a parameter. Every parameter has one type throughout, given in `PARAMETER_TYPES`.
+SQL in this package says `discovery.users` for a table of the discovery schema, whatever that schema is called here, and
+`:users::integer[]` for a parameter, with its type where it is used. Statements are composed of constants by f-strings;
+values are always parameters.
 """
 
 from __future__ import annotations
@@ -14,56 +15,15 @@ from typing import Any, ClassVar, Protocol
 
 from audius_challenges.errors import READ_ONLY_SQL_TRANSACTION, ChallengeError
 
-PARAMETER_TYPES = {
-    "amount": "int4",
-    "amounts": "int4[]",
-    "as_of": "timestamptz",
-    "catalog_seen": "text",
-    "challenge_id": "text",
-    "challenge_ids": "text[]",
-    "command": "text",
-    "completed_at": "int8[]",
-    "completes": "bool[]",
-    "created_at": "int8[]",
-    "error": "text",
-    "greatest_user": "int4",
-    "horizon": "int8",
-    "interval": "interval",
-    "job_id": "int8",
-    "least_id": "int8",
-    "least_user": "int4",
-    "limit": "int8",
-    "name": "text",
-    "names": "text[]",
-    "opened": "int8",
-    "payload": "jsonb",
-    "phase": "text",
-    "position": "int8",
-    "ranked_type": "text",
-    "ran": "bool",
-    "reach": "int8",
-    "rounds": "int8",
-    "schedule": "text",
-    "seconds": "float8",
-    "skipped": "int8[]",
-    "specifiers": "text[]",
-    "starting_block": "int4",
-    "steps": "int4[]",
-    "streaks": "int4[]",
-    "suffix": "text",
-    "tables": "text[]",
-    "target": "int4",
-    "times": "int8[]",
-    "unseen": "bool",
-    "until": "int8",
-    "users": "int4[]",
-    "week": "date",
-    "window": "int8",
-    "windows": "int8[]",
-}
-
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
-_DISCOVERY = re.compile(r"\bdiscovery\.")
+# Literals, quoted names and comments stand first, so that nothing is looked for inside them.
+_TOKEN = re.compile(
+    r"""
+    '(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]*
+    | (?<![:\w]):(?P<name>[a-z_]+)(?:::(?P<type>[a-z_0-9.]+(?:\[\])?))?
+    | (?P<discovery>\bdiscovery\.)
+    """,
+    re.VERBOSE,
+)
 
 # PostgreSQL plans a prepared statement for its parameters so many times, then perhaps for any. Ours are to be planned
 # for theirs, an array of one user or of 50,000, always. (The setting plan_cache_mode would also hit the statements of
@@ -94,6 +54,37 @@ class Plpy(Protocol):
     def quote_ident(self, name: str, /) -> str: ...
 
 
+@dataclass(frozen=True)
+class Statement:
+    """SQL as PostgreSQL takes it.
+
+    :ivar parameters: name → type, in the order of their numbers in the text
+    """
+
+    text: str
+    parameters: dict[str, str]
+
+
+def translated(sql: str, schema: str) -> Statement:
+    """A statement of this package, with the schema's name in it and numbers for parameters.
+
+    :param schema: the name of the discovery schema, quoted if it needs quotes
+    :raises ValueError: naming a parameter that has no type, or two
+    """
+    parameters: dict[str, str] = {}
+
+    def replaced(token: re.Match[str]) -> str:
+        if token["discovery"]:
+            return f"{schema}."
+        if not (name := token["name"]):
+            return token[0]
+        if parameters.setdefault(name, token["type"]) != token["type"] or not token["type"]:
+            raise ValueError(f"parameter :{name} has to have one type wherever it is used, not {token[0]}")
+        return f"${list(parameters).index(name) + 1}::{token['type']}"
+
+    return Statement(_TOKEN.sub(replaced, sql), parameters)
+
+
 @dataclass
 class Plan:
     """A prepared statement: its parameters' names in their order, and how often it was executed."""
@@ -119,6 +110,7 @@ class Database:
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
         """Run one statement and return its rows (none if it returns none).
 
+        :param parameters: what the statement needs; others are ignored
         :raises plpy.SPIError: whatever PostgreSQL says against it
         """
         plan = self._plans.get((self.schema, sql))
@@ -138,18 +130,9 @@ class Database:
         return value
 
     def _prepare(self, sql: str) -> Plan:
-        names: list[str] = []
-
-        def placeholder(match: re.Match[str]) -> str:
-            name = match[1]
-            if name not in names:
-                names.append(name)
-            return f"(${names.index(name) + 1})"
-
-        # The parameters first: the schema's name may look like one.
-        text = _PARAMETER.sub(placeholder, sql)
-        text = _DISCOVERY.sub(lambda _: self.plpy.quote_ident(self.schema) + ".", text)
-        return Plan(self.plpy.prepare(text, [PARAMETER_TYPES[name] for name in names]), names)
+        statement = translated(sql, self.plpy.quote_ident(self.schema))
+        prepared = self.plpy.prepare(statement.text, list(statement.parameters.values()))
+        return Plan(prepared, list(statement.parameters))
 
 
 def require_writable(db: Database) -> None:

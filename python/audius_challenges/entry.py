@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from audius_challenges import run
 from audius_challenges.database import Database, Plpy, require_writable
 from audius_challenges.errors import NULL_VALUE_NOT_ALLOWED, ChallengeError, as_postgres_error
+from audius_challenges.operation import run, transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,8 +57,8 @@ def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise ChallengeError("delay is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '0'.")
-    run.set_search_path(db)
-    seconds = float(db.value("SELECT extract(epoch FROM :interval)::float8", interval=delay))
+    transaction.set_search_path(db)
+    seconds = float(db.value("SELECT extract(epoch FROM :delay::interval)::float8", delay=delay))
     if not 0 <= seconds <= 3600:
         raise ChallengeError(f"delay is {delay}", hint="It can be from 0 to 1 hour.")
     run.wait(db, seconds)
@@ -79,7 +79,7 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
 @_from_sql
 def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     """`schedule_challenges()`."""
-    from audius_challenges import scheduling
+    from audius_challenges.operation import scheduling
 
     require_writable(db)
     return scheduling.schedule(db, every)
@@ -88,7 +88,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
 @_from_sql
 def unschedule(db: Database) -> list[dict[str, Any]]:
     """`unschedule_challenges()`."""
-    from audius_challenges import scheduling
+    from audius_challenges.operation import scheduling
 
     require_writable(db)
     return scheduling.unschedule(db)
@@ -97,7 +97,7 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
 @_from_sql
 def trim_run_details(db: Database) -> int:
     """`audius_challenges.trim_run_details()`."""
-    from audius_challenges import scheduling
+    from audius_challenges.operation import scheduling
 
     require_writable(db)
     return scheduling.trim_run_details(db)
@@ -106,24 +106,24 @@ def trim_run_details(db: Database) -> int:
 @_from_sql
 def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, str]]:
     """`sync_challenge_catalog()`."""
-    from audius_challenges import catalog
+    from audius_challenges.operation import catalog_sync
 
     if environment is None:
         raise ChallengeError(
             "environment is null",
             sqlstate=NULL_VALUE_NOT_ALLOWED,
-            hint=f"The environments are {', '.join(catalog.ENVIRONMENTS)}.",
+            hint=f"The environments are {', '.join(catalog_sync.ENVIRONMENTS)}.",
         )
     require_writable(db)
-    differences = catalog.compare_catalog(db, environment)
-    catalog.align_catalog(db, environment, differences)
+    differences = catalog_sync.compare_catalog(db, environment)
+    catalog_sync.align_catalog(db, environment, differences)
     return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]
 
 
 @_from_sql
 def status(db: Database) -> list[tuple[Any, ...]]:
     """The view `challenge_status`."""
-    from audius_challenges import status as challenge_status
+    from audius_challenges.operation import status as challenge_status
 
     return challenge_status.status(db)
 
@@ -131,6 +131,6 @@ def status(db: Database) -> list[tuple[Any, ...]]:
 @_from_sql
 def install(db: Database) -> None:
     """The last statement of the extension's script."""
-    from audius_challenges import installing
+    from audius_challenges.operation import installing
 
     installing.install(db)

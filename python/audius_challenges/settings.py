@@ -96,7 +96,7 @@ def read_settings(db: Database) -> Settings:
         SELECT
             names.name,
             coalesce(current_setting(names.name, true), '') AS setting
-        FROM unnest(:names) AS names (name)
+        FROM unnest(:names::text[]) AS names (name)
         """,
         names=[PREFIX + name for name in _SETTINGS],
     )

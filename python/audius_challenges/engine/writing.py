@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from audius_challenges.contract import Contract
 from audius_challenges.database import Database
+from audius_challenges.sources import columns_read
 
 # LIMIT 1, here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
 # and hash all rows of a challenge; the cost must follow what is examined, not what there is. And (SELECT …) around the
@@ -21,8 +21,8 @@ _DIFFERING = """
             user_challenges.current_step_count,
             user_challenges.amount
         FROM discovery.user_challenges
-        WHERE NOT :unseen
-            AND user_challenges.challenge_id::text = (SELECT :challenge_id)
+        WHERE NOT :nothing_written::boolean
+            AND user_challenges.challenge_id::text = (SELECT :challenge_id::text)
             AND user_challenges.specifier::text = wanted.specifier
         LIMIT 1
     ) AS existing ON true
@@ -47,6 +47,24 @@ _UPDATE_INCOMPLETE = """
 """
 
 
+# The latest blocks may be absurd ones (rule 7): one number carried away would hide all that a disburser pages by.
+_LATE_BLOCKS = 20
+_PLAUSIBLE = 100_000
+
+_COMPLETED_BLOCKNUMBER = f"""(
+                    SELECT coalesce(max(blocks.number), 0)
+                    FROM discovery.blocks
+                    WHERE blocks.number <= coalesce((
+                        SELECT late.number::bigint
+                        FROM discovery.blocks AS late
+                        WHERE late.number IS NOT NULL
+                        ORDER BY late.number DESC
+                        OFFSET {_LATE_BLOCKS}
+                        LIMIT 1
+                    ) + {_PLAUSIBLE}, 9223372036854775807)
+                )"""
+
+
 @dataclass
 class Written:
     """How many user challenges were inserted, updated, and among both completed."""
@@ -62,26 +80,9 @@ class Written:
         self.completed += other.completed
 
 
-def write_user_challenges(
-    db: Database,
-    contract: Contract,
-    wanted: str,
-    *,
-    only_new: bool = False,
-    unseen: bool = False,
-    **parameters: Any,
-) -> Written:
-    """Insert what is missing, update what is incomplete and differs; leave every other row unlocked and unwritten.
-
-    :param wanted: SQL of common table expressions, the last named `wanted`, of the columns user_id, specifier,
-        current_step_count, is_complete, amount, created_at (timestamptz), completed_at (timestamp, UTC)
-    :param only_new: every wanted row must be new: one that is there already is an error
-    :param unseen: nothing is looked up, since no row of these users was ever written; one that somebody else has
-        written meanwhile is updated if it is incomplete, whether it differs or not
-    :param parameters: what `wanted` needs, and challenge_id
-    :raises plpy.SPIError: with only_new, if one of the rows exists (unique_violation)
-    """
-    statement = f"""
+def writing(wanted: str, *, only_new: bool = False) -> str:
+    """SQL of the one write; see `write_user_challenges`."""
+    return f"""
         WITH {wanted},
         differing AS ({"SELECT * FROM wanted" if only_new else _DIFFERING}),
         written AS (
@@ -89,12 +90,12 @@ def write_user_challenges(
                 (challenge_id, user_id, specifier, is_complete, current_step_count,
                  completed_blocknumber, amount, created_at, completed_at)
             SELECT
-                :challenge_id,
+                :challenge_id::text,
                 differing.user_id,
                 differing.specifier,
                 differing.is_complete,
                 differing.current_step_count,
-                CASE WHEN differing.is_complete THEN {contract.greatest_block} END,
+                CASE WHEN differing.is_complete THEN {_COMPLETED_BLOCKNUMBER} END,
                 differing.amount,
                 differing.created_at,
                 CASE WHEN differing.is_complete THEN differing.completed_at END
@@ -111,4 +112,23 @@ def write_user_challenges(
             count(*) FILTER (WHERE is_complete) AS completed
         FROM written
     """
-    return Written(**db.row(statement, unseen=unseen, **parameters))
+
+
+WRITES = columns_read(writing("wanted AS (SELECT)"))
+"""What every challenge needs to write its user challenges."""
+
+
+def write_user_challenges(
+    db: Database, wanted: str, *, only_new: bool = False, nothing_written: bool = False, **values: Any
+) -> Written:
+    """Insert what is missing, update what is incomplete and differs; leave every other row unlocked and unwritten.
+
+    :param wanted: SQL of common table expressions, the last named `wanted`, of the columns user_id, specifier,
+        current_step_count, is_complete, amount, created_at (timestamptz), completed_at (timestamp, UTC)
+    :param only_new: every wanted row must be new: one that is there already is an error
+    :param nothing_written: nothing is looked up, since no row of these users was ever written; one that somebody else
+        has written meanwhile is updated if it is incomplete, whether it differs or not
+    :param values: what `wanted` needs, and challenge_id
+    :raises plpy.SPIError: with only_new, if one of the rows exists (unique_violation)
+    """
+    return Written(**db.row(writing(wanted, only_new=only_new), nothing_written=nothing_written, **values))

@@ -9,27 +9,45 @@ from typing import Protocol
 from audius_challenges.catalog import Challenge
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
+from audius_challenges.engine.feed import Feed
+from audius_challenges.engine.state import Phase, State
+from audius_challenges.engine.users import Slices
+from audius_challenges.engine.writing import Written, write_user_challenges
 from audius_challenges.errors import PROGRAM_LIMIT_EXCEEDED, ChallengeError
 from audius_challenges.settings import PREFIX, Settings
-from audius_challenges.state import Phase, State
-from audius_challenges.user_challenges import Written, write_user_challenges
+from audius_challenges.sources import Reads
+
+_HAS_USER_CHALLENGES = """
+    SELECT count(*) > 0
+    FROM (
+        SELECT user_challenges.specifier
+        FROM discovery.user_challenges
+        WHERE user_challenges.challenge_id::text = :challenge_id::text
+        ORDER BY user_challenges.challenge_id, user_challenges.specifier
+        LIMIT 1
+    ) AS any_row
+"""
 
 
 @dataclass
 class Work:
     """One processor's part of one run.
 
+    :ivar feed: the sources, as this run reads them
+    :ivar slices: slices of users, as this run reads them
     :ivar challenge: its catalog row
     :ivar state: what is remembered of it; the processor changes it, the run saves it
     :ivar as_of: the run's clock, a timestamptz as text
     :ivar full_scan: whether every user is to be examined
     :ivar users_examined: users (or ranked entries) examined so far in this run
     :ivar written: what was written so far in this run
-    :ivar is_first_build: whether the run is (part of) the processor's first build
+    :ivar is_first_build: whether the run is (part of) the challenge's first build
     """
 
     db: Database
     contract: Contract
+    feed: Feed
+    slices: Slices
     challenge: Challenge
     state: State
     settings: Settings
@@ -44,7 +62,7 @@ class Work:
         """Whether a first build has slices left."""
         return self.is_first_build and self.state.phase is Phase.FIRST_BUILD
 
-    def write(self, wanted: str, *, only_new: bool = False, unseen: bool = False, **parameters: object) -> None:
+    def write(self, wanted: str, *, only_new: bool = False, nothing_written: bool = False, **values: object) -> None:
         """Write user challenges (see `write_user_challenges`), within the limit of completions.
 
         :raises ChallengeError: if the run completes more than `max_completions`, outside a first build
@@ -52,47 +70,30 @@ class Work:
         self.written.add(
             write_user_challenges(
                 self.db,
-                self.contract,
                 wanted,
                 only_new=only_new,
-                unseen=unseen,
+                nothing_written=nothing_written,
                 challenge_id=self.challenge.id,
-                **parameters,
+                **values,
             )
         )
         limit = self.settings.max_completions
         if self.written.completed > limit and not self.is_first_build:
             raise ChallengeError(
-                f'challenge "{self.challenge.id}" would complete for {self.written.completed} users or more in one run,'
-                f" the limit is {limit}",
+                f'challenge "{self.challenge.id}" would complete at least {self.written.completed} rewards in one run;'
+                f" {PREFIX}max_completions is {limit}",
                 sqlstate=PROGRAM_LIMIT_EXCEEDED,
                 detail="Nothing was written for it: a mass payout is an accident until a person says otherwise.",
-                hint=f"Check its row in challenges and what changed in its source tables. If it is meant: SET"
-                f" {PREFIX}max_completions = …; SELECT * FROM reconcile_challenges('{{{self.challenge.id}}}');",
+                hint="Check its row in challenges and what changed in its source tables. If this is intended: SET"
+                f" {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{self.challenge.id}}}',"
+                " full_scan => true);",
             )
 
     def has_user_challenges(self) -> bool:
         """Whether the challenge has any user challenge, so that this cannot be its first build."""
         # The order makes it one look into the primary key, whatever the statistics say.
-        found: bool = self.db.value(
-            """
-            SELECT count(*) > 0
-            FROM (
-                SELECT user_challenges.specifier
-                FROM discovery.user_challenges
-                WHERE user_challenges.challenge_id::text = :challenge_id
-                ORDER BY user_challenges.challenge_id, user_challenges.specifier
-                LIMIT 1
-            ) AS any_row
-            """,
-            challenge_id=self.challenge.id,
-        )
+        found: bool = self.db.value(_HAS_USER_CHALLENGES, challenge_id=self.challenge.id)
         return found
-
-    def now(self) -> int:
-        """The time, in microseconds since 1970, UTC."""
-        now: int = self.db.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000.0)::bigint")
-        return now
 
 
 class Processor(Protocol):
@@ -107,8 +108,12 @@ class Processor(Protocol):
         """What the challenge rewards, in a few words."""
 
     @property
-    def reads(self) -> Mapping[str, str]:
-        """Table name → the columns of it that the processor needs."""
+    def reads(self) -> Reads:
+        """The tables and columns of the discovery schema that the processor needs."""
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """The SQL that is the challenge's own, by what it does, as runs execute it."""
 
     def run(self, work: Work) -> None:
         """Bring the user challenges to what the source tables say; running again changes nothing.
@@ -120,4 +125,4 @@ class Processor(Protocol):
         """Called instead of `run` while the challenge is inactive; writes no user challenge."""
 
     def start_from_now(self, work: Work) -> None:
-        """Take what there is as done: checkpoints at the present, no first build."""
+        """Take what there is as done: follow changes from the present on, without a first build."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from audius_challenges.catalog import align_catalog, compare_catalog
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
 from audius_challenges.errors import describe
-from audius_challenges.scheduling import has_pg_cron, how_to_get_pg_cron, schedule, unschedule
+from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog
+from audius_challenges.operation.scheduling import has_pg_cron, how_to_get_pg_cron, schedule, unschedule
 
 
 def install(db: Database) -> None:

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from audius_challenges.contract import CATALOG, read_contract
+from audius_challenges.catalog import CATALOG
+from audius_challenges.challenges import CHALLENGES
+from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
 from audius_challenges.errors import ChallengeError
-from audius_challenges.processors import PROCESSORS
 
-_STATES = """
-    SELECT
-        state.*,
-        checkpoint.progress -> 'backlog' ->> 'position' AS backlog_position
-    FROM audius_challenges.processor_state AS state
-    LEFT JOIN audius_challenges.checkpoint
-        ON checkpoint.challenge_id = state.challenge_id
-"""
+_STATES = "SELECT * FROM audius_challenges.processor_state"
 
 _CATALOG = "SELECT id, coalesce(active, false) AS active FROM discovery.challenges"
 
 _USERS_DONE = """
-    SELECT round(100.0 * :position::numeric / greatest(max(users.user_id), :position, 1)::numeric, 1)
+    SELECT round(100.0 * :position::bigint / greatest(max(users.user_id), :position::bigint, 1)::numeric, 1)
     FROM discovery.users
-"""
-
-_PLAYS_DONE = """
-    SELECT round(100.0 * least(1, (history.position - history.began) / greatest(1, history.now - history.began)), 1)
-    FROM (
-        SELECT
-            :position::numeric / 1e6 AS position,
-            extract(epoch FROM min(created_at)) AS began,
-            extract(epoch FROM now()) AS now
-        FROM discovery.plays
-    ) AS history
 """
 
 _COLUMNS = (
@@ -59,24 +42,22 @@ def status(db: Database) -> list[tuple[Any, ...]]:
         active = {}
     states = {row["challenge_id"]: row for row in db.rows(_STATES)}
     rows = []
-    for processor in PROCESSORS:
+    for processor in CHALLENGES:
         state = states.get(processor.id, {})
         if state.get("sweep_position") is not None and "users" in contract.columns:
             state["sweep_progress"] = db.value(_USERS_DONE, position=state["sweep_position"])
-        elif state.get("backlog_position") is not None and "plays" in contract.columns:
-            state["sweep_progress"] = db.value(_PLAYS_DONE, position=int(state["backlog_position"]))
         rows.append(
             (
                 processor.id,
                 processor.description,
-                _word(active.get(processor.id), state),
+                _status_of(active.get(processor.id), state),
                 *(state.get(column, 0 if column == "consecutive_failures" else None) for column in _COLUMNS),
             )
         )
     return rows
 
 
-def _word(active: bool | None, state: Row) -> str:
+def _status_of(active: bool | None, state: Row) -> str:
     if active is None:
         return "absent"
     if state.get("consecutive_failures"):

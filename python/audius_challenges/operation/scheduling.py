@@ -43,7 +43,12 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     jobs = [*_ticks(db, every, knows_seconds=knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
     unschedule(db)
     for name, when, command in jobs:
-        db.rows("SELECT cron.schedule(:name, :schedule, :command)", name=name, schedule=when, command=command)
+        db.rows(
+            "SELECT cron.schedule(:name::text, :schedule::text, :command::text)",
+            name=name,
+            schedule=when,
+            command=command,
+        )
     if _cron_setting(db, "use_background_workers") == "off":
         db.plpy.notice(
             "pg_cron connects as any client does: if cron.job_run_details says 'connection failed', no tick ever runs",
@@ -62,7 +67,7 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
     _pg_cron_version(db)
     jobs = _jobs(db)
     for job in jobs:
-        db.rows("SELECT cron.unschedule(:job_id)", job_id=job["jobid"])
+        db.rows("SELECT cron.unschedule(:job_id::bigint)", job_id=job["jobid"])
     return jobs
 
 
@@ -101,7 +106,7 @@ def _jobs(db: Database) -> list[dict[str, Any]]:
         """
         SELECT jobid, jobname::text AS jobname, schedule, command, database
         FROM cron.job
-        WHERE jobname = ANY(:names)
+        WHERE jobname = ANY(:names::text[])
         ORDER BY jobname
         """,
         names=list(JOBS),
@@ -127,17 +132,17 @@ def how_to_get_pg_cron(db: Database) -> str:
             ),
             ' '
         )
-        FROM jsonb_array_elements(:payload) AS element
+        FROM jsonb_array_elements(:jobs::jsonb) AS element
         CROSS JOIN LATERAL (SELECT ARRAY(SELECT jsonb_array_elements_text(element)) AS job) AS parts
         """,
-        payload=json.dumps(jobs),
+        jobs=json.dumps(jobs),
     )
     return f"pg_cron lives in the database {home}. There: {commands}"
 
 
 def _cron_setting(db: Database, name: str) -> str | None:
     """A setting of pg_cron; None if it is not loaded, or if its settings are not ours to see."""
-    found = db.rows("SELECT setting FROM pg_settings WHERE pg_settings.name = :name", name=f"cron.{name}")
+    found = db.rows("SELECT setting FROM pg_settings WHERE pg_settings.name = :name::text", name=f"cron.{name}")
     return found[0]["setting"] if found else None
 
 
@@ -158,7 +163,7 @@ def _major_and_minor(version: str) -> tuple[int, ...]:
 
 
 def _ticks(db: Database, every: str, *, knows_seconds: bool) -> list[Job]:
-    seconds = db.value("SELECT extract(epoch FROM :interval)::float8", interval=every)
+    seconds = db.value("SELECT extract(epoch FROM :every::interval)::float8", every=every)
     if knows_seconds and 1 <= seconds < _MINUTE and seconds == int(seconds):
         return [(TICK, f"{int(seconds)} seconds", TICK_COMMAND)]
     if seconds == 30:

@@ -1,0 +1,155 @@
+-- From 1.1.0 to 2.0.0. What a challenge had read up to was a row of JSON for each; now it is a number, of looks that all
+-- share. What listen streaks remembered of plays is forgotten, but for their pauses, which are rows now.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+ALTER TABLE audius_challenges.processor_state
+ADD COLUMN look bigint,
+ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
+ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE;
+
+COMMENT ON COLUMN audius_challenges.processor_state.look IS
+'Number of the look up to which it has read its sources; null: it does not follow them, and examines everybody first';
+COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
+COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
+'Whether a first build goes on that found no user challenge of it, so that none need be looked up';
+
+CREATE TABLE audius_challenges.look (
+    source text NOT NULL,
+    number bigint NOT NULL,
+    horizon bigint NOT NULL,
+    position bigint,
+    looked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, number)
+);
+
+COMMENT ON TABLE audius_challenges.look IS
+'What runs saw before they read a source table that had moved: processor_state.look says up to which look a challenge '
+'has read; kept back to where the oldest open transaction had not begun';
+COMMENT ON COLUMN audius_challenges.look.source IS 'Name of the source table';
+COMMENT ON COLUMN audius_challenges.look.number IS 'Number of the look: one for a run, whatever sources it read';
+COMMENT ON COLUMN audius_challenges.look.horizon IS
+'The oldest transaction (64 bits) that was still running: what it or a later one wrote was not read yet';
+COMMENT ON COLUMN audius_challenges.look.position IS
+'How far the column that grows (blocknumber, or id of plays) had come, a few absurd values aside; null: few rows';
+COMMENT ON COLUMN audius_challenges.look.looked_at IS 'When that was';
+
+CREATE TABLE audius_challenges.pause (
+    challenge_id text NOT NULL,
+    began_at timestamptz NOT NULL,
+    ended_at timestamptz,
+    PRIMARY KEY (challenge_id, began_at)
+);
+
+COMMENT ON TABLE audius_challenges.pause IS
+'When a listen streak (e) was inactive: what was listened then never counts; start_from_now() is a pause that began '
+'at -infinity';
+COMMENT ON COLUMN audius_challenges.pause.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.pause.began_at IS 'When a run first found the challenge inactive';
+COMMENT ON COLUMN audius_challenges.pause.ended_at IS
+'When a run first found it active again; null: it is inactive still';
+
+COMMENT ON TABLE audius_challenges.installation IS
+'The database that the state is true of: after a dump and restore another one, and looks are forgotten';
+
+SELECT pg_extension_config_dump('audius_challenges.look', '');
+SELECT pg_extension_config_dump('audius_challenges.pause', '');
+
+-- The lowest position of a checkpoint's history stands for all of them: the window is as wide as it was, or wider.
+INSERT INTO audius_challenges.look (source, number, horizon, position)
+SELECT
+    source.name,
+    kept.number,
+    kept.horizon,
+    CASE WHEN count(*) = count(seen.position) THEN min(seen.position) END
+FROM (
+    SELECT
+        checkpoint.horizon,
+        checkpoint.progress,
+        row_number() OVER (ORDER BY checkpoint.horizon, checkpoint.challenge_id) AS number
+    FROM audius_challenges.checkpoint
+    WHERE checkpoint.challenge_id <> 'e'
+        AND checkpoint.horizon >= 0
+) AS kept
+CROSS JOIN LATERAL jsonb_array_elements_text(kept.progress -> 'sources') WITH ORDINALITY AS source (name, place)
+CROSS JOIN LATERAL (
+    SELECT (entry.seen -> 1 ->> (source.place - 1)::integer)::bigint AS position
+    FROM jsonb_array_elements(kept.progress -> 'history') AS entry (seen)
+) AS seen
+GROUP BY source.name, kept.number, kept.horizon;
+
+UPDATE audius_challenges.processor_state
+SET
+    look = kept.number,
+    sources = ARRAY(SELECT name FROM jsonb_array_elements_text(kept.progress -> 'sources') AS name ORDER BY name),
+    nothing_written = coalesce((kept.progress -> 'is_from_nothing')::boolean, FALSE)
+FROM (
+    SELECT
+        checkpoint.challenge_id,
+        checkpoint.progress,
+        row_number() OVER (ORDER BY checkpoint.horizon, checkpoint.challenge_id) AS number
+    FROM audius_challenges.checkpoint
+    WHERE checkpoint.challenge_id <> 'e'
+        AND checkpoint.horizon >= 0
+) AS kept
+WHERE processor_state.challenge_id = kept.challenge_id;
+
+INSERT INTO audius_challenges.pause (challenge_id, began_at, ended_at)
+SELECT
+    checkpoint.challenge_id,
+    coalesce('epoch'::timestamptz + pause.began * INTERVAL '1 microsecond', '-infinity'),
+    'epoch'::timestamptz + pause.ended * INTERVAL '1 microsecond'
+FROM audius_challenges.checkpoint
+CROSS JOIN LATERAL (
+    SELECT
+        (pause.times -> 0)::float8 AS began,
+        (pause.times -> 1)::float8 AS ended
+    FROM jsonb_array_elements(checkpoint.progress -> 'pauses') AS pause (times)
+    UNION ALL
+    SELECT
+        (checkpoint.progress -> 'paused_since')::float8,
+        NULL
+    WHERE checkpoint.progress -> 'paused_since' IS NOT NULL
+    UNION ALL
+    SELECT
+        NULL,
+        (checkpoint.progress -> 'started_at')::float8
+    WHERE checkpoint.progress -> 'started_at' IS NOT NULL
+) AS pause
+WHERE checkpoint.challenge_id = 'e'
+ON CONFLICT (challenge_id, began_at) DO NOTHING;
+
+UPDATE audius_challenges.processor_state
+SET catalog_seen = NULL
+WHERE challenge_id IN (SELECT pause.challenge_id FROM audius_challenges.pause WHERE pause.ended_at IS NULL);
+
+-- Who could work with checkpoints can work with looks and pauses. As these grants are not the extension's own, they are
+-- taken from the list of those that are, so that a dump has them.
+DO $block$
+DECLARE
+    role record;
+BEGIN
+    FOR role IN
+        SELECT
+            privilege.grantee::regrole AS name,
+            string_agg(privilege.privilege_type, ', ') AS privileges,
+            bool_or(privilege.privilege_type = 'INSERT') AS runs
+        FROM pg_class AS relation
+        CROSS JOIN LATERAL aclexplode(relation.relacl) AS privilege
+        WHERE relation.oid = 'audius_challenges.checkpoint'::regclass
+            AND privilege.grantee NOT IN (0, relation.relowner)
+            AND privilege.privilege_type IN ('SELECT', 'INSERT', 'UPDATE')
+        GROUP BY privilege.grantee
+    LOOP
+        EXECUTE format('GRANT %s ON audius_challenges.look, audius_challenges.pause TO %s', role.privileges, role.name);
+        IF role.runs THEN
+            EXECUTE format('GRANT DELETE ON audius_challenges.look TO %s', role.name);
+        END IF;
+    END LOOP;
+END
+$block$;
+
+DELETE FROM pg_init_privs
+WHERE classoid = 'pg_class'::regclass
+    AND objoid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass);
+
+DROP TABLE audius_challenges.checkpoint;

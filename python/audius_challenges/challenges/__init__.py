@@ -1,0 +1,22 @@
+"""All challenges, in run order. A new one is a file here and a line below."""
+
+from __future__ import annotations
+
+from audius_challenges.challenges.connect_verified import CONNECT_VERIFIED
+from audius_challenges.challenges.first_playlist import FIRST_PLAYLIST
+from audius_challenges.challenges.listen_streak import LISTEN_STREAK
+from audius_challenges.challenges.play_milestones import PLAY_MILESTONES
+from audius_challenges.challenges.profile_completion import PROFILE_COMPLETION
+from audius_challenges.challenges.track_upload import TRACK_UPLOAD
+from audius_challenges.challenges.trending import TRENDING
+from audius_challenges.engine.processor import Processor
+
+CHALLENGES: tuple[Processor, ...] = (
+    TRACK_UPLOAD,
+    FIRST_PLAYLIST,
+    PROFILE_COMPLETION,
+    CONNECT_VERIFIED,
+    LISTEN_STREAK,
+    *PLAY_MILESTONES,
+    *TRENDING,
+)

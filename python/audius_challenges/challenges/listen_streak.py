@@ -1,0 +1,330 @@
+"""e, listen streak: a listen a day, 16 to 48 hours apart; 7 $AUDIO for the seventh, 1 for each one after it.
+
+A state machine, not a ledger of plays. `challenge_listen_streak` says what has been counted of a user: a length and the
+last counted listen. Whoever is examined goes on from there with all plays that are newer, in the order they were
+played; what is older, or is seen again, cannot count. Plays may be pruned: nothing of them is remembered.
+
+Times are microseconds since 2000, UTC, as PostgreSQL sends them.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from audius_challenges.engine.per_user import PerUser
+from audius_challenges.engine.processor import Work
+from audius_challenges.engine.users import Users, eligible_users
+from audius_challenges.engine.writing import WRITES, writing
+from audius_challenges.sources import LISTENERS, USERS, Reads, Source, columns_read, merged
+
+_HOUR = 3_600_000_000
+TOO_SOON = 16 * _HOUR
+TOO_LATE = 48 * _HOUR
+
+STREAK_LENGTH = 7
+STREAK_AMOUNT = 7
+FURTHER_AMOUNT = 1
+
+
+@dataclass(slots=True)
+class Row:
+    """A user challenge of a streak.
+
+    :ivar created_at: the listen that opened it
+    :ivar specifier: of a row that is there already; None: made from created_at
+    """
+
+    created_at: int
+    steps: int = 1
+    amount: int = STREAK_AMOUNT
+    completed_at: int | None = None
+    specifier: str | None = None
+
+
+@dataclass(slots=True)
+class Streak:
+    """One user's streak, and what further listens do to it.
+
+    :ivar length: counted listens of the running streak, 0 before the first
+    :ivar last_listen: the last counted listen
+    :ivar latest: the user's latest row by created_at
+    :ivar changed: the rows to write
+    """
+
+    length: int = 0
+    last_listen: int | None = None
+    latest: Row | None = None
+    changed: dict[int, Row] = field(default_factory=dict)
+
+    @classmethod
+    def after(cls, latest: Row | None) -> Streak:
+        """The streak of a user without a state: his latest row stands in for one that was lost."""
+        if latest is None:
+            return cls()
+        if latest.completed_at is None:
+            return cls(1, latest.created_at, latest)
+        length = STREAK_LENGTH if latest.steps >= STREAK_LENGTH else STREAK_LENGTH + 1
+        return cls(length, latest.completed_at, latest)
+
+    def count(self, listens: Iterable[int]) -> None:
+        """Go on by listens, in order; those too soon after the last one that counted, or older, change nothing."""
+        for at in listens:
+            if self.last_listen is None or at - self.last_listen >= TOO_SOON:
+                self._count(at)
+
+    def _count(self, at: int) -> None:
+        row = self._running_row(at)
+        is_broken = self.last_listen is None or at - self.last_listen >= TOO_LATE
+        self.length = 1 if is_broken else self.length + 1
+        self.last_listen = at
+        if row is not None:
+            row.steps, row.amount = min(self.length, STREAK_LENGTH), STREAK_AMOUNT
+        elif self.length <= STREAK_LENGTH:
+            row = Row(at, self.length)
+        else:
+            row = Row(at, amount=FURTHER_AMOUNT)
+        if self.length >= STREAK_LENGTH:
+            row.completed_at = at
+        self.changed[id(row)] = row
+        if self.latest is None or row.created_at >= self.latest.created_at:
+            self.latest = row
+
+    def _running_row(self, at: int) -> Row | None:
+        """The row that an unbroken streak goes on with, whatever its specifier looks like; not a broken, older one."""
+        row = self.latest
+        if row is None or row.completed_at is not None or self.last_listen is None:
+            return None
+        is_unbroken = at - self.last_listen < TOO_LATE and row.created_at >= at - self.length * TOO_LATE
+        return row if is_unbroken else None
+
+
+_LISTENS = f"""
+    WITH {eligible_users()},
+    paused AS MATERIALIZED (
+        SELECT coalesce(
+            range_agg(tsrange(pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]')), '{{}}'
+        ) AS times
+        FROM audius_challenges.pause
+        WHERE pause.challenge_id = :challenge_id::text
+    )
+    SELECT
+        eligible.user_id,
+        state.listen_streak AS length,
+        timestamp_send(state.last_listen_date) AS last_listen,
+        heard.listens
+    FROM eligible
+    LEFT JOIN LATERAL (
+        SELECT
+            streak.listen_streak,
+            streak.last_listen_date
+        FROM discovery.challenge_listen_streak AS streak
+        WHERE streak.user_id = eligible.user_id
+            AND streak.last_listen_date <> '-infinity'
+        LIMIT 1
+    ) AS state
+        ON true
+    CROSS JOIN LATERAL (
+        SELECT string_agg(timestamp_send(plays.created_at), '' ORDER BY plays.created_at) AS listens
+        FROM discovery.plays
+        WHERE plays.user_id = eligible.user_id
+            AND plays.created_at >= coalesce(state.last_listen_date + INTERVAL '16 hours', '0001-01-01')
+            AND plays.created_at < '10000-01-01'
+            AND NOT (SELECT paused.times FROM paused) @> plays.created_at
+    ) AS heard
+    WHERE heard.listens IS NOT NULL
+"""
+
+# || '': a user's rows, by their index. Without statistics the planner would combine it with that of the challenge.
+_LATEST_ROWS = """
+    SELECT
+        listener.user_id,
+        latest.*
+    FROM unnest(:listeners::integer[]) AS listener (user_id)
+    CROSS JOIN LATERAL (
+        SELECT
+            own.specifier,
+            own.current_step_count AS steps,
+            timestamp_send(own.created_at AT TIME ZONE 'UTC') AS created_at,
+            CASE
+                WHEN own.is_complete
+                    THEN timestamp_send(coalesce(own.completed_at, own.created_at AT TIME ZONE 'UTC'))
+            END AS completed_at
+        FROM discovery.user_challenges AS own
+        WHERE own.user_id = listener.user_id
+            AND own.challenge_id::text || '' = :challenge_id::text
+        ORDER BY
+            own.created_at DESC,
+            own.specifier COLLATE "C" DESC
+        LIMIT 1
+    ) AS latest
+"""
+
+# Arrays of numbers go in as texts: PostgreSQL reads a text faster than PL/Python converts a list.
+_SAVE_STATES = """
+    INSERT INTO discovery.challenge_listen_streak AS state (user_id, last_listen_date, listen_streak)
+    SELECT
+        counted.user_id,
+        TIMESTAMP '2000-01-01' + counted.last_listen::float8 * INTERVAL '1 microsecond',
+        counted.length
+    FROM unnest(
+        (:user_ids::text)::integer[], (:last_listens::text)::bigint[], (:lengths::text)::integer[]
+    ) AS counted (user_id, last_listen, length)
+    ON CONFLICT (user_id) DO UPDATE SET
+        last_listen_date = excluded.last_listen_date,
+        listen_streak = excluded.listen_streak
+"""
+
+_WANTED = """
+    rewards AS (
+        SELECT
+            streak.user_id,
+            streak.specifier,
+            streak.steps,
+            streak.amount,
+            TIMESTAMP '2000-01-01' + streak.created_at::float8 * INTERVAL '1 microsecond' AS created_at,
+            TIMESTAMP '2000-01-01' + streak.completed_at::float8 * INTERVAL '1 microsecond' AS completed_at
+        FROM unnest(
+            (:user_ids::text)::integer[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
+            (:created::text)::bigint[], (:completed::text)::bigint[]
+        ) AS streak (user_id, specifier, steps, amount, created_at, completed_at)
+    ),
+    wanted AS (
+        SELECT
+            rewards.user_id,
+            coalesce(
+                rewards.specifier, to_hex(rewards.user_id) || to_char(rewards.created_at, 'YYYYMMDDHH24')
+            ) AS specifier,
+            rewards.steps AS current_step_count,
+            rewards.completed_at IS NOT NULL AS is_complete,
+            rewards.amount,
+            rewards.created_at AT TIME ZONE 'UTC' AS created_at,
+            rewards.completed_at
+        FROM rewards
+    )
+"""
+
+_BEGIN_PAUSE = """
+    INSERT INTO audius_challenges.pause (challenge_id, began_at)
+    VALUES (:challenge_id::text, clock_timestamp())
+"""
+
+_END_PAUSE = """
+    UPDATE audius_challenges.pause
+    SET ended_at = clock_timestamp()
+    WHERE challenge_id = :challenge_id::text
+        AND ended_at IS NULL
+"""
+
+_BEGIN_NOW = """
+    INSERT INTO audius_challenges.pause (challenge_id, began_at, ended_at)
+    VALUES (:challenge_id::text, '-infinity', clock_timestamp())
+"""
+
+
+class ListenStreak(PerUser):
+    """The processor of `e`."""
+
+    id = "e"
+    description = "listen streak"
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """A user's own row, and his plays."""
+        return (USERS, LISTENERS)
+
+    @property
+    def reads(self) -> Reads:
+        """Everything that counting needs."""
+        return merged([WRITES, columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES), *(s.reads for s in self.sources)])
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """What reads, and what writes."""
+        reading = {"listens": _LISTENS, "latest_rows": _LATEST_ROWS}
+        pauses = {"begin_pause": _BEGIN_PAUSE, "end_pause": _END_PAUSE, "begin_now": _BEGIN_NOW}
+        return {**reading, "save_states": _SAVE_STATES, "write": writing(_WANTED), **pauses}
+
+    def run(self, work: Work) -> None:
+        """Examine whose turn it is; the first run that finds the challenge active again ends its pause."""
+        if work.state.phase and work.state.catalog_seen is None:
+            work.db.rows(_END_PAUSE, challenge_id=self.id)
+        super().run(work)
+
+    def pause(self, work: Work) -> None:
+        """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
+        if work.state.phase and work.state.catalog_seen:
+            work.db.rows(_BEGIN_PAUSE, challenge_id=self.id)
+        super().pause(work)
+
+    def start_from_now(self, work: Work) -> None:
+        """A pause from the beginning of time until now: streaks go on from the states there are."""
+        work.db.rows(_BEGIN_NOW, challenge_id=self.id)
+        super().start_from_now(work)
+
+    def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
+        """Count these users' new listens, and write states and rows."""
+        listeners = work.db.rows(_LISTENS, challenge_id=self.id, **users.parameters)
+        latest: dict[int, Row] = {}
+        if listeners and not nothing_written:
+            ids = [listener["user_id"] for listener in listeners]
+            found = work.db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids)
+            latest = {row["user_id"]: _row(row) for row in found}
+        streaks = {}
+        for listener in listeners:
+            user_id = listener["user_id"]
+            streak = _streak(listener, latest.get(user_id))
+            streak.count(_times(listener["listens"]))
+            if streak.changed:
+                streaks[user_id] = streak
+        if streaks:
+            # The state first: the application's trigger on user_challenges reads it.
+            work.db.rows(
+                _SAVE_STATES,
+                user_ids=_array(streaks),
+                last_listens=_array(streak.last_listen for streak in streaks.values()),
+                lengths=_array(streak.length for streak in streaks.values()),
+            )
+            rows = [(user_id, row) for user_id, streak in streaks.items() for row in streak.changed.values()]
+            work.write(
+                _WANTED,
+                nothing_written=nothing_written,
+                user_ids=_array(user_id for user_id, _ in rows),
+                specifiers=[row.specifier for _, row in rows],
+                steps=_array(row.steps for _, row in rows),
+                amounts=_array(row.amount for _, row in rows),
+                created=_array(row.created_at for _, row in rows),
+                completed=_array(row.completed_at for _, row in rows),
+            )
+
+
+LISTEN_STREAK = ListenStreak()
+
+
+def _streak(listener: Mapping[str, Any], latest: Row | None) -> Streak:
+    if listener["last_listen"] is None:
+        return Streak.after(latest)
+    return Streak(listener["length"], _time(listener["last_listen"]), latest)
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    completed_at = _time(row["completed_at"]) if row["completed_at"] else None
+    return Row(_time(row["created_at"]), row["steps"] or 0, completed_at=completed_at, specifier=row["specifier"])
+
+
+def _time(sent: bytes) -> int:
+    return int.from_bytes(sent, "big", signed=True)
+
+
+def _times(sent: bytes) -> Iterable[int]:
+    times = array("q", sent)
+    if sys.byteorder == "little":
+        times.byteswap()
+    return times
+
+
+def _array(numbers: Iterable[int | None]) -> str:
+    return "{" + ",".join("NULL" if number is None else str(number) for number in numbers) + "}"

@@ -1,0 +1,244 @@
+"""tt, tut, tp, weekly trending: on Fridays the top ten of the week's scores, written once and all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from audius_challenges.engine.processor import Work
+from audius_challenges.engine.state import Phase
+from audius_challenges.engine.writing import WRITES, writing
+from audius_challenges.errors import UNIQUE_VIOLATION, ChallengeError, describe, sqlstate_of
+from audius_challenges.sources import Reads, columns_read, merged
+
+VERSION = "pnagD"
+FRIDAY = 5
+
+_WEEK = """
+    SELECT
+        (:as_of::timestamptz AT TIME ZONE 'UTC')::date::text AS week,
+        extract(isodow FROM :as_of::timestamptz AT TIME ZONE 'UTC')::integer AS weekday,
+        (:as_of::timestamptz AT TIME ZONE 'UTC')::date < (clock_timestamp() AT TIME ZONE 'UTC')::date AS is_past
+"""
+
+_IS_PAID = f"""
+    SELECT EXISTS (
+        SELECT FROM discovery.trending_results
+        WHERE trending_results.type::text = :ranked_type::text
+            AND trending_results.version::text = '{VERSION}'
+            AND trending_results.week = :week::date
+    ) AS is_paid
+"""
+
+
+def _counts(owner: str) -> str:
+    """SQL of whether the owner is current and not deactivated."""
+    return f"""coalesce((
+                SELECT NOT users.is_deactivated
+                FROM discovery.users
+                WHERE users.user_id = {owner}
+                    AND users.is_current
+                ORDER BY
+                    coalesce(users.blocknumber, 0) DESC,
+                    users.txhash DESC
+                LIMIT 1
+            ), false)"""
+
+
+# Of several current versions one that qualifies is enough; of several that do, the highest block's owner is paid.
+def _scored_tracks(score_type: str) -> str:
+    return f"""
+        SELECT
+            scores.track_id AS id,
+            scores.score,
+            track.owner_id
+        FROM discovery.track_trending_scores AS scores
+        CROSS JOIN LATERAL (
+            SELECT tracks.owner_id
+            FROM discovery.tracks
+            WHERE tracks.track_id = scores.track_id
+                AND tracks.is_current
+                AND NOT tracks.is_delete
+                AND NOT tracks.is_unlisted
+                AND tracks.is_available
+            ORDER BY
+                coalesce(tracks.blocknumber, 0) DESC,
+                tracks.txhash DESC
+            LIMIT 1
+        ) AS track
+        WHERE scores.type::text = '{score_type}'
+            AND scores.version::text = '{VERSION}'
+            AND scores.time_range::text = 'week'
+            AND {_counts("track.owner_id")}"""
+
+
+_BEST_TRACKS_FIRST = """
+        ORDER BY
+            scores.score DESC,
+            scores.track_id DESC"""
+
+_TRACKS = f"{_scored_tracks('TRACKS')}{_BEST_TRACKS_FIRST}"
+
+# Without the exclusion the underground winners are just the trending ones; without trending tracks it would be empty.
+_UNDERGROUND = f"""
+        SELECT underground.*
+        FROM ({_scored_tracks("UNDERGROUND_TRACKS")}
+            AND NOT EXISTS (
+                SELECT FROM discovery.aggregate_user
+                WHERE aggregate_user.user_id = track.owner_id
+                    AND (aggregate_user.follower_count >= 1500 OR aggregate_user.following_count >= 1500)
+            )
+        ) AS underground
+        WHERE underground.id NOT IN (SELECT trending.id FROM ({_TRACKS} LIMIT 20) AS trending)
+            AND EXISTS ({_TRACKS} LIMIT 1)
+        ORDER BY
+            underground.score DESC,
+            underground.id DESC
+"""
+
+_PLAYLISTS = f"""
+        SELECT
+            scores.playlist_id AS id,
+            scores.score,
+            playlist.playlist_owner_id AS owner_id
+        FROM discovery.playlist_trending_scores AS scores
+        CROSS JOIN LATERAL (
+            SELECT playlists.playlist_owner_id
+            FROM discovery.playlists
+            WHERE playlists.playlist_id = scores.playlist_id
+                AND playlists.is_current
+                AND NOT playlists.is_delete
+                AND NOT playlists.is_private
+            ORDER BY
+                coalesce(playlists.blocknumber, 0) DESC,
+                playlists.txhash DESC
+            LIMIT 1
+        ) AS playlist
+        WHERE scores.type::text = 'PLAYLISTS'
+            AND scores.version::text = '{VERSION}'
+            AND scores.time_range::text = 'week'
+            AND {_counts("playlist.playlist_owner_id")}
+        ORDER BY
+            scores.score DESC,
+            scores.playlist_id DESC
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trending:
+    """One of the weekly rankings.
+
+    :ivar ranked_type: the type in `trending_results`
+    :ivar scored: SQL of the eligible entries, best first: id, score, owner_id
+    :ivar amounts: what ranks 1 to 5 and 6 to 10 earn, whatever the catalog says
+    """
+
+    id: str
+    description: str
+    ranked_type: str
+    scored: str
+    amounts: tuple[int, int]
+
+    @property
+    def reads(self) -> Reads:
+        """Everything that a Friday needs."""
+        return merged([WRITES, columns_read(_IS_PAID, self._wanted)])
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """A Friday's."""
+        return {"week": _WEEK, "paid": _IS_PAID, "write": writing(self._wanted, only_new=True)}
+
+    def run(self, work: Work) -> None:
+        """On a Friday that has no results yet, write the week's winners."""
+        work.state.phase = Phase.WATCHING
+        work.state.catalog_seen = work.challenge.fingerprint
+        today = work.db.row(_WEEK, as_of=work.as_of)
+        if today["weekday"] != FRIDAY:
+            return
+        if work.db.value(_IS_PAID, ranked_type=self.ranked_type, week=today["week"]):
+            return
+        try:
+            work.write(self._wanted, only_new=True, ranked_type=self.ranked_type, week=today["week"], as_of=work.as_of)
+        except work.db.plpy.SPIError as error:
+            if sqlstate_of(error) != UNIQUE_VIOLATION:
+                raise
+            raise ChallengeError(
+                f'user_challenges already has rows of challenge "{self.id}" for the week of {today["week"]}',
+                sqlstate=UNIQUE_VIOLATION,
+                detail=f"Nothing was written: a week's rows land together or not at all. {describe(error)}",
+                hint="Find out who wrote them and whether they were paid (challenge_disbursements). Either delete them,"
+                f" or keep them and insert the week's winners into trending_results (type {self.ranked_type}).",
+            ) from None
+        work.users_examined += work.written.inserted
+        if today["is_past"] and work.written.inserted:
+            work.db.plpy.notice(
+                f'challenge "{self.id}": the week of {today["week"]} is past, paid from the scores as they are now'
+            )
+
+    @property
+    def _wanted(self) -> str:
+        return f"""
+        winners AS MATERIALIZED (
+            SELECT
+                row_number() OVER (ORDER BY scored.score DESC, scored.id DESC)::integer AS rank,
+                scored.id,
+                scored.owner_id
+            FROM ({self.scored} LIMIT 10) AS scored
+        ),
+        results AS (
+            INSERT INTO discovery.trending_results (user_id, id, rank, type, version, week)
+            SELECT
+                winners.owner_id,
+                winners.id::text,
+                winners.rank,
+                :ranked_type::text,
+                '{VERSION}',
+                :week::date
+            FROM winners
+        ),
+        wanted AS (
+            SELECT
+                winners.owner_id AS user_id,
+                to_char(:week::date, 'YYYY-MM-DD') || ':' || winners.rank::text AS specifier,
+                1 AS current_step_count,
+                true AS is_complete,
+                CASE WHEN winners.rank <= 5 THEN {self.amounts[0]} ELSE {self.amounts[1]} END AS amount,
+                :as_of::timestamptz AS created_at,
+                :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at
+            FROM winners
+        )
+        """
+
+    def pause(self, work: Work) -> None:
+        """A Friday without the challenge being active passes by."""
+
+    def start_from_now(self, work: Work) -> None:
+        """A week is written once in any case."""
+        work.state.phase = Phase.WATCHING
+        work.state.catalog_seen = work.challenge.fingerprint
+
+
+TRENDING = (
+    Trending(
+        id="tt",
+        description="trending tracks",
+        ranked_type="TRACKS",
+        scored=_TRACKS,
+        amounts=(1000, 100),
+    ),
+    Trending(
+        id="tut",
+        description="underground trending tracks",
+        ranked_type="UNDERGROUND_TRACKS",
+        scored=_UNDERGROUND,
+        amounts=(1000, 100),
+    ),
+    Trending(
+        id="tp",
+        description="trending playlists",
+        ranked_type="PLAYLISTS",
+        scored=_PLAYLISTS,
+        amounts=(100, 10),
+    ),
+)

@@ -1,0 +1,302 @@
+"""The feed of changed rows: which users are affected by what was committed since a challenge last read its sources.
+
+The simple solution: remember the highest number of a source (its block number, the id of a play) and take the rows
+above it. It loses rows, since numbers are drawn before their transactions commit: a lower one can become visible after
+a higher one was read.
+
+So a look at a source remembers two things: the horizon, that is the oldest transaction that was still running, and the
+position, that is how far numbers had come. What was not visible to the look has a row version of the horizon or of a
+later transaction, so the next run takes just those versions. Where to find them: a transaction draws its numbers not
+long before it begins to write. So none of those rows has a number below the position of the last look that was written
+before the horizon's transaction began, which shows in that look's own row version. That is the window. Whatever the
+order of commits, no row is missed; and where nothing has happened, nothing is found.
+
+Looks are rows of `audius_challenges.look`, one for each source that has moved, under the number of the run. A challenge
+only remembers the number that it has read up to. So a source is read once a run for all challenges that stand at the
+same number, and a challenge that fails stays behind by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from audius_challenges.database import Database
+from audius_challenges.engine.state import State
+from audius_challenges.sources import TABLES, Source
+
+# The position is not the greatest number but the one so many rows below it: one absurd number must not blind the feed,
+# and rows whose number was drawn some time before their transaction began are still inside the window.
+OUTLIERS = 500
+
+# Blocks or ids by which the window reaches back further, for the same reason.
+SLACK = 100
+
+# So many of the latest blocks may be absurd ones, each with any number of rows.
+LATEST_BLOCKS = 20
+
+# Of so many of the latest plays, by the time at which they were played, LOW_PLAYS may have odd low ids; as long as the
+# others are not all odd high ones, the position is not.
+LATEST_PLAYS = 500
+LOW_PLAYS = 20
+
+# Beyond this age (transactions) a horizon is renewed though nothing was found: row versions carry 32 bits of their
+# transaction's number, which can be told from older ones up to an age of 2^31.
+RENEWAL_AGE = 1 << 24
+TRUSTED_AGE = 1 << 31
+
+START_OF_TIME = -(1 << 62)
+
+
+def _is_not_before(later: str, earlier: str) -> str:
+    """SQL of whether one transaction is another one or after it, though only 32 bits of one of them may be known."""
+    return f"(({later} - {earlier}) & 4294967295) < 2147483648"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a look left a source.
+
+    :ivar horizon: the oldest transaction that was still running
+    :ivar position: how far numbers had come; None: the source had few rows
+    :ivar oldest: the oldest look of the source that the window needs; None: all that there are
+    :ivar least: the least number that an unread row can have, as far as looks say
+    """
+
+    horizon: int
+    position: int | None
+    oldest: int | None
+    least: int
+
+
+@dataclass(frozen=True)
+class Present:
+    """A source as it is now, in one snapshot, before its rows are read.
+
+    :ivar next_xid: one more than the latest transaction that has ended
+    """
+
+    horizon: int
+    next_xid: int
+    position: int | None
+
+
+class Feed:
+    """The sources as one run reads them: each once for all challenges that have read it up to the same look.
+
+    :ivar number: of the look that this run takes
+    """
+
+    def __init__(self, db: Database, states: Iterable[State]) -> None:
+        self._db = db
+        reached = [state.look for state in states if state.look is not None]
+        found = db.rows(_STANDINGS, reached=reached, tables=list(_CLOCKED))
+        self._standings = {(row.pop("look"), row.pop("source")): Standing(**row) for row in found}
+        self._latest = max((look for look, _ in self._standings), default=0)
+        self.number = max(self._latest, *reached, 0) + 1
+        self._present: dict[str, Present] = {}
+        self._changed: dict[tuple[Source, int], list[int]] = {}
+
+    def is_followed(self, state: State, sources: Sequence[Source]) -> bool:
+        """Whether the challenge has read these sources up to a look whose transactions can be told from others."""
+        look = state.look
+        return (
+            look is not None
+            and state.sources == _tables(sources)
+            and all(self._is_trusted(look, table) for table in state.sources)
+        )
+
+    def changed_users(self, state: State, sources: Sequence[Source], limit: int) -> tuple[set[int], bool]:
+        """The users affected by rows that the challenge has not read, and whether there is anything to remember.
+
+        :param limit: beyond this many users of a source, just one more is returned
+        """
+        if state.look is None or state.look == self.number:
+            return set(), False
+        users = {user for source in sources for user in self._users(source, state.look, limit)}
+        return users, bool(users) or any(self._has_moved(state.look, table) for table in state.sources)
+
+    def follow(self, state: State, sources: Sequence[Source]) -> None:
+        """Have the challenge stand at this run's look: whatever is visible now counts as read.
+
+        It is committed with what the challenge writes. The look's rows are written after the sources were read.
+        """
+        state.look, state.sources = self.number, _tables(sources)
+        news = {table: self._read(table) for table in state.sources if self._is_news(table)}
+        if news:
+            self._db.rows(
+                _SAVE,
+                number=self.number,
+                sources=list(news),
+                horizons=[present.horizon for present in news.values()],
+                positions=[present.position for present in news.values()],
+            )
+            self._db.rows(_TRIM, **self._needed())
+
+    def _read(self, table: str) -> Present:
+        if table not in self._present:
+            self._present[table] = Present(**self._db.row(PRESENT[table]))
+        return self._present[table]
+
+    def _users(self, source: Source, look: int, limit: int) -> list[int]:
+        if (source, look) not in self._changed:
+            standing, present = self._standings[look, source.table], self._read(source.table)
+            position = START_OF_TIME if present.position is None else present.position
+            self._changed[source, look] = self._db.value(
+                changed_rows(source),
+                horizon=standing.horizon,
+                least=min(standing.least, position) - SLACK,
+                limit=limit + 1,
+            )
+        return self._changed[source, look]
+
+    def _is_trusted(self, look: int, table: str) -> bool:
+        if look == self.number:
+            return True
+        standing = self._standings.get((look, table))
+        return standing is not None and 0 <= self._read(table).next_xid - standing.horizon < TRUSTED_AGE
+
+    def _has_moved(self, look: int, table: str) -> bool:
+        standing, present = self._standings[look, table], self._read(table)
+        return present.position != standing.position or present.horizon - standing.horizon > RENEWAL_AGE
+
+    def _is_news(self, table: str) -> bool:
+        latest, present = self._standings.get((self._latest, table)), self._read(table)
+        return latest is None or (latest.horizon, latest.position) != (present.horizon, present.position)
+
+    def _needed(self) -> dict[str, list[Any]]:
+        """The oldest look of each source that any challenge needs."""
+        oldest: dict[str, int] = {}
+        for (_, table), standing in self._standings.items():
+            oldest[table] = min(oldest.get(table, self.number), standing.oldest or 0)
+        return {"sources": list(oldest), "numbers": list(oldest.values())}
+
+
+def _tables(sources: Sequence[Source]) -> list[str]:
+    return sorted({source.table for source in sources})
+
+
+_CLOCKED = tuple(table.name for table in TABLES.values() if table.clock)
+
+_STANDINGS = f"""
+    SELECT
+        reached.number AS look,
+        standing.source,
+        standing.horizon,
+        standing.position,
+        oldest.number AS oldest,
+        (
+            SELECT min(coalesce(look.position, {START_OF_TIME}))
+            FROM audius_challenges.look
+            WHERE look.source = standing.source
+                AND look.number >= coalesce(oldest.number, 0)
+        ) AS least
+    FROM (
+        SELECT unnest(:reached::bigint[]) AS number
+        UNION
+        SELECT max(look.number)
+        FROM audius_challenges.look
+    ) AS reached
+    CROSS JOIN unnest(:tables::text[]) AS source (name)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM audius_challenges.look
+        WHERE look.source = source.name
+            AND look.number <= reached.number
+        ORDER BY look.number DESC
+        LIMIT 1
+    ) AS standing
+    LEFT JOIN LATERAL (
+        SELECT look.number
+        FROM audius_challenges.look
+        WHERE look.source = standing.source
+            AND look.number <= standing.number
+            AND {_is_not_before("standing.horizon", "look.xmin::text::bigint")}
+        ORDER BY look.number DESC
+        LIMIT 1
+    ) AS oldest
+        ON true
+"""
+
+_SAVE = """
+    INSERT INTO audius_challenges.look (number, source, horizon, position)
+    SELECT
+        :number::bigint,
+        seen.source,
+        seen.horizon,
+        seen.position
+    FROM unnest(:sources::text[], :horizons::bigint[], :positions::bigint[]) AS seen (source, horizon, position)
+    ON CONFLICT (source, number) DO NOTHING
+"""
+
+_TRIM = """
+    DELETE FROM audius_challenges.look
+    USING unnest(:sources::text[], :numbers::bigint[]) AS needed (source, number)
+    WHERE look.source = needed.source
+        AND look.number < needed.number
+"""
+
+_LATE_BLOCK = f"""
+            SELECT blocks.number
+            FROM discovery.blocks
+            WHERE blocks.number IS NOT NULL
+            ORDER BY blocks.number DESC
+            OFFSET {LATEST_BLOCKS}
+            LIMIT 1
+"""
+
+_LATE_PLAY = f"""
+            SELECT late.id
+            FROM (
+                SELECT plays.id
+                FROM discovery.plays
+                ORDER BY plays.created_at DESC
+                LIMIT {LATEST_PLAYS}
+            ) AS late
+            ORDER BY late.id
+            OFFSET {LOW_PLAYS}
+            LIMIT 1
+"""
+
+
+def present(table: str) -> str:
+    """SQL of a source as it is now; its position is no higher than that of late blocks, or of late plays."""
+    clock = f"{table}.{TABLES[table].clock}"
+    return f"""
+    SELECT
+        pg_snapshot_xmin(snapshot)::text::bigint AS horizon,
+        pg_snapshot_xmax(snapshot)::text::bigint AS next_xid,
+        (
+            SELECT least({clock}, ({_LATE_PLAY if table == "plays" else _LATE_BLOCK}))
+            FROM discovery.{table}
+            WHERE {clock} IS NOT NULL
+            ORDER BY {clock} DESC
+            OFFSET {OUTLIERS}
+            LIMIT 1
+        ) AS position
+    FROM pg_current_snapshot() AS snapshot
+"""
+
+
+PRESENT = {table: present(table) for table in _CLOCKED}
+
+
+@cache
+def changed_rows(source: Source) -> str:
+    """SQL of the users affected by the row versions of a horizon and later transactions, from a number on."""
+    return f"""
+    SELECT ARRAY(
+        SELECT DISTINCT affected.user_id
+        FROM (
+            SELECT {source.user} AS user_id
+            FROM discovery.{source.table} AS changed
+            {source.join}
+            WHERE changed.{source.clock} >= :least::bigint
+                AND {_is_not_before("changed.xmin::text::bigint", ":horizon::bigint")}
+        ) AS affected
+        WHERE affected.user_id IS NOT NULL
+        LIMIT :limit::bigint
+    ) AS users
+"""

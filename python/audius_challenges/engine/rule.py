@@ -1,0 +1,202 @@
+"""A challenge that is one query over the users who count: everything that it has to say, and nothing else.
+
+The query returns a row for each reward that there is or is on its way to be. First build, changes, sweep, finality,
+limits, catalog and errors are the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from audius_challenges.engine.per_user import PerUser
+from audius_challenges.engine.processor import Work
+from audius_challenges.engine.users import Users, eligible_users
+from audius_challenges.engine.writing import WRITES, writing
+from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
+
+STEP_COUNT: Literal["step_count"] = "step_count"
+"""`completes_at` of a challenge that takes as many steps as the catalog says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(PerUser):
+    """A challenge whose user challenges follow from rows that lead to a user.
+
+    SQL writes `discovery.tracks` for a table, and qualifies every column; :starting_block::integer, :target::integer,
+    :as_of::timestamptz and :amount::integer are there to be used.
+
+    :ivar id: the challenge id
+    :ivar description: what it rewards, in a few words
+    :ivar found: SQL of a query over `eligible`, the users to examine who count and take part: a row for each reward
+        that there is or is on its way to be: user_id, steps, and what `specifier` and `amount` ask for
+    :ivar changes: the sources whose changed rows affect users; the user's own row always does
+    :ivar is_deed: whether each row that is found is a reward of its own. Otherwise there is one for each user, and who
+        is not found has 0 steps
+    :ivar specifier: SQL over `found` of what makes a reward unique (rule 12); without `is_deed` over user_id alone
+    :ivar amount: SQL over `found` of the amount in whole $AUDIO
+    :ivar completes_at: how many steps are enough, or STEP_COUNT
+    :ivar takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
+    :ivar after: id of the challenge that a user must have completed before this one begins
+    :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source
+    :ivar also_writes: a further common table expression that writes what is found to a table of its own
+    """
+
+    id: str
+    description: str
+    found: str
+    changes: tuple[Source, ...] = ()
+    is_deed: bool = False
+    specifier: str = "to_hex(found.user_id)"
+    amount: str = ":amount::integer"
+    completes_at: int | Literal["step_count"] = 1
+    takes_part: str = "true"
+    after: str | None = None
+    due_users: str | None = None
+    also_writes: str | None = None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The user's own row, and what the rule adds."""
+        return (USERS, *self.changes)
+
+    @property
+    def due(self) -> str | None:
+        """Who the rule says is due; and who has completed the challenge before, but has no row of this one yet."""
+        return self.due_users or (self._freed if self.after else None)
+
+    @property
+    def reads(self) -> Reads:
+        """Everything that reconciling needs."""
+        own = columns_read(self._wanted, eligible="users")
+        return merged([WRITES, own, *(source.reads for source in self.sources), columns_read(self.due or "")])
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """The write, and who is due."""
+        return {"write": writing(self._wanted), **({"due": self.due} if self.due else {})}
+
+    def run(self, work: Work) -> None:
+        """Examine whose turn it is.
+
+        :raises ChallengeError: if the catalog has no step_count to complete at, whoever is examined
+        """
+        self._target(work)
+        super().run(work)
+
+    def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
+        """Write what is found of these users."""
+        work.write(
+            self._wanted,
+            nothing_written=nothing_written,
+            **users.parameters,
+            target=self._target(work),
+            amount=work.challenge.amount,
+            as_of=work.as_of,
+            starting_block=work.challenge.starting_block,
+        )
+
+    def _target(self, work: Work) -> int:
+        return work.challenge.target if self.completes_at == STEP_COUNT else int(self.completes_at)
+
+    @property
+    def _wanted(self) -> str:
+        takes_part = f"({self.takes_part}){self._has_completed_before}"
+        return f"""
+        {eligible_users(self.found, takes_part=takes_part)},
+        found AS MATERIALIZED (
+            {self.found}
+        ),
+        {self.also_writes + "," if self.also_writes else ""}
+        rewards AS (
+            {self._deeds if self.is_deed else self._one_for_each_user}
+        ),
+        wanted AS (
+            SELECT
+                rewards.user_id,
+                rewards.specifier,
+                least(greatest(rewards.steps, 0), :target::integer)::integer AS current_step_count,
+                rewards.steps >= :target::integer AS is_complete,
+                rewards.amount,
+                :as_of::timestamptz AS created_at,
+                :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at
+            FROM rewards
+        )
+        """
+
+    @property
+    def _one_for_each_user(self) -> str:
+        return f"""
+            SELECT
+                found.user_id,
+                {self.specifier} AS specifier,
+                found.steps,
+                {self.amount} AS amount
+            FROM (
+                SELECT
+                    eligible.user_id,
+                    coalesce(found.steps, 0) AS steps
+                FROM eligible
+                LEFT JOIN found
+                    ON found.user_id = eligible.user_id
+            ) AS found"""
+
+    @property
+    def _deeds(self) -> str:
+        """What is found, each reward once; and incomplete rows of what is not there any more (rule 3)."""
+        gone = """
+            UNION ALL
+            SELECT
+                gone.user_id,
+                gone.specifier::text,
+                0,
+                gone.amount
+            FROM eligible
+            INNER JOIN discovery.user_challenges AS gone
+                ON gone.user_id = eligible.user_id
+            WHERE gone.challenge_id::text = (SELECT :challenge_id::text)
+                AND gone.is_complete IS NOT TRUE
+                AND gone.specifier::text NOT IN (SELECT deeds.specifier FROM deeds)"""
+        return f"""
+            WITH deeds AS (
+                SELECT DISTINCT ON (deed.specifier) deed.*
+                FROM (
+                    SELECT
+                        found.user_id,
+                        {self.specifier} AS specifier,
+                        found.steps,
+                        {self.amount} AS amount
+                    FROM found
+                ) AS deed
+                ORDER BY deed.specifier, deed.steps DESC, deed.amount DESC, deed.user_id
+            )
+            SELECT deeds.*
+            FROM deeds
+            {"" if self.completes_at == 1 else gone}"""
+
+    @property
+    def _has_completed_before(self) -> str:
+        if not self.after:
+            return ""
+        return f"""
+            AND EXISTS (
+                SELECT FROM discovery.user_challenges AS before
+                WHERE before.user_id = eligible.user_id
+                    AND before.challenge_id::text = '{self.after}'
+                    AND before.is_complete
+            )"""
+
+    @property
+    def _freed(self) -> str:
+        return f"""
+    SELECT found.user_id
+    FROM discovery.user_challenges AS found
+    WHERE found.challenge_id::text = '{self.after}'
+        AND found.is_complete
+        AND NOT EXISTS (
+            SELECT FROM discovery.user_challenges AS own
+            WHERE own.challenge_id::text = (SELECT '{self.id}')
+                AND own.specifier::text = {self.specifier}
+        )
+    """

@@ -1,0 +1,141 @@
+"""What is remembered of each challenge from run to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from audius_challenges.database import Database
+
+
+class Phase(Enum):
+    """How far a challenge has come with the users there are."""
+
+    FIRST_BUILD = "first build"
+    """Nobody was examined before, and the challenge had no user challenges: completions are not limited."""
+
+    CATCHING_UP = "catching up"
+    """Everybody is examined again, slice by slice."""
+
+    WATCHING = "watching"
+    """Everybody has been examined; changes are followed, with the sweep behind them."""
+
+
+@dataclass
+class State:
+    """A row of `processor_state`, as a run reads and leaves it.
+
+    :ivar phase: None until a run has succeeded
+    :ivar catalog_seen: fingerprint of the catalog row that the last success went by; None while inactive
+    :ivar look: up to which look (see `feed`) the sources have been read; None: they are not being followed
+    :ivar sources: names of these sources
+    :ivar sweep_position: the last user id examined in the current round of the sweep; None before the first
+    :ivar sweep_rounds: rounds completed
+    :ivar nothing_written: whether no row of anybody is there before the first build has come to their slice
+    :ivar round_completed: whether this run has completed a round
+    """
+
+    challenge_id: str
+    phase: Phase | None = None
+    catalog_seen: str | None = None
+    look: int | None = None
+    sources: list[str] = field(default_factory=list)
+    sweep_position: int | None = None
+    sweep_rounds: int = 0
+    nothing_written: bool = False
+    round_completed: bool = field(default=False, compare=False)
+
+    def complete_round(self) -> None:
+        """The sweep has passed the last user."""
+        self.phase = Phase.WATCHING
+        self.sweep_position = None
+        self.sweep_rounds += 1
+        self.nothing_written = False
+        self.round_completed = True
+
+
+_LOAD = """
+    SELECT
+        challenge_id,
+        phase,
+        catalog_seen,
+        look,
+        sources,
+        sweep_position,
+        sweep_rounds,
+        nothing_written
+    FROM audius_challenges.processor_state
+"""
+
+_SAVE = """
+    INSERT INTO audius_challenges.processor_state AS state
+        (challenge_id, phase, catalog_seen, look, sources, sweep_position, sweep_rounds, nothing_written,
+         sweep_finished_at, last_run, last_success)
+    SELECT
+        :challenge_id::text,
+        :phase::audius_challenges.phase,
+        :catalog_seen::text,
+        :look::bigint,
+        :sources::text[],
+        :sweep_position::bigint,
+        :sweep_rounds::bigint,
+        :nothing_written::boolean,
+        CASE WHEN :round_completed::boolean THEN now END,
+        now,
+        now
+    FROM clock_timestamp() AS now
+    ON CONFLICT (challenge_id) DO UPDATE SET
+        phase = excluded.phase,
+        catalog_seen = excluded.catalog_seen,
+        look = excluded.look,
+        sources = excluded.sources,
+        sweep_position = excluded.sweep_position,
+        sweep_rounds = excluded.sweep_rounds,
+        nothing_written = excluded.nothing_written,
+        sweep_finished_at = coalesce(excluded.sweep_finished_at, state.sweep_finished_at),
+        last_run = excluded.last_run,
+        last_success = excluded.last_success,
+        consecutive_failures = 0
+"""
+
+_RECORD_FAILURE = """
+    INSERT INTO audius_challenges.processor_state AS state
+        (challenge_id, last_run, consecutive_failures, last_error, last_error_at)
+    SELECT
+        :challenge_id::text,
+        now,
+        1,
+        :error::text,
+        now
+    FROM clock_timestamp() AS now
+    ON CONFLICT (challenge_id) DO UPDATE SET
+        last_run = excluded.last_run,
+        consecutive_failures = state.consecutive_failures + 1,
+        last_error = excluded.last_error,
+        last_error_at = excluded.last_error_at
+"""
+
+
+def load_states(db: Database) -> dict[str, State]:
+    """What is remembered of every challenge, by id."""
+    return {
+        row["challenge_id"]: State(**{**row, "phase": Phase(row["phase"]) if row["phase"] else None})
+        for row in db.rows(_LOAD)
+    }
+
+
+def save_state(db: Database, state: State) -> None:
+    """Remember a challenge's success."""
+    db.rows(_SAVE, **{**vars(state), "phase": state.phase.value if state.phase else None})
+    state.round_completed = False
+
+
+def record_failure(db: Database, challenge_id: str, error: str) -> None:
+    """Remember a challenge's failure, and nothing else of that run."""
+    db.rows(_RECORD_FAILURE, challenge_id=challenge_id, error=error)
+
+
+def forget_looks(db: Database) -> None:
+    """Transaction ids of another cluster, or of another table's rows, say nothing here: nobody stands anywhere."""
+    db.rows("UPDATE audius_challenges.processor_state SET look = NULL WHERE look IS NOT NULL")
+    db.rows("DELETE FROM audius_challenges.look")

@@ -1,0 +1,1 @@
+"""Runs, and what belongs to running: the schedule, the installation, the catalog's alignment, the status."""

@@ -1,0 +1,112 @@
+"""A transaction's surroundings: what a run demands of one, what it sets for it, and what it reads before it begins."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from audius_challenges.contract import Contract, read_contract
+from audius_challenges.database import Database, require_writable
+from audius_challenges.engine.installation import Installation, present_installation, remembered_installation
+from audius_challenges.errors import ACTIVE_SQL_TRANSACTION, INVALID_TRANSACTION_TERMINATION, ChallengeError
+from audius_challenges.settings import Settings, read_settings
+
+_SLEEP_STEP = 0.5
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run reads once, before it begins.
+
+    :ivar present: the database that this is; None where there is no `user_challenges`
+    :ivar remembered: the database that the states are true of; None if nothing is remembered yet
+    """
+
+    contract: Contract
+    present: Installation | None
+    remembered: Installation | None
+
+    @classmethod
+    def read(cls, db: Database) -> Surroundings:
+        """Look around."""
+        return cls(read_contract(db), present_installation(db), remembered_installation(db))
+
+    @property
+    def are_moved(self) -> bool:
+        """Whether the states are of another database, which was restored or copied into this one."""
+        return bool(self.present and self.remembered and not self.remembered.is_here(self.present))
+
+    def why_restoring(self, db: Database) -> str | None:
+        """The sign of a restore under way, if any: nothing may be written before triggers and keys are back."""
+        if db.value(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'pg_restore')"
+        ):
+            return "pg_restore is connected"
+        if self.present is None:
+            return f"there is no table {db.schema}.user_challenges"
+        if self.contract.keyless:
+            return f"no primary key on {', '.join(self.contract.keyless)} yet"
+        if self.are_moved and self.remembered and (missing := self.remembered.guards - self.present.guards):
+            return f"user_challenges has no {', '.join(sorted(missing))} yet"
+        return None
+
+
+def require_usable_transaction(db: Database) -> Settings:
+    """Demand a transaction in which a run can work, and read the settings."""
+    require_writable(db)
+    isolation = db.value("SELECT current_setting('transaction_isolation')")
+    if isolation != "read committed":
+        raise ChallengeError(
+            f"a run needs READ COMMITTED, not {isolation.upper()}",
+            sqlstate=ACTIVE_SQL_TRANSACTION,
+            hint="Use READ COMMITTED, PostgreSQL's default: each step has to see what was committed before it.",
+        )
+    return read_settings(db)
+
+
+def set_search_path(db: Database) -> None:
+    """The first statement in each transaction of a tick, where the caller's path is in force, and calls no function."""
+    db.plpy.execute(f"SET LOCAL search_path = pg_catalog, {db.plpy.quote_ident(db.schema)}, pg_temp")
+
+
+def prepare(db: Database, settings: Settings) -> None:
+    """Set what a run needs, for this transaction."""
+    set_search_path(db)
+    db.plpy.execute(
+        "SET LOCAL datestyle = 'ISO'; SET LOCAL jit = off; SET LOCAL work_mem = '64MB';"
+        f" SET LOCAL lock_timeout = {settings.lock_timeout}"
+    )
+
+
+def prepare_own(db: Database, settings: Settings) -> None:
+    """The same in a transaction of a tick: what would fail at its commit fails its challenge instead."""
+    prepare(db, settings)
+    db.plpy.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
+def require_own_transactions(db: Database) -> None:
+    """Demand to be called where transactions can be ended.
+
+    :raises ChallengeError: inside a transaction block
+    """
+    try:
+        db.plpy.commit()
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != INVALID_TRANSACTION_TERMINATION:
+            raise
+        raise ChallengeError(
+            "tick() cannot run inside a transaction block",
+            sqlstate=INVALID_TRANSACTION_TERMINATION,
+            detail="It was called inside a transaction block, a function, or with other statements in one command.",
+            hint="Call it alone, or use SELECT * FROM reconcile_challenges(); in a transaction.",
+        ) from None
+
+
+def sleep(db: Database, seconds: float) -> None:
+    """Sleep in short steps with commits: it pins no snapshot, and a cancel is heard."""
+    until = time.monotonic() + seconds
+    while (remaining := until - time.monotonic()) > 0:
+        set_search_path(db)
+        db.rows("SELECT pg_sleep(:seconds::float8)", seconds=min(remaining, _SLEEP_STEP))
+        db.plpy.commit()

@@ -1,0 +1,273 @@
+"""The tables of the discovery schema, each declared once: its columns, the column that grows, who needs what on it.
+
+The contract checks what a database has against these declarations, `grant_run` grants by them, and a challenge reads
+the columns that its SQL names (`columns_read`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+INTEGER = ("integer", "bigint", "smallint")
+TEXT = ("character varying", "text")
+BOOLEAN = ("boolean",)
+TIMESTAMP = ("timestamp without time zone",)
+TIMESTAMPTZ = ("timestamp with time zone",)
+DATE = ("date",)
+JSONB = ("jsonb",)
+FLOAT = ("double precision", "real", "numeric")
+
+Reads = Mapping[str, frozenset[str]]
+"""Table name to the columns of it that something reads or writes."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the discovery schema.
+
+    :ivar columns: every column that some challenge may name, with the types that it may have, the usual one first
+    :ivar clock: the column that grows with what is written: `blocknumber`, or the `id` of plays; None if none does
+    :ivar privileges: what a role that runs ticks needs on it
+    """
+
+    name: str
+    columns: Mapping[str, tuple[str, ...]]
+    clock: str | None = None
+    privileges: str = "SELECT"
+
+
+_DERIVED = "SELECT, INSERT, UPDATE"
+_VERSION = {"is_current": BOOLEAN, "is_delete": BOOLEAN, "blocknumber": INTEGER, "txhash": TEXT}
+
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            "users",
+            {
+                "user_id": INTEGER,
+                "is_current": BOOLEAN,
+                "handle_lc": TEXT,
+                "name": TEXT,
+                "bio": TEXT,
+                "profile_picture": TEXT,
+                "profile_picture_sizes": TEXT,
+                "cover_photo": TEXT,
+                "cover_photo_sizes": TEXT,
+                "is_verified": BOOLEAN,
+                "is_deactivated": BOOLEAN,
+                "blocknumber": INTEGER,
+                "txhash": TEXT,
+            },
+            clock="blocknumber",
+        ),
+        Table(
+            "follows",
+            {"follower_user_id": INTEGER, "followee_user_id": INTEGER, **_VERSION},
+            clock="blocknumber",
+        ),
+        Table("saves", {"user_id": INTEGER, "save_item_id": INTEGER, **_VERSION}, clock="blocknumber"),
+        Table("reposts", {"user_id": INTEGER, "repost_item_id": INTEGER, **_VERSION}, clock="blocknumber"),
+        Table(
+            "tracks",
+            {
+                "track_id": INTEGER,
+                "owner_id": INTEGER,
+                "is_unlisted": BOOLEAN,
+                "is_available": BOOLEAN,
+                "stem_of": JSONB,
+                **_VERSION,
+            },
+            clock="blocknumber",
+        ),
+        Table(
+            "playlists",
+            {"playlist_id": INTEGER, "playlist_owner_id": INTEGER, "is_private": BOOLEAN, **_VERSION},
+            clock="blocknumber",
+        ),
+        Table(
+            "plays",
+            {"id": INTEGER, "user_id": INTEGER, "play_item_id": INTEGER, "created_at": TIMESTAMP},
+            clock="id",
+        ),
+        Table("aggregate_monthly_plays", {"play_item_id": INTEGER, "timestamp": DATE, "count": INTEGER}),
+        Table("aggregate_user", {"user_id": INTEGER, "follower_count": INTEGER, "following_count": INTEGER}),
+        Table(
+            "track_trending_scores",
+            {"track_id": INTEGER, "type": TEXT, "version": TEXT, "time_range": TEXT, "score": FLOAT},
+        ),
+        Table(
+            "playlist_trending_scores",
+            {"playlist_id": INTEGER, "type": TEXT, "version": TEXT, "time_range": TEXT, "score": FLOAT},
+        ),
+        Table("blocks", {"number": INTEGER}),
+        Table(
+            "challenges",
+            {"id": TEXT, "amount": TEXT, "active": BOOLEAN, "step_count": INTEGER, "starting_block": INTEGER},
+            privileges=_DERIVED,
+        ),
+        Table(
+            "user_challenges",
+            {
+                "challenge_id": TEXT,
+                "user_id": INTEGER,
+                "specifier": TEXT,
+                "is_complete": BOOLEAN,
+                "current_step_count": INTEGER,
+                "completed_blocknumber": INTEGER,
+                "amount": INTEGER,
+                "created_at": TIMESTAMPTZ,
+                "completed_at": TIMESTAMP,
+            },
+            privileges=_DERIVED,
+        ),
+        Table(
+            "challenge_profile_completion",
+            {
+                "user_id": INTEGER,
+                "profile_description": BOOLEAN,
+                "profile_name": BOOLEAN,
+                "profile_picture": BOOLEAN,
+                "profile_cover_photo": BOOLEAN,
+                "follows": BOOLEAN,
+                "favorites": BOOLEAN,
+                "reposts": BOOLEAN,
+            },
+            privileges=_DERIVED,
+        ),
+        Table(
+            "challenge_listen_streak",
+            {"user_id": INTEGER, "last_listen_date": TIMESTAMP, "listen_streak": INTEGER},
+            privileges=_DERIVED,
+        ),
+        Table(
+            "trending_results",
+            {"user_id": INTEGER, "id": TEXT, "rank": INTEGER, "type": TEXT, "version": TEXT, "week": DATE},
+            privileges="SELECT, INSERT",
+        ),
+        # Not ours to read: the application's trigger on user_challenges does, as the role that wrote the row.
+        Table("notification", {}, privileges="SELECT, INSERT"),
+    )
+}
+
+BLOCK_STAMPED = tuple(table.name for table in TABLES.values() if table.clock == "blocknumber")
+WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "INSERT" in table.privileges)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a changed row of a table leads to the users whom it affects.
+
+    :ivar table: name of the table; it has a clock, and a row of it is called `changed`
+    :ivar user: SQL expression for the affected user's id
+    :ivar join: joins that the expression needs; OFFSET 0 in them keeps the planner from joining whole tables
+    """
+
+    table: str
+    user: str
+    join: str = ""
+
+    @property
+    def clock(self) -> str:
+        """The column that grows."""
+        clock = TABLES[self.table].clock
+        assert clock is not None, f"table {self.table} has no column that grows"  # noqa: S101 - a mistake of ours
+        return clock
+
+    @property
+    def reads(self) -> Reads:
+        """The columns that finding the users takes."""
+        return merged([{self.table: frozenset({self.clock})}, columns_read(self.user, self.join, changed=self.table)])
+
+
+USERS = Source("users", user="changed.user_id")
+FOLLOWERS = Source("follows", user="changed.follower_user_id")
+SAVERS = Source("saves", user="changed.user_id")
+REPOSTERS = Source("reposts", user="changed.user_id")
+LISTENERS = Source("plays", user="changed.user_id")
+
+# A track or playlist that changes hands affects the owner that it has now and those of its other versions.
+TRACK_OWNERS = Source(
+    "tracks",
+    user="version.owner_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id
+                FROM discovery.tracks
+                WHERE tracks.track_id = changed.track_id
+                OFFSET 0
+            ) AS version""",
+)
+PLAYLIST_OWNERS = Source(
+    "playlists",
+    user="version.playlist_owner_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT playlists.playlist_owner_id
+                FROM discovery.playlists
+                WHERE playlists.playlist_id = changed.playlist_id
+                OFFSET 0
+            ) AS version""",
+)
+
+# Monthly counts have no column that only grows; they change in the transaction that inserts a play.
+VERIFIED_OWNERS_OF_PLAYED = Source(
+    "plays",
+    user="owner.user_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id
+                FROM discovery.tracks
+                WHERE tracks.track_id = changed.play_item_id
+                OFFSET 0
+            ) AS played
+            CROSS JOIN LATERAL (
+                SELECT users.user_id
+                FROM discovery.users
+                WHERE users.user_id = played.owner_id
+                    AND users.is_verified
+                OFFSET 0
+            ) AS owner""",
+)
+
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_TABLE = re.compile(r"\bdiscovery\.(\w+)(?:\s+AS\s+(\w+))?")
+_TARGET = re.compile(r"\bINSERT INTO discovery\.(\w+)(?:\s+AS\s+\w+)?\s*\(([^)]*)\)")
+_COLUMN = re.compile(r"(?<![.\w])(\w+)\.(\w+)")
+
+
+def columns_read(*texts: str, **aliases: str) -> Reads:
+    """The tables and columns that pieces of SQL name.
+
+    SQL of this package qualifies every column, by its table's name or alias, or names it as a column to insert.
+
+    :param aliases: names of tables that the pieces take for granted, such as eligible="users"
+    :raises KeyError: if a table has no such column in its declaration
+    """
+    found: dict[str, set[str]] = {}
+    for text in texts:
+        sql = _LITERAL.sub("''", text)
+        names = dict(aliases)
+        for table, alias in _TABLE.findall(sql):
+            names |= {table: table, alias or table: table}
+            found.setdefault(table, set())
+        for table, columns in _TARGET.findall(sql):
+            found[table].update(columns.replace(",", " ").split())
+        for name, column in _COLUMN.findall(sql):
+            if name in names:
+                found.setdefault(names[name], set()).add(column)
+    for table, columns in found.items():
+        if missing := columns - TABLES[table].columns.keys():
+            raise KeyError(f"{table} is declared without {', '.join(sorted(missing))} in sources.py")
+    return {table: frozenset(columns) for table, columns in found.items()}
+
+
+def merged(reads: Iterable[Reads]) -> Reads:
+    """All of these together."""
+    together: dict[str, frozenset[str]] = {}
+    for one in reads:
+        for table, columns in one.items():
+            together[table] = together.get(table, frozenset()) | columns
+    return together
