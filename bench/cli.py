@@ -25,6 +25,9 @@ def bench(
     seed: Annotated[int, typer.Option(help="Of the generated data.")] = 1,
     repeats: Annotated[int, typer.Option(min=3, help="Of an idle tick.")] = 21,
     results: Annotated[Path, typer.Option(help="Directory for SCALE.json and SCALE.svg.")] = RESULTS,
+    against: Annotated[
+        str | None, typer.Option(help="Measure only this build beside an earlier release, such as 1.1.0, in turns.")
+    ] = None,
     show: Annotated[
         Path | None, typer.Option(exists=True, help="Measure nothing: show and draw the result of an earlier run.")
     ] = None,
@@ -36,13 +39,18 @@ def bench(
     re-reads everything, of one with checkpoints, and of triggers. Exits 1 if the extension and the SQL by hand wrote
     different rows.
     """
+    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(console.width, 150) if not console.is_terminal else None)
+    if against:
+        from bench.releases import compare  # noqa: PLC0415
+
+        compare(against, scale, seed, repeats, lambda message: console.print(message, style="dim"), console.print)
+        return
     from bench.chart import draw  # noqa: PLC0415 (--help works without what the charts need)
     from bench.report import show as show_tables  # noqa: PLC0415
     from bench.result import Result  # noqa: PLC0415
     from bench.run import run  # noqa: PLC0415
 
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=max(console.width, 150) if not console.is_terminal else None)
     if show:
         result, path = Result.load(show), show
     else:

@@ -8,13 +8,14 @@ from typing import Any
 
 import psycopg
 
+from audius_challenges.challenges import CHALLENGES as RUN_ORDER
 from devtools import REPOSITORY
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery
 
 GENERATOR = REPOSITORY / "discovery" / "generate.sql"
 
-CHALLENGES = ("u", "fp", "p", "v", "e", "p1", "p2", "p3", "tt", "tut", "tp")
+CHALLENGES = tuple(challenge.id for challenge in RUN_ORDER)
 """All of them, in run order."""
 
 USER_DERIVED = ("u", "fp", "p", "v", "p1", "p2", "p3")
@@ -36,7 +37,13 @@ _DATABASE_SETTINGS = {"audius_challenges.time_budget": "10h", "audius_challenges
 
 _SOURCES = ("users", "follows", "saves", "reposts", "tracks", "playlists", "plays", "aggregate_monthly_plays")
 DERIVED = ("user_challenges", "challenge_profile_completion", "challenge_listen_streak", "trending_results")
-_FORGOTTEN = (*DERIVED, "notification", "audius_challenges.processor_state", "audius_challenges.checkpoint")
+_STATE = """
+    SELECT pg_class.oid::regclass::text
+    FROM pg_class
+    WHERE relnamespace = 'audius_challenges'::regnamespace
+        AND relkind = 'r'
+        AND relname <> 'installation'
+"""
 
 # In production the application's notifications are many, and its trigger looks them up by their index.
 _NOTIFICATIONS = """
@@ -96,17 +103,25 @@ class Subject:
         """A new session, each statement a transaction of its own; the caller closes it."""
         return self.discovery.connect()
 
+    def use(self, version: str) -> None:
+        """Replaces the extension by another version of it, every challenge active, and forgets what was derived."""
+        with self.connect() as connection:
+            connection.execute("DROP EXTENSION IF EXISTS audius_challenges")
+            connection.execute(f"{CREATE_EXTENSION.replace(' CASCADE', '')} VERSION '{version}' CASCADE")
+            connection.execute("UPDATE challenges SET active = true")
+        self.forget()
+
     def forget(self) -> None:
         """Empties what is derived, and the extension's memory of it: the next run is a first build."""
         with self.connect() as connection:
-            connection.execute(f"TRUNCATE {', '.join(_FORGOTTEN)}")
+            connection.execute(f"TRUNCATE {', '.join(_forgotten(connection))}")
             connection.execute(_NOTIFICATIONS, [self.sizes["users"]])
             connection.execute("ANALYZE notification")
 
     def settle(self) -> None:
         """What autovacuum would have done some time after a build."""
         with self.connect() as connection:
-            connection.execute(f"VACUUM (ANALYZE) {', '.join(_FORGOTTEN)}")
+            connection.execute(f"VACUUM (ANALYZE) {', '.join(_forgotten(connection))}")
 
     def digest(self) -> dict[str, Digest]:
         """What the derived tables hold, by challenge."""
@@ -132,6 +147,10 @@ def create_subject(cluster: Cluster, scale: float, seed: int) -> Subject:
     subject = Subject(scale, discovery, sizes, total)
     subject.forget()
     return subject
+
+
+def _forgotten(connection: psycopg.Connection[Any]) -> list[str]:
+    return [*DERIVED, "notification", *(name for (name,) in connection.execute(_STATE))]
 
 
 def _value(connection: psycopg.Connection[Any], statement: str) -> int:

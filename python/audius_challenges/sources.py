@@ -235,7 +235,7 @@ VERIFIED_OWNERS_OF_PLAYED = Source(
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _TABLE = re.compile(r"\bdiscovery\.(\w+)(?:\s+AS\s+(\w+))?")
 _TARGET = re.compile(r"\bINSERT INTO discovery\.(\w+)(?:\s+AS\s+\w+)?\s*\(([^)]*)\)")
-_COLUMN = re.compile(r"(?<![.\w])(\w+)\.(\w+)")
+_COLUMN = re.compile(r"\b(\w+)\.(\w+)")
 
 
 def columns_read(*texts: str, **aliases: str) -> Reads:

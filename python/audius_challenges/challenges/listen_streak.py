@@ -13,6 +13,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from audius_challenges.engine.per_user import PerUser
@@ -231,17 +232,17 @@ class ListenStreak(PerUser):
     id = "e"
     description = "listen streak"
 
-    @property
+    @cached_property
     def sources(self) -> tuple[Source, ...]:
         """A user's own row, and his plays."""
         return (USERS, LISTENERS)
 
-    @property
+    @cached_property
     def reads(self) -> Reads:
         """Everything that counting needs."""
         return merged([WRITES, columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES), *(s.reads for s in self.sources)])
 
-    @property
+    @cached_property
     def statements(self) -> Mapping[str, str]:
         """What reads, and what writes."""
         reading = {"listens": _LISTENS, "latest_rows": _LATEST_ROWS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.state import Phase
@@ -139,12 +140,12 @@ class Trending:
     scored: str
     amounts: tuple[int, int]
 
-    @property
+    @cached_property
     def reads(self) -> Reads:
         """Everything that a Friday needs."""
         return merged([WRITES, columns_read(_IS_PAID, self._wanted)])
 
-    @property
+    @cached_property
     def statements(self) -> Mapping[str, str]:
         """A Friday's."""
         return {"week": _WEEK, "paid": _IS_PAID, "write": writing(self._wanted, only_new=True)}
@@ -176,7 +177,7 @@ class Trending:
                 f'challenge "{self.id}": the week of {today["week"]} is past, paid from the scores as they are now'
             )
 
-    @property
+    @cached_property
     def _wanted(self) -> str:
         return f"""
         winners AS MATERIALIZED (

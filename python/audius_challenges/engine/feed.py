@@ -108,15 +108,27 @@ class Feed:
             and all(self._is_trusted(look, table) for table in state.sources)
         )
 
-    def changed_users(self, state: State, sources: Sequence[Source], limit: int) -> tuple[set[int], bool]:
-        """The users affected by rows that the challenge has not read, and whether there is anything to remember.
+    def changed_users(self, state: State, sources: Sequence[Source], limit: int) -> set[int]:
+        """The users affected by rows that the challenge has not read.
 
         :param limit: beyond this many users of a source, just one more is returned
         """
         if state.look is None or state.look == self.number:
-            return set(), False
-        users = {user for source in sources for user in self._users(source, state.look, limit)}
-        return users, bool(users) or any(self._has_moved(state.look, table) for table in state.sources)
+            return set()
+        return {user for source in sources for user in self._users(source, state.look, limit)}
+
+    def advance(self, state: State, sources: Sequence[Source], *, found: bool) -> None:
+        """Have the challenge stand where it has read up to: at this run's look if there is anything to remember of it.
+
+        :param found: whether there were changed rows
+        """
+        look = state.look
+        if look is None or look == self.number:
+            return
+        if found or any(self._has_moved(look, table) for table in state.sources):
+            self.follow(state, sources)
+        else:
+            state.look = self._latest
 
     def follow(self, state: State, sources: Sequence[Source]) -> None:
         """Have the challenge stand at this run's look: whatever is visible now counts as read.

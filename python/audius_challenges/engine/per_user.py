@@ -81,13 +81,12 @@ class PerUser(ABC):
     def _changed(self, work: Work) -> set[int]:
         """The users affected by changes; too many of them are left to the sweep, which then takes everybody."""
         state, limit = work.state, work.settings.changed_users
-        changed, is_news = work.feed.changed_users(state, self.sources, limit)
+        changed = work.feed.changed_users(state, self.sources, limit)
         is_overflow = len(changed) > limit
         if is_overflow and state.phase is Phase.CATCHING_UP:
             # What the sweep has passed already waits, unread, until it has come round.
             return set()
-        if is_news:
-            work.feed.follow(state, self.sources)
+        work.feed.advance(state, self.sources, found=bool(changed))
         if is_overflow:
             sweep.restart(work)
             return set()

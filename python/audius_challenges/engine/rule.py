@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from audius_challenges.engine.per_user import PerUser
@@ -56,23 +57,23 @@ class Rule(PerUser):
     due_users: str | None = None
     also_writes: str | None = None
 
-    @property
+    @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The user's own row, and what the rule adds."""
         return (USERS, *self.changes)
 
-    @property
+    @cached_property
     def due(self) -> str | None:
         """Who the rule says is due; and who has completed the challenge before, but has no row of this one yet."""
         return self.due_users or (self._freed if self.after else None)
 
-    @property
+    @cached_property
     def reads(self) -> Reads:
         """Everything that reconciling needs."""
         own = columns_read(self._wanted, eligible="users")
         return merged([WRITES, own, *(source.reads for source in self.sources), columns_read(self.due or "")])
 
-    @property
+    @cached_property
     def statements(self) -> Mapping[str, str]:
         """The write, and who is due."""
         return {"write": writing(self._wanted), **({"due": self.due} if self.due else {})}
@@ -100,7 +101,7 @@ class Rule(PerUser):
     def _target(self, work: Work) -> int:
         return work.challenge.target if self.completes_at == STEP_COUNT else int(self.completes_at)
 
-    @property
+    @cached_property
     def _wanted(self) -> str:
         takes_part = f"({self.takes_part}){self._has_completed_before}"
         return f"""

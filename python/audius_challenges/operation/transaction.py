@@ -13,6 +13,14 @@ from audius_challenges.settings import Settings, read_settings
 
 _SLEEP_STEP = 0.5
 
+_SETTINGS = """
+    SELECT
+        set_config('datestyle', 'ISO', true),
+        set_config('jit', 'off', true),
+        set_config('work_mem', '64MB', true),
+        set_config('lock_timeout', :lock_timeout::text, true)
+"""
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -73,10 +81,7 @@ def set_search_path(db: Database) -> None:
 def prepare(db: Database, settings: Settings) -> None:
     """Set what a run needs, for this transaction."""
     set_search_path(db)
-    db.plpy.execute(
-        "SET LOCAL datestyle = 'ISO'; SET LOCAL jit = off; SET LOCAL work_mem = '64MB';"
-        f" SET LOCAL lock_timeout = {settings.lock_timeout}"
-    )
+    db.rows(_SETTINGS, lock_timeout=str(settings.lock_timeout))
 
 
 def prepare_own(db: Database, settings: Settings) -> None:
