@@ -38,7 +38,7 @@ SELECT results_eq(
 -- A first build in slices of two users, and what comes after it.
 SET LOCAL audius_challenges.slice_users = '2';
 SET LOCAL audius_challenges.sweep_users = '2';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT status::text, sweep_rounds::integer FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES ('first build', 0)$$,
@@ -59,15 +59,15 @@ CREATE TEMPORARY TABLE progress AS
 SELECT s.sweep_progress
 FROM challenge_status AS s
 WHERE s.challenge_id = 'v';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT ok(
     s.sweep_progress > progress.sweep_progress, 'the progress of a first build grows with each slice'
 )
 FROM challenge_status AS s
 CROSS JOIN progress
 WHERE s.challenge_id = 'v';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT status::text, (sweep_finished_at IS NOT NULL)::text FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES ('ok', 'true')$$,
@@ -81,13 +81,13 @@ SELECT results_eq(
 
 -- A changed catalog row is caught up with.
 UPDATE challenges SET amount = '6' WHERE id = 'v';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT status::text FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES ('catching up')$$,
     'a changed catalog row restarts the sweep, and the challenge says that it is catching up'
 );
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v'], full_scan => TRUE) WHERE status = 'failed';
+SELECT build.run(ARRAY['v'], full_scan => TRUE);
 SELECT results_eq(
     $$SELECT status::text FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES ('ok')$$,
@@ -97,7 +97,7 @@ SET LOCAL audius_challenges.slice_users = '';
 SET LOCAL audius_challenges.sweep_users = '';
 
 -- Success and failure.
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT challenge_id::text, status::text FROM challenge_status$$,
     $$VALUES
@@ -123,7 +123,7 @@ SELECT
     s.last_success
 FROM challenge_status AS s;
 UPDATE challenges SET amount = 'five' WHERE id = 'v';
-SELECT challenge_id FROM reconcile_challenges() WHERE status = 'failed' AND challenge_id <> 'v';
+SELECT build.run(failing => ARRAY['v']);
 SELECT results_eq(
     $$SELECT status::text, consecutive_failures::integer FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES ('failing', 1)$$,
@@ -137,8 +137,8 @@ SELECT results_eq(
     $$SELECT last_success, TRUE FROM before WHERE challenge_id = 'v'$$,
     'a failure is a run, and leaves the time of the last success'
 );
-SELECT challenge_id FROM reconcile_challenges() WHERE status = 'failed' AND challenge_id <> 'v';
-SELECT challenge_id FROM reconcile_challenges() WHERE status = 'failed' AND challenge_id <> 'v';
+SELECT build.run(failing => ARRAY['v']);
+SELECT build.run(failing => ARRAY['v']);
 SELECT results_eq(
     $$SELECT status::text, consecutive_failures::integer FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES ('failing', 3)$$,
@@ -149,21 +149,21 @@ SELECT results_eq(
     $$VALUES (7::bigint)$$,
     'the failures of one challenge are not those of another'
 );
-SELECT challenge_id FROM reconcile_challenges(ARRAY['v'], dry_run => TRUE) WHERE status <> 'failed';
+SELECT build.run(ARRAY['v'], dry_run => TRUE, failing => ARRAY['v']);
 SELECT results_eq(
     $$SELECT consecutive_failures::integer FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES (3)$$,
     'a dry run is no run'
 );
 UPDATE challenges SET active = FALSE WHERE id = 'v';
-SELECT challenge_id FROM reconcile_challenges(ARRAY['v']) WHERE status <> 'inactive';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT status::text FROM challenge_status WHERE challenge_id = 'v'$$,
     $$VALUES ('inactive')$$,
     'a challenge that was failing and is switched off is inactive'
 );
 UPDATE challenges SET active = TRUE, amount = '5' WHERE id = 'v';
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT status::text, consecutive_failures::integer, last_run = last_success FROM challenge_status
     WHERE challenge_id = 'v'$$,
@@ -171,9 +171,8 @@ SELECT results_eq(
     'a success puts the count of failures back to 0'
 );
 SET LOCAL audius_challenges.enabled = 'off';
-SET LOCAL client_min_messages = 'warning';
 CREATE TEMPORARY TABLE while_off AS SELECT s.* FROM challenge_status AS s;
-SELECT challenge_id FROM reconcile_challenges() WHERE status <> 'inactive';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT last_run, last_success, consecutive_failures FROM challenge_status$$,
     $$SELECT last_run, last_success, consecutive_failures FROM while_off$$,
@@ -199,7 +198,7 @@ SELECT results_eq(
     $$VALUES ('u', 2::bigint), ('fp', 1)$$,
     'complete rows whose completed_blocknumber is null are counted as unpayable'
 );
-SELECT challenge_id, error FROM reconcile_challenges(full_scan => TRUE) WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE);
 SELECT results_eq(
     $$SELECT challenge_id::text, unpayable_rows FROM challenge_status WHERE unpayable_rows > 0$$,
     $$VALUES ('u', 2::bigint), ('fp', 1)$$,

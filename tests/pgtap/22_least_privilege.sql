@@ -2,9 +2,6 @@
 BEGIN;
 SELECT plan(25);
 
--- A Friday that is past is paid with a notice each.
-SET LOCAL client_min_messages = 'warning';
-
 CREATE ROLE "Challenge Runner";
 CREATE ROLE status_reader;
 SELECT audius_challenges.grant_run('Challenge Runner');

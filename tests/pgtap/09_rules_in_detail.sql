@@ -2,9 +2,6 @@
 BEGIN;
 SELECT plan(42);
 
--- A Friday that is past is paid with a notice each.
-SET LOCAL client_min_messages = 'warning';
-
 -- The derived tables, row by row, with the place and version of each tuple.
 CREATE TEMPORARY VIEW derived AS
 SELECT
@@ -81,9 +78,7 @@ UPDATE challenges SET active = TRUE;
 
 -- Rules 4, 6, 7 and 12, on rows that are complete at once; Tokyo is nine hours ahead of UTC.
 SET LOCAL timezone = 'Asia/Tokyo';
-SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2025-03-07 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(as_of => '2025-03-07 10:00+00');
 SELECT results_eq(
     $$SELECT
         challenge_id::text, specifier::text, user_id, is_complete, current_step_count, amount,
@@ -137,17 +132,13 @@ SELECT bag_eq(
     $$SELECT * FROM before$$,
     'Rule 10: a run without a change in the sources changes not a tuple version'
 );
-SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-10 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE, as_of => '2025-03-10 10:00+00');
 SELECT bag_eq(
     $$SELECT * FROM derived$$,
     $$SELECT * FROM before$$,
     'Rule 10: a full scan without a change in the sources changes not a tuple version'
 );
-SELECT challenge_id, error
-FROM reconcile_challenges(dry_run => TRUE, as_of => '2025-03-11 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(dry_run => TRUE, as_of => '2025-03-11 10:00+00');
 SELECT bag_eq(
     $$SELECT * FROM derived$$,
     $$SELECT * FROM before$$,
@@ -193,9 +184,7 @@ FROM
         ('tp', '2025-01-03:1')
     ) AS row_of_9 (id, specifier);
 CREATE TEMPORARY TABLE complete AS SELECT * FROM derived WHERE content ->> 'is_complete' = 'true';
-SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2025-03-11 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(as_of => '2025-03-11 10:00+00');
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'is_complete' = 'true' AND content ->> 'user_id' = '9'$$,
     $$SELECT complete.* FROM complete WHERE content ->> 'user_id' = '9'$$,
@@ -211,22 +200,16 @@ UPDATE playlists SET is_delete = TRUE;
 DELETE FROM follows;
 DELETE FROM plays;
 DELETE FROM aggregate_monthly_plays;
-SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-12 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE, as_of => '2025-03-12 10:00+00');
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'is_complete' = 'true'$$,
     $$SELECT complete.* FROM complete$$,
     'Rule 2: complete rows stay as they are, whatever happens to the sources and the catalog'
 );
 UPDATE users SET is_deactivated = TRUE;
-SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-13 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE, as_of => '2025-03-13 10:00+00');
 DELETE FROM users;
-SELECT challenge_id, error
-FROM reconcile_challenges(full_scan => TRUE, as_of => '2025-03-14 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE, as_of => '2025-03-14 10:00+00');
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'is_complete' = 'true'$$,
     $$SELECT complete.* FROM complete$$,
@@ -254,9 +237,7 @@ UPDATE challenges SET starting_block = 0;
 SELECT build.person(10, name => 'Joe', is_verified => TRUE);
 SELECT build.track(track_id, 10) FROM generate_series(1, 2) AS track_id;
 SELECT build.monthly(1, '2025-01-01', 100);
-SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2025-03-17 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(as_of => '2025-03-17 10:00+00');
 SELECT results_eq(
     $$SELECT
         challenge_id::text, is_complete, current_step_count, amount, completed_blocknumber, created_at,
@@ -269,9 +250,7 @@ SELECT results_eq(
     'Rule 3: a row is created when progress is at least 1, without completed_blocknumber and completed_at'
 );
 UPDATE challenges SET amount = '12';
-SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2025-03-18 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(as_of => '2025-03-18 10:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, current_step_count, amount, created_at
     FROM user_challenges WHERE user_id = 10 ORDER BY challenge_id$$,
@@ -284,9 +263,7 @@ SELECT results_eq(
 );
 UPDATE users SET name = NULL;
 UPDATE tracks SET is_delete = TRUE;
-SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2025-03-19 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(as_of => '2025-03-19 10:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count FROM user_challenges
     WHERE user_id = 10 AND challenge_id <> 'v' ORDER BY challenge_id$$,
@@ -297,9 +274,7 @@ UPDATE users SET name = 'Joe', bio = 'Oboe.';
 UPDATE tracks SET is_delete = FALSE;
 SELECT build.track(3, 10);
 SELECT build.monthly(1, '2025-01-01', 250);
-SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2025-03-20 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(as_of => '2025-03-20 10:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count, amount, created_at, completed_at
     FROM user_challenges WHERE user_id = 10 AND challenge_id IN ('p', 'p1', 'u') ORDER BY challenge_id$$,
@@ -328,7 +303,7 @@ INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, curr
 VALUES ('u', 12, 'c', FALSE, 9, 12), ('p', 12, 'c', FALSE, NULL, 12);
 SELECT build.person(12, bio => 'Harp.');
 SELECT build.track(12, 12);
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT challenge_id::text, current_step_count, is_complete FROM user_challenges WHERE user_id = 12
     ORDER BY challenge_id$$,
@@ -356,10 +331,10 @@ UPDATE challenges SET amount = '1' WHERE id IN ('u', 'v');
 -- Rule 7: the greatest number of blocks and of each source table, whoever of them has it.
 SELECT build.block(600);
 SELECT build.person(20, is_verified => TRUE, blocknumber => 600);
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT build.block(601);
 SELECT build.person(21, is_verified => TRUE);
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT user_id, completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id IN (20, 21)
     ORDER BY user_id$$,
@@ -375,7 +350,7 @@ UPDATE users SET blocknumber = 710 WHERE user_id = 22;
 SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'origin';
 RESET ROLE;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id = 22$$,
     $$VALUES (710)$$,
@@ -392,19 +367,19 @@ SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'replica';
 RESET ROLE;
 UPDATE follows SET blocknumber = 723 WHERE follower_user_id = 1;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 UPDATE saves SET blocknumber = 724 WHERE user_id = 1;
 UPDATE users SET is_verified = TRUE WHERE user_id = 24;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 UPDATE reposts SET blocknumber = 725 WHERE user_id = 1;
 UPDATE users SET is_verified = TRUE WHERE user_id = 25;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 UPDATE tracks SET blocknumber = 726 WHERE track_id = 22;
 UPDATE users SET is_verified = TRUE WHERE user_id = 26;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 UPDATE playlists SET blocknumber = 727 WHERE playlist_id = 22;
 UPDATE users SET is_verified = TRUE WHERE user_id = 27;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'origin';
 RESET ROLE;
@@ -421,7 +396,7 @@ DELETE FROM saves;
 DELETE FROM follows;
 DELETE FROM users;
 SELECT build.person(28, is_verified => TRUE, blocknumber => NULL);
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id = 28$$,
     $$VALUES (0)$$,
@@ -432,7 +407,7 @@ SELECT results_eq(
 SELECT build.person(30, name => 'Kim', is_verified => TRUE);
 SELECT build.track(30, 30);
 SELECT build.monthly(30, '2025-01-01', 5);
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 CREATE TEMPORARY TABLE rows_of_30 AS SELECT * FROM derived WHERE content ->> 'user_id' = '30';
 SELECT results_eq(
     $$SELECT count(*) FROM rows_of_30$$,
@@ -444,28 +419,28 @@ SELECT build.track(31, 30);
 SELECT build.playlist(30, 30);
 SELECT build.monthly(30, '2025-01-01', 6);
 UPDATE challenges SET amount = '3';
-SELECT challenge_id, error FROM reconcile_challenges(full_scan => TRUE) WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE);
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'user_id' = '30'$$,
     $$SELECT rows_of_30.* FROM rows_of_30$$,
     'Rule 8: for a deactivated user nothing is gained and nothing moves'
 );
 UPDATE users SET is_deactivated = FALSE, is_current = FALSE WHERE user_id = 30;
-SELECT challenge_id, error FROM reconcile_challenges(full_scan => TRUE) WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE);
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'user_id' = '30'$$,
     $$SELECT rows_of_30.* FROM rows_of_30$$,
     'Rule 8: for a user without a current row nothing is gained and nothing moves'
 );
 DELETE FROM users WHERE user_id = 30;
-SELECT challenge_id, error FROM reconcile_challenges(full_scan => TRUE) WHERE status = 'failed';
+SELECT build.run(full_scan => TRUE);
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'user_id' = '30'$$,
     $$SELECT rows_of_30.* FROM rows_of_30$$,
     'Rule 8: for a user without any row nothing is gained and nothing moves'
 );
 SELECT build.person(30, name => 'Kim', bio => 'Lute.', is_verified => TRUE, is_available => FALSE);
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 30
     ORDER BY challenge_id$$,
@@ -481,7 +456,7 @@ SELECT build.person(33, is_current => FALSE, is_deactivated => TRUE, blocknumber
 SELECT build.person(34, blocknumber => 204, txhash => '0xz');
 SELECT build.person(34, is_deactivated => TRUE, blocknumber => 204, txhash => '0xa');
 SELECT build.playlist(300 + user_id, user_id) FROM generate_series(31, 34) AS user_id;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'fp' AND user_id BETWEEN 31 AND 34
     ORDER BY user_id$$,
@@ -498,7 +473,7 @@ SELECT build.playlist(40, 40, blocknumber => NULL);
 SELECT build.playlist(41, 41, blocknumber => 1000);
 SELECT build.playlist(42, 42, blocknumber => 999);
 UPDATE challenges SET starting_block = 1000;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT challenge_id::text, user_id FROM user_challenges WHERE user_id BETWEEN 40 AND 42
     ORDER BY challenge_id$$,
@@ -506,7 +481,7 @@ SELECT results_eq(
     'Rule 9: a block exactly equal to the starting block counts, the one before and null do not'
 );
 UPDATE challenges SET starting_block = NULL;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT challenge_id::text, user_id FROM user_challenges WHERE user_id BETWEEN 40 AND 42
     ORDER BY challenge_id, user_id$$,
@@ -534,7 +509,7 @@ SELECT results_eq(
 SET LOCAL ROLE NONE;
 ALTER TABLE playlists_away RENAME TO playlists;
 RESET ROLE;
-SELECT challenge_id, error FROM reconcile_challenges() WHERE status = 'failed';
+SELECT build.run();
 SELECT results_eq(
     $$SELECT is_complete FROM user_challenges WHERE user_id = 50 AND challenge_id = 'fp'$$,
     $$VALUES (TRUE)$$,
@@ -543,7 +518,7 @@ SELECT results_eq(
 
 -- Rule 12.
 SELECT build.person(user_id, is_verified => TRUE) FROM unnest(ARRAY[0, 15, 16, 171, 2147483647]) AS user_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT user_id, specifier::text FROM user_challenges
     WHERE challenge_id = 'v' AND user_id IN (0, 15, 16, 171, 2147483647) ORDER BY user_id$$,
@@ -569,9 +544,7 @@ SELECT build.play(60, 60, '2025-06-01 12:00');
 SELECT build.track_score(60, 1);
 SELECT build.track_score(40, 1, 'UNDERGROUND_TRACKS');
 SELECT build.playlist_score(60, 1);
-SELECT challenge_id, error
-FROM reconcile_challenges(as_of => '2025-03-21 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(as_of => '2025-03-21 10:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text FROM user_challenges_log, start_of_run
     WHERE user_challenges_log.id > start_of_run.id AND (user_id = 60 OR challenge_id = 'tut')
