@@ -438,6 +438,15 @@ $$;
 -- The challenges as the shared rules see them.
 --
 
+-- The challenges there are, numbered in run order.
+CREATE FUNCTION build.challenges()
+RETURNS TABLE (challenge_id text, number integer)
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY SELECT s.challenge_id::text, row_number() OVER ()::integer FROM challenge_status AS s;
+END
+$$;
+
 -- Calls qualify_<id> or almost_<id>.
 CREATE FUNCTION build.call_builder_of_challenge(kind text, challenge_id text, user_id integer)
 RETURNS void
@@ -470,7 +479,9 @@ $$;
 -- From which of the shared rules a challenge, or all of a type, is exempt. An ordinary challenge has no line here.
 CREATE TABLE build.exemption (
     rule text NOT NULL CHECK (
-        rule IN ('amount', 'created_at', 'completed_at', 'specifier', 'passed over', 'counted afterwards')
+        rule IN (
+            'amount', 'created_at', 'completed_at', 'specifier', 'back again', 'passed over', 'counted afterwards'
+        )
     ),
     challenge_id text,
     type challengetype,
@@ -478,16 +489,20 @@ CREATE TABLE build.exemption (
     CHECK (num_nonnulls(challenge_id, type) = 1)
 );
 COMMENT ON COLUMN build.exemption.rule IS
-'amount: it is the catalog''s. created_at, completed_at: it is the time of the run. specifier: it begins with the '
-'user id in hex. passed over: start_from_now leaves unpaid what is there. counted afterwards: it pays what comes then.';
+'amount: it is the catalog''s. created_at, completed_at: it is the time of the run. '
+'specifier: it begins with the user id in hex. back again: what was done while deactivated counts then. '
+'passed over: what is there when start_from_now is called the feed does not pay; counted afterwards: what comes then.';
 INSERT INTO build.exemption (rule, challenge_id, type, reason)
 VALUES
 ('amount', 'e', NULL, '7 for the seventh day, 1 for each further one'),
 ('created_at', 'e', NULL, 'the time of the listen'),
 ('completed_at', 'e', NULL, 'the time of the listen'),
+('back again', 'e', NULL, 'what is listened to while deactivated never counts'),
 ('counted afterwards', 'e', NULL, 'it goes by the time of the listen, not by when its row came'),
 ('amount', NULL, 'trending', 'by rank'),
 ('specifier', NULL, 'trending', 'week and rank'),
+('passed over', 'p2', NULL, 'whose p1 is complete and who has no row yet is examined at every run'),
+('passed over', 'p3', NULL, 'whose p2 is complete and who has no row yet is examined at every run'),
 ('passed over', NULL, 'trending', 'a week is decided once, by the scores that there are then');
 
 CREATE FUNCTION build.is_exempt(challenge_id text, rule text)
