@@ -1,6 +1,6 @@
 -- The view challenge_status: one row a challenge that says how it is, without documentation.
 BEGIN;
-SELECT plan(31);
+SELECT plan(32);
 
 SELECT columns_are(
     'challenge_status',
@@ -16,16 +16,27 @@ UPDATE challenges SET active = FALSE WHERE id = 'tp';
 DELETE FROM challenges WHERE id = 'tut';
 SELECT build.person(user_id, is_verified => TRUE) FROM generate_series(1, 5) AS user_id;
 SELECT results_eq(
+    $$SELECT challenge_id::text, status::text FROM challenge_status WHERE challenge_id IN ('u', 'v', 'tut', 'tp')$$,
+    $$VALUES ('u', 'never run'), ('v', 'never run'), ('tut', 'absent'), ('tp', 'inactive')$$,
+    'before the first run a challenge was never run, is inactive or absent'
+);
+SELECT results_eq(
     $$SELECT challenge_id::text, status::text FROM challenge_status$$,
-    $$VALUES
-        ('u', 'never run'), ('fp', 'never run'), ('p', 'never run'), ('v', 'never run'), ('e', 'inactive'),
-        ('p1', 'never run'), ('p2', 'never run'), ('p3', 'never run'), ('tt', 'never run'), ('tut', 'absent'),
-        ('tp', 'inactive')$$,
-    'before the first run each challenge, in run order, was never run, is inactive or absent'
+    $$SELECT
+        r.challenge_id,
+        CASE
+            WHEN c.active THEN 'never run'
+            WHEN NOT c.active THEN 'inactive'
+            ELSE 'absent'
+        END
+    FROM reconcile_challenges(dry_run => TRUE) WITH ORDINALITY AS r
+    LEFT JOIN challenges AS c ON c.id = r.challenge_id
+    ORDER BY r.ordinality$$,
+    'so is each of them, in run order'
 );
 SELECT results_eq(
     $$SELECT count(DISTINCT description) FROM challenge_status$$,
-    $$VALUES (11::bigint)$$,
+    $$SELECT count(*) FROM challenge_status$$,
     'each challenge has a description of its own'
 );
 SELECT results_eq(
@@ -99,22 +110,28 @@ SET LOCAL audius_challenges.sweep_users = '';
 -- Success and failure.
 SELECT build.run();
 SELECT results_eq(
-    $$SELECT challenge_id::text, status::text FROM challenge_status$$,
-    $$VALUES
-        ('u', 'ok'), ('fp', 'ok'), ('p', 'ok'), ('v', 'ok'), ('e', 'inactive'), ('p1', 'ok'), ('p2', 'ok'),
-        ('p3', 'ok'), ('tt', 'ok'), ('tut', 'absent'), ('tp', 'inactive')$$,
+    $$SELECT s.challenge_id::text, s.status::text FROM challenge_status AS s ORDER BY s.challenge_id$$,
+    $$SELECT
+        s.challenge_id::text,
+        CASE
+            WHEN c.active THEN 'ok'
+            WHEN NOT c.active THEN 'inactive'
+            ELSE 'absent'
+        END
+    FROM challenge_status AS s
+    LEFT JOIN challenges AS c ON c.id = s.challenge_id
+    ORDER BY s.challenge_id$$,
     'after a run each challenge is ok, inactive or absent'
 );
-SELECT results_eq(
-    $$SELECT count(*) FROM challenge_status
-    WHERE status = 'ok' AND last_run = last_success AND consecutive_failures = 0 AND last_error IS NULL$$,
-    $$VALUES (8::bigint)$$,
+SELECT is_empty(
+    $$SELECT challenge_id FROM challenge_status
+    WHERE status = 'ok'
+        AND (last_run = last_success AND consecutive_failures = 0 AND last_error IS NULL) IS NOT TRUE$$,
     'a challenge that is ok has no failure, and its last run was its last success'
 );
-SELECT results_eq(
-    $$SELECT count(*) FROM challenge_status
-    WHERE status = 'ok' AND last_run BETWEEN now() AND clock_timestamp()$$,
-    $$VALUES (8::bigint)$$,
+SELECT is_empty(
+    $$SELECT challenge_id, last_run FROM challenge_status
+    WHERE status = 'ok' AND (last_run BETWEEN now() AND clock_timestamp()) IS NOT TRUE$$,
     'last_run is the time of the run'
 );
 CREATE TEMPORARY TABLE before AS
@@ -145,8 +162,9 @@ SELECT results_eq(
     'consecutive_failures counts the failures in a row'
 );
 SELECT results_eq(
-    $$SELECT count(*) FROM challenge_status WHERE status = 'ok' AND consecutive_failures = 0$$,
-    $$VALUES (7::bigint)$$,
+    $$SELECT challenge_id::text FROM challenge_status WHERE status = 'ok' AND consecutive_failures = 0$$,
+    $$SELECT challenge_id::text FROM challenge_status WHERE last_run IS NOT NULL AND challenge_id <> 'v'
+        AND status NOT IN ('inactive', 'absent')$$,
     'the failures of one challenge are not those of another'
 );
 SELECT build.run(ARRAY['v'], dry_run => TRUE, failing => ARRAY['v']);
@@ -182,8 +200,8 @@ SET LOCAL audius_challenges.enabled = 'on';
 
 -- Rows that the disburser never sees.
 SELECT results_eq(
-    $$SELECT count(*), sum(unpayable_rows)::integer FROM challenge_status$$,
-    $$VALUES (11::bigint, 0)$$,
+    $$SELECT DISTINCT unpayable_rows FROM challenge_status$$,
+    $$VALUES (0::bigint)$$,
     'without complete rows that lack a completed_blocknumber there are no unpayable rows'
 );
 INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, completed_blocknumber)
@@ -230,9 +248,9 @@ SELECT results_eq(
     'without a catalog every challenge is absent'
 );
 SELECT results_eq(
-    $$SELECT count(*) FROM challenge_status$$,
-    $$VALUES (11::bigint)$$,
-    'the view has eleven rows, whatever the catalog has'
+    $$SELECT challenge_id::text FROM challenge_status$$,
+    $$SELECT challenge_id FROM reconcile_challenges(dry_run => TRUE)$$,
+    'the view has a row of each challenge, whatever the catalog has'
 );
 
 SELECT * FROM finish();
