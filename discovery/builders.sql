@@ -447,6 +447,14 @@ BEGIN
 END
 $$;
 
+-- Whether a challenge has both builders.
+CREATE FUNCTION build.has_builders(challenge_id text)
+RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT to_regprocedure(format('build.%I(integer)', 'qualify_' || challenge_id)) IS NOT NULL
+        AND to_regprocedure(format('build.%I(integer)', 'almost_' || challenge_id)) IS NOT NULL;
+$$;
+
 -- Calls qualify_<id> or almost_<id>.
 CREATE FUNCTION build.call_builder_of_challenge(kind text, challenge_id text, user_id integer)
 RETURNS void

@@ -77,9 +77,7 @@ SELECT results_eq(
     'a run goes through the challenges of the census, in that order'
 );
 SELECT is_empty(
-    $$SELECT id FROM census
-    WHERE to_regprocedure(format('build.%I(integer)', 'qualify_' || id)) IS NULL
-        OR to_regprocedure(format('build.%I(integer)', 'almost_' || id)) IS NULL$$,
+    $$SELECT id FROM census WHERE NOT build.has_builders(id)$$,
     'each has its two builders, by which the shared rules are tested'
 );
 

@@ -351,7 +351,8 @@ DECLARE
     before text[];
     failures text;
 BEGIN
-    PERFORM build.qualify(c.challenge_id, 1000 + c.number) FROM build.challenges() AS c;
+    PERFORM build.qualify(c.challenge_id, 1000 + c.number) FROM build.challenges() AS c
+    WHERE build.has_builders(c.challenge_id) OR c.challenge_id = $1;
     before := pg_temp.rows_of(id);
     UPDATE challenges AS c SET amount = '1.5' WHERE c.id = $1;
     SELECT string_agg(concat_ws(' ', r.challenge_id, r.error), E'\n') INTO failures
@@ -368,7 +369,8 @@ BEGIN
     RETURN QUERY
     SELECT
         string_agg(c.challenge_id, ' ') FILTER (
-            WHERE pg_temp.completed(c.challenge_id, 1000 + c.number) = 'nobody'
+            WHERE build.has_builders(c.challenge_id)
+                AND pg_temp.completed(c.challenge_id, 1000 + c.number) = 'nobody'
         ),
         id,
         'rule 11: one that fails stops and undoes none of the others'
