@@ -1,7 +1,7 @@
 -- The rules that every challenge follows, for every challenge there is. A challenge joins by its two builders,
 -- build.qualify_<id> and build.almost_<id>; build.exemption says which of the rules it need not follow.
 -- Each scenario begins in an empty database with the challenge active and its starting block 0, and is undone. Users:
--- 255 and 256 qualify, 171 almost does; of as many challenges as there are, 1001, 1002, … qualify for one each.
+-- 255 and 256 qualify, 171 almost does; user 1000 + n qualifies for challenge number n.
 BEGIN;
 SELECT no_plan();
 
@@ -291,12 +291,9 @@ BEGIN
     END IF;
     RETURN QUERY
     SELECT
-        string_agg(
-            DISTINCT concat_ws(' ', u.created_at IS NOT NULL, u.completed_at <= pg_temp.friday() AT TIME ZONE 'UTC'),
-            ', '
-        ),
-        't t',
-        'rule 6: no complete row lacks a time, and none completed after the run'
+        count(*) FILTER (WHERE u.created_at IS NULL OR u.completed_at IS NULL)::text,
+        '0',
+        'rule 6: no complete row lacks its times'
     FROM user_challenges AS u
     WHERE u.challenge_id = $1 AND u.is_complete;
     RETURN QUERY
