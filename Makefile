@@ -57,7 +57,8 @@ installcheck: ## Try an installed extension by psql and pg_prove, on the server 
 	createdb $(CHECK_DATABASE)
 	psql -Xq -v ON_ERROR_STOP=1 -d $(CHECK_DATABASE) -f discovery/schema.sql -f discovery/builders.sql \
 		-c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION audius_challenges CASCADE'
-	pg_prove -d $(CHECK_DATABASE) tests/pgtap/1*.sql tests/pgtap/30_*.sql
+	PGOPTIONS='-c client_min_messages=warning' \
+		pg_prove -d $(CHECK_DATABASE) tests/challenges/*.sql tests/pgtap/05_*.sql tests/pgtap/30_*.sql
 	dropdb $(CHECK_DATABASE)
 
 dist: ## Make the release archive of the last commit, for PGXN: dist/audius_challenges-VERSION.zip

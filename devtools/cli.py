@@ -22,7 +22,7 @@ def demo_command() -> None:
 
 @app.command("pgtap")
 def pgtap_command(
-    files: Annotated[list[Path] | None, typer.Argument(help="Test files; all of tests/pgtap by default.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Test files; by default all there are.")] = None,
     other: Annotated[
         bool,
         typer.Option("--other", help="On the other supported PostgreSQL, in a Debian root (needs root)."),

@@ -8,7 +8,7 @@ from pathlib import Path
 from devtools import REPOSITORY
 
 PYTHON_PATHS = ("python/audius_challenges", "extension/assemble.py", "devtools", "tests", "bench")
-SQL_PATHS = ("sql", "discovery", "tests/pgtap")
+SQL_PATHS = ("sql", "discovery", "tests/challenges", "tests/pgtap")
 
 
 def commands() -> list[list[str]]:
@@ -20,7 +20,7 @@ def commands() -> list[list[str]]:
         ["mypy", *_present(PYTHON_PATHS)],
         ["sqlfluff", "lint", "--disable-progress-bar", *_present(SQL_PATHS)],
         # It cannot read PL/Python and would count each such function as unknown; nothing else is ignored. What it
-        # checks of functions (search_path, SECURITY DEFINER), tests/pgtap/01_interface.sql checks of those, too.
+        # checks of functions (search_path, SECURITY DEFINER), tests/pgtap/08_interface.sql checks of those, too.
         ["pgspot", "--ignore-lang=plpython3u", *_scripts(upgrades=False)],
         # CREATE OR REPLACE of functions (PS002) and views (PS015) is how an upgrade keeps the grants on them. It cannot
         # take over what somebody else put there: since PostgreSQL 14.5, a script replaces its extension's objects only.

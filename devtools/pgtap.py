@@ -8,7 +8,8 @@ from devtools import REPOSITORY
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, RUNNER, Discovery, create_discovery, require_extension
 
-SUITE = REPOSITORY / "tests" / "pgtap"
+# The rules of each challenge; what holds for all of them, and the interface.
+SUITE = (REPOSITORY / "tests" / "challenges", REPOSITORY / "tests" / "pgtap")
 # The extension schedules itself, and a tick would take the lock from under a test: so pg_cron, which connects
 # as any client does, is sent where no server listens.
 SETTINGS = {"cron.host": "/nowhere"}
@@ -24,7 +25,7 @@ def run_pgtap(files: list[Path], root: Path | None, verbose: bool) -> int:
 
     ``root``: directory of another Debian whose server to use. Raises ClusterError, NotInstalledError.
     """
-    scripts = files or sorted(SUITE.glob("*.sql"))
+    scripts = files or [script for directory in SUITE for script in sorted(directory.glob("*.sql"))]
     with Cluster(root=root, settings=SETTINGS) as cluster:
         require_extension(cluster)
         database = create_discovery(cluster, "discovery")
@@ -42,8 +43,9 @@ def run_pgtap(files: list[Path], root: Path | None, verbose: bool) -> int:
 
 def _prove(database: Discovery, scripts: list[Path], verbose: bool, role: str = "none") -> int:
     # With the role as an option of the connection, RESET ROLE brings it back after SET LOCAL ROLE NONE, by which a
-    # test does what takes the owner of a table.
-    environment = database.cluster.environment() | {"PGOPTIONS": f"-c role={role}"}
+    # test does what takes the owner of a table. Notices say nothing that a test has not asserted.
+    options = f"-c role={role} -c client_min_messages=warning"
+    environment = database.cluster.environment() | {"PGOPTIONS": options}
     command = ["pg_prove", "--dbname", database.name, "--failures", "--comments"]
     command += ["--verbose"] * verbose
     command += [os.path.relpath(script, REPOSITORY) for script in scripts]

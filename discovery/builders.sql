@@ -3,6 +3,8 @@
 --   SELECT build.track(1, 255, is_unlisted => TRUE, blocknumber => 25346436);
 -- Load after schema.sql with the discovery schema on the search_path, which each builder remembers.
 -- A builder makes the block that its row names. In texts, {id} stands for the id of the row.
+--   SELECT build.run(ARRAY['u']);
+-- is a run that has to succeed; what goes wrong in it is an error of the test.
 
 CREATE SCHEMA build;
 
@@ -234,4 +236,401 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     VALUES (user_id, follower_count, following_count)
     ON CONFLICT (user_id) DO UPDATE
     SET follower_count = excluded.follower_count, following_count = excluded.following_count;
+$$;
+
+-- A user challenge that is complete, as an earlier run left it; one that is there stays.
+CREATE FUNCTION build.complete(
+    challenge_id text,
+    user_id integer,
+    specifier text,
+    amount integer DEFAULT 1,
+    steps integer DEFAULT 1,
+    blocknumber integer DEFAULT 100
+)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    INSERT INTO user_challenges (
+        challenge_id, user_id, specifier, is_complete, current_step_count, completed_blocknumber, amount,
+        created_at, completed_at
+    )
+    VALUES (
+        challenge_id, user_id, specifier, TRUE, steps, blocknumber, amount, '2025-01-01 00:00+00',
+        '2025-01-01 00:00'
+    )
+    ON CONFLICT (challenge_id, specifier) DO NOTHING;
+$$;
+
+--
+-- Two builders for each challenge, from which the shared rules (tests/pgtap/05_rules.sql) are tested:
+--   build.qualify_<id>(user_id): a new user, and all that completes the challenge for him in one run;
+--   build.almost_<id>(user_id): the same but for one thing. A numeric challenge is one step short.
+-- The challenge is active, its starting block is 0, and the run's as_of is Friday, 2025-03-07. They call for nothing of
+-- other challenges, not even a run. Ids of tracks and the like are user_id * 10 and up: users never share one.
+--
+
+CREATE FUNCTION build.qualify_u(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.track(user_id * 10 + n, user_id) FROM generate_series(1, 3) AS n;
+$$;
+CREATE FUNCTION build.almost_u(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.track(user_id * 10 + n, user_id, is_unlisted => n = 3) FROM generate_series(1, 3) AS n;
+$$;
+
+CREATE FUNCTION build.qualify_fp(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.playlist(user_id * 10, user_id);
+$$;
+CREATE FUNCTION build.almost_fp(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.playlist(user_id * 10, user_id, is_delete => TRUE);
+$$;
+
+CREATE FUNCTION build.qualify_p(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, name => 'Ada', bio => 'Viola.', profile_picture => 'Qm1', cover_photo => 'Qm2');
+    SELECT build.follow(user_id, user_id * 10 + n) FROM generate_series(1, 5) AS n;
+    SELECT build.save(user_id, user_id * 10);
+    SELECT build.repost(user_id, user_id * 10);
+$$;
+CREATE FUNCTION build.almost_p(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, name => 'Ada', bio => 'Viola.', profile_picture => 'Qm1', cover_photo => 'Qm2');
+    SELECT build.follow(user_id, user_id * 10 + n) FROM generate_series(1, 4) AS n;
+    SELECT build.save(user_id, user_id * 10);
+    SELECT build.repost(user_id, user_id * 10);
+$$;
+
+CREATE FUNCTION build.qualify_v(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => TRUE);
+$$;
+CREATE FUNCTION build.almost_v(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => FALSE);
+$$;
+
+CREATE FUNCTION build.qualify_e(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.play(user_id, user_id * 10, day + '12:00'::interval)
+    FROM generate_series('2025-02-01'::timestamp, '2025-02-07', '1 day') AS day;
+$$;
+CREATE FUNCTION build.almost_e(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.play(user_id, user_id * 10, day + '12:00'::interval)
+    FROM generate_series('2025-02-01'::timestamp, '2025-02-06', '1 day') AS day;
+$$;
+
+CREATE FUNCTION build.qualify_p1(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.monthly(user_id * 10, '2025-01-01', 250);
+$$;
+CREATE FUNCTION build.almost_p1(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.monthly(user_id * 10, '2025-01-01', 249);
+$$;
+
+CREATE FUNCTION build.qualify_p2(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.complete('p1', user_id, to_hex(user_id) || ':250', 25, 250);
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.monthly(user_id * 10, '2025-01-01', 1000);
+$$;
+CREATE FUNCTION build.almost_p2(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.complete('p1', user_id, to_hex(user_id) || ':250', 25, 250);
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.monthly(user_id * 10, '2025-01-01', 999);
+$$;
+
+CREATE FUNCTION build.qualify_p3(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.complete('p2', user_id, to_hex(user_id) || ':1000', 100, 1000);
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.monthly(user_id * 10, '2025-01-01', 10000);
+$$;
+CREATE FUNCTION build.almost_p3(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.complete('p2', user_id, to_hex(user_id) || ':1000', 100, 1000);
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.monthly(user_id * 10, '2025-01-01', 9999);
+$$;
+
+CREATE FUNCTION build.qualify_tt(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.track_score(user_id * 10, 1);
+$$;
+CREATE FUNCTION build.almost_tt(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.track(user_id * 10, user_id, is_unlisted => TRUE);
+    SELECT build.track_score(user_id * 10, 1);
+$$;
+
+-- Two tracks: one is trending, which tut waits for, and the other is underground.
+CREATE FUNCTION build.qualify_tut(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.track(user_id * 10 + n, user_id) FROM generate_series(0, 1) AS n;
+    SELECT build.track_score(user_id * 10, 1);
+    SELECT build.track_score(user_id * 10 + 1, 1, 'UNDERGROUND_TRACKS');
+$$;
+CREATE FUNCTION build.almost_tut(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.track_score(user_id * 10, 1);
+    SELECT build.track_score(user_id * 10, 1, 'UNDERGROUND_TRACKS');
+$$;
+
+CREATE FUNCTION build.qualify_tp(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.playlist(user_id * 10, user_id);
+    SELECT build.playlist_score(user_id * 10, 1);
+$$;
+CREATE FUNCTION build.almost_tp(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.playlist(user_id * 10, user_id, is_private => TRUE);
+    SELECT build.playlist_score(user_id * 10, 1);
+$$;
+
+--
+-- The challenges as the shared rules see them.
+--
+
+-- The challenges there are, numbered in run order.
+CREATE FUNCTION build.challenges()
+RETURNS TABLE (challenge_id text, number integer)
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY SELECT s.challenge_id::text, row_number() OVER ()::integer FROM challenge_status AS s;
+END
+$$;
+
+-- Whether a challenge has both builders.
+CREATE FUNCTION build.has_builders(challenge_id text)
+RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT to_regprocedure(format('build.%I(integer)', 'qualify_' || challenge_id)) IS NOT NULL
+        AND to_regprocedure(format('build.%I(integer)', 'almost_' || challenge_id)) IS NOT NULL;
+$$;
+
+-- Calls qualify_<id> or almost_<id>.
+CREATE FUNCTION build.call_builder_of_challenge(kind text, challenge_id text, user_id integer)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    builder text := format('build.%I', kind || '_' || challenge_id);
+BEGIN
+    IF to_regprocedure(builder || '(integer)') IS NULL THEN
+        RAISE EXCEPTION 'challenge "%" has no builder %(user_id integer)', challenge_id, builder
+            USING HINT = 'Write it in discovery/builders.sql, so that the shared rules are tested for it.';
+    END IF;
+    EXECUTE format('SELECT %s($1)', builder) USING user_id;
+END
+$$;
+
+-- A new user who completes the challenge in one run.
+CREATE FUNCTION build.qualify(challenge_id text, user_id integer)
+RETURNS void
+LANGUAGE sql AS $$
+    SELECT build.call_builder_of_challenge('qualify', challenge_id, user_id);
+$$;
+
+-- A new user who lacks one thing to complete the challenge.
+CREATE FUNCTION build.almost(challenge_id text, user_id integer)
+RETURNS void
+LANGUAGE sql AS $$
+    SELECT build.call_builder_of_challenge('almost', challenge_id, user_id);
+$$;
+
+-- From which of the shared rules a challenge, or all of a type, is exempt. An ordinary challenge has no line here.
+CREATE TABLE build.exemption (
+    rule text NOT NULL CHECK (
+        rule IN (
+            'amount', 'created_at', 'completed_at', 'specifier', 'back again', 'passed over', 'counted afterwards'
+        )
+    ),
+    challenge_id text,
+    type challengetype,
+    reason text NOT NULL,
+    CHECK (num_nonnulls(challenge_id, type) = 1)
+);
+COMMENT ON COLUMN build.exemption.rule IS
+'amount: it is the catalog''s. created_at, completed_at: it is the time of the run. '
+'specifier: it begins with the user id in hex. back again: what was done while deactivated counts then. '
+'passed over: what is there when start_from_now is called the feed does not pay; counted afterwards: what comes then.';
+INSERT INTO build.exemption (rule, challenge_id, type, reason)
+VALUES
+('amount', 'e', NULL, '7 for the seventh day, 1 for each further one'),
+('created_at', 'e', NULL, 'the time of the listen'),
+('completed_at', 'e', NULL, 'the time of the listen'),
+('back again', 'e', NULL, 'what is listened to while deactivated never counts'),
+('counted afterwards', 'e', NULL, 'it goes by the time of the listen, not by when its row came'),
+('amount', NULL, 'trending', 'by rank'),
+('specifier', NULL, 'trending', 'week and rank'),
+('passed over', 'p2', NULL, 'whose p1 is complete and who has no row yet is examined at every run'),
+('passed over', 'p3', NULL, 'whose p2 is complete and who has no row yet is examined at every run'),
+('passed over', NULL, 'trending', 'a week is decided once, by the scores that there are then');
+
+CREATE FUNCTION build.is_exempt(challenge_id text, rule text)
+RETURNS boolean
+LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT EXISTS (
+        SELECT FROM build.exemption AS e
+        LEFT JOIN challenges AS c ON c.id = is_exempt.challenge_id
+        WHERE e.rule = is_exempt.rule AND (e.challenge_id = is_exempt.challenge_id OR e.type = c.type)
+    );
+$$;
+
+--
+-- What happens to all rows.
+--
+
+-- The tables that the indexer and the application write: all but those that runs write, and what triggers write then.
+CREATE FUNCTION build.source_tables()
+RETURNS SETOF regclass
+LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT c.oid::regclass
+    FROM pg_class AS c
+    WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
+        AND c.relname NOT IN (
+            'challenges', 'user_challenges', 'challenge_profile_completion', 'challenge_listen_streak',
+            'trending_results', 'notification', 'user_challenges_log'
+        );
+$$;
+
+-- All rows of the source tables are gone, but for the tables that are named.
+CREATE FUNCTION build.forget(VARIADIC but_not text[] DEFAULT '{}')
+RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    source regclass;
+BEGIN
+    FOR source IN SELECT * FROM build.source_tables() LOOP
+        IF source::text <> ALL(but_not) THEN
+            EXECUTE format('DELETE FROM %s', source);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- No row of a source table has a block number any more: nothing that goes by it sees that they came.
+CREATE FUNCTION build.unstamp()
+RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    source regclass;
+BEGIN
+    FOR source IN
+        SELECT t.name FROM build.source_tables() AS t (name)
+        INNER JOIN pg_attribute AS a ON a.attrelid = t.name AND a.attname = 'blocknumber' AND NOT a.attnotnull
+    LOOP
+        EXECUTE format('UPDATE %s SET blocknumber = NULL', source);
+    END LOOP;
+END
+$$;
+
+-- All rows of all tables of these schemas, each with the place and the version of its tuple.
+CREATE FUNCTION build.tuples(VARIADIC schemas text[])
+RETURNS SETOF text
+LANGUAGE plpgsql AS $$
+DECLARE
+    relation regclass;
+BEGIN
+    FOR relation IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text = ANY(schemas)
+    LOOP
+        RETURN QUERY EXECUTE format(
+            'SELECT concat_ws('' '', %L, t.ctid, t.xmin, to_jsonb(t)) FROM %s AS t', relation, relation
+        );
+    END LOOP;
+END
+$$;
+
+-- Nothing is there but prod's catalog, as after CREATE EXTENSION: for a test that has to commit.
+CREATE FUNCTION build.empty()
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    relation regclass;
+BEGIN
+    FOR relation IN
+        SELECT oid FROM pg_class
+        WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('public', 'audius_challenges')
+    LOOP
+        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER ALL', relation);
+        EXECUTE format('DELETE FROM %s', relation);
+        EXECUTE format('ALTER TABLE %s ENABLE TRIGGER ALL', relation);
+    END LOOP;
+    PERFORM sync_challenge_catalog();
+END
+$$;
+
+--
+-- Runs.
+--
+
+-- A run in which all goes well, or an error that says what does not.
+--   SELECT build.run(ARRAY['u', 'fp'], as_of => '2025-03-07 10:00+00');
+--   failing: the challenges that have to fail in it.
+CREATE FUNCTION build.run(
+    challenge_ids text[] DEFAULT NULL,
+    full_scan boolean DEFAULT FALSE,
+    dry_run boolean DEFAULT FALSE,
+    as_of timestamptz DEFAULT now(),
+    failing text[] DEFAULT '{}'
+)
+RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    surprise text;
+BEGIN
+    SELECT string_agg(format('challenge "%s" is %s%s', r.challenge_id, r.status, ': ' || r.error), E'\n')
+    INTO surprise
+    FROM reconcile_challenges(run.challenge_ids, run.full_scan, run.dry_run, run.as_of) AS r
+    WHERE r.status = 'busy' OR (r.status = 'failed') <> (r.challenge_id = ANY(failing));
+    IF surprise IS NOT NULL THEN
+        RAISE EXCEPTION 'a run did not go as expected' USING DETAIL = surprise;
+    END IF;
+END
 $$;

@@ -15,7 +15,8 @@ DECLARE
     named record;
 BEGIN
     FOR builder IN
-        SELECT oid FROM pg_proc WHERE pronamespace = 'build'::regnamespace
+        -- A run has the privileges of the role, and no others.
+        SELECT oid FROM pg_proc WHERE pronamespace = 'build'::regnamespace AND proname <> 'run'
     LOOP
         EXECUTE format('ALTER ROUTINE %s SECURITY DEFINER', builder);
     END LOOP;

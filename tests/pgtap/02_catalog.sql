@@ -1,25 +1,7 @@
--- The catalog: what CREATE EXTENSION put there, and sync_challenge_catalog().
+-- sync_challenge_catalog(): what it writes, what it leaves alone, what it says. (The catalog itself: 01_census.sql.)
 BEGIN;
-SELECT plan(17);
+SELECT plan(18);
 
-SELECT results_eq(
-    $$SELECT
-        id::text, type::text, amount::text, active, step_count, starting_block, weekly_pool, cooldown_days
-    FROM challenges ORDER BY id$$,
-    $$VALUES
-        ('e', 'aggregate', '1', FALSE, 2147483647, 116023891, 25000, NULL),
-        ('fp', 'boolean', '2', TRUE, NULL, 28350000, 25000, 7),
-        ('p', 'numeric', '1', TRUE, 7, 0, 25000, 7),
-        ('p1', 'numeric', '25', TRUE, 250, 0, 2147483647, 7),
-        ('p2', 'numeric', '100', TRUE, 1000, 0, 2147483647, 7),
-        ('p3', 'numeric', '1000', TRUE, 10000, 0, 2147483647, 7),
-        ('tp', 'trending', '100', TRUE, NULL, 25346436, 10000, NULL),
-        ('tt', 'trending', '1000', TRUE, NULL, 25346436, 100000, NULL),
-        ('tut', 'trending', '1000', TRUE, NULL, 25346436, 100000, NULL),
-        ('u', 'numeric', '1', TRUE, 3, 25346436, 25000, 7),
-        ('v', 'boolean', '5', TRUE, NULL, 0, 25000, NULL)$$,
-    'CREATE EXTENSION inserts the eleven rows of prod'
-);
 CREATE TEMPORARY TABLE prod AS
 SELECT
     c.*,
@@ -39,7 +21,7 @@ SELECT bag_eq(
 
 -- Rows that are missing, differ, or belong to somebody else.
 INSERT INTO challenges (id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days)
-VALUES ('b', 'aggregate', '5', TRUE, NULL, 7, NULL, 14), ('s', 'boolean', 'no number', FALSE, -1, NULL, NULL, NULL);
+VALUES ('ft', 'aggregate', '5', TRUE, NULL, 7, NULL, 14), ('o', 'boolean', 'no number', FALSE, -1, NULL, NULL, NULL);
 DELETE FROM challenges WHERE id = 'tp';
 UPDATE challenges SET amount = '9', cooldown_days = NULL WHERE id = 'p';
 UPDATE challenges SET active = TRUE WHERE id = 'e';
@@ -63,95 +45,81 @@ FROM synced
 WHERE challenge_id = 'p';
 SELECT bag_eq(
     $$SELECT id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days FROM challenges
-    WHERE id NOT IN ('b', 's')$$,
+    WHERE id NOT IN ('ft', 'o')$$,
     $$SELECT id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days FROM prod$$,
     'aligning brings back the rows of prod'
 );
 SELECT results_eq(
-    $$SELECT c.* FROM challenges AS c WHERE id IN ('b', 's') ORDER BY id$$,
+    $$SELECT c.* FROM challenges AS c WHERE id IN ('ft', 'o') ORDER BY id$$,
     $$VALUES
-        ('b'::varchar, 'aggregate'::challengetype, '5'::varchar, TRUE, NULL::integer, 7, NULL::integer, 14),
-        ('s', 'boolean', 'no number', FALSE, -1, NULL, NULL, NULL)$$,
+        ('ft'::varchar, 'aggregate'::challengetype, '5'::varchar, TRUE, NULL::integer, 7, NULL::integer, 14),
+        ('o', 'boolean', 'no number', FALSE, -1, NULL, NULL, NULL)$$,
     'aligning leaves the rows of other challenges alone'
 );
 SELECT results_eq(
     $$SELECT count(*) FROM challenges AS c INNER JOIN prod ON c.ctid = prod.place AND c.id = prod.id$$,
-    $$VALUES (7::bigint)$$,
+    $$SELECT count(*) - 4 FROM prod$$,
     'aligning writes only the rows that differ'
 );
 
 -- The other environments.
-SELECT results_eq(
-    $$SELECT challenge_id::text, action::text FROM sync_challenge_catalog('stage') ORDER BY challenge_id$$,
-    $$VALUES
-        ('e', 'updated'), ('fp', 'updated'), ('p', 'updated'), ('tp', 'updated'), ('tt', 'updated'),
-        ('tut', 'updated'), ('u', 'updated')$$,
-    'stage differs from prod in seven rows'
+CREATE TEMPORARY VIEW aligned AS
+SELECT c.*
+FROM challenges AS c
+WHERE c.id NOT IN ('ft', 'o');
+CREATE TEMPORARY TABLE on_stage AS
+SELECT s.challenge_id
+FROM sync_challenge_catalog('stage') AS s;
+CREATE TEMPORARY TABLE stage AS SELECT * FROM aligned;
+SELECT bag_eq(
+    $$SELECT challenge_id::text FROM on_stage$$,
+    $$SELECT stage.id::text FROM stage
+    INNER JOIN prod USING (id)
+    WHERE to_jsonb(stage) <> to_jsonb(prod) - ARRAY['place', 'version']$$,
+    'aligning to another environment reports the rows that changed'
 );
-SELECT results_eq(
-    $$SELECT
-        id::text, type::text, amount::text, active, step_count, starting_block, weekly_pool, cooldown_days
-    FROM challenges WHERE id NOT IN ('b', 's') ORDER BY id$$,
-    $$VALUES
-        ('e', 'aggregate', '1', TRUE, 2147483647, 116023891, 25000, NULL),
-        ('fp', 'boolean', '2', TRUE, NULL, 0, 25000, 7),
-        ('p', 'numeric', '1', TRUE, 7, 0, 25000, 0),
-        ('p1', 'numeric', '25', TRUE, 250, 0, 2147483647, 7),
-        ('p2', 'numeric', '100', TRUE, 1000, 0, 2147483647, 7),
-        ('p3', 'numeric', '1000', TRUE, 10000, 0, 2147483647, 7),
-        ('tp', 'trending', '100', TRUE, NULL, 0, 10000, NULL),
-        ('tt', 'trending', '1000', TRUE, NULL, 0, 10000, NULL),
-        ('tut', 'trending', '1000', TRUE, NULL, 0, 10000, NULL),
-        ('u', 'numeric', '1', TRUE, 3, 0, 25000, 0),
-        ('v', 'boolean', '5', TRUE, NULL, 0, 25000, NULL)$$,
-    'stage is prod with its overrides'
+SELECT isnt_empty(
+    $$SELECT challenge_id FROM on_stage WHERE challenge_id = 'e'$$,
+    'the listen streak is one of them'
 );
 SELECT is_empty(
     $$SELECT * FROM sync_challenge_catalog('stage')$$,
     'aligning to stage twice reports nothing the second time'
 );
-SELECT results_eq(
-    $$SELECT challenge_id::text FROM sync_challenge_catalog('dev') ORDER BY challenge_id$$,
-    $$VALUES ('e'), ('fp'), ('p1'), ('p2'), ('p3')$$,
-    'dev differs from stage in five rows'
+SELECT isnt_empty(
+    $$SELECT * FROM sync_challenge_catalog('dev')$$,
+    'dev differs from stage'
 );
-SELECT results_eq(
-    $$SELECT
-        id::text, type::text, amount::text, active, step_count, starting_block, weekly_pool, cooldown_days
-    FROM challenges WHERE id NOT IN ('b', 's') ORDER BY id$$,
-    $$VALUES
-        ('e', 'aggregate', '1', TRUE, 2147483647, 0, 25000, NULL),
-        ('fp', 'boolean', '2', TRUE, NULL, 0, 25000, 0),
-        ('p', 'numeric', '1', TRUE, 7, 0, 25000, 0),
-        ('p1', 'numeric', '25', TRUE, 250, 0, 2147483647, 0),
-        ('p2', 'numeric', '100', TRUE, 1000, 0, 2147483647, 0),
-        ('p3', 'numeric', '1000', TRUE, 10000, 0, 2147483647, 0),
-        ('tp', 'trending', '100', TRUE, NULL, 0, 10000, NULL),
-        ('tt', 'trending', '1000', TRUE, NULL, 0, 10000, NULL),
-        ('tut', 'trending', '1000', TRUE, NULL, 0, 10000, NULL),
-        ('u', 'numeric', '1', TRUE, 3, 0, 25000, 0),
-        ('v', 'boolean', '5', TRUE, NULL, 0, 25000, NULL)$$,
-    'dev is stage with every cooldown of prod 0, and the streak from block 0'
+SELECT isnt_empty(
+    $$SELECT * FROM sync_challenge_catalog('prod')$$,
+    'prod differs from dev'
 );
-SELECT results_eq(
-    $$SELECT count(*) FROM sync_challenge_catalog('prod')$$,
-    $$VALUES (10::bigint)$$,
-    'every row but that of v comes back to prod from dev'
+SELECT bag_eq(
+    $$SELECT * FROM aligned$$,
+    $$SELECT id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days FROM prod$$,
+    'every row comes back to prod'
 );
 
 -- An empty catalog, and runs.
 DELETE FROM challenges;
 SELECT results_eq(
     $$SELECT challenge_id, status FROM reconcile_challenges()$$,
-    $$VALUES
-        ('u', 'absent'), ('fp', 'absent'), ('p', 'absent'), ('v', 'absent'), ('e', 'absent'), ('p1', 'absent'),
-        ('p2', 'absent'), ('p3', 'absent'), ('tt', 'absent'), ('tut', 'absent'), ('tp', 'absent')$$,
-    'without a catalog every challenge is absent, and a run does not fill it'
+    $$SELECT challenge_id::text, 'absent' FROM challenge_status$$,
+    'without a catalog every challenge is absent'
 );
-SELECT results_eq(
-    $$SELECT count(*) FROM sync_challenge_catalog() WHERE action = 'inserted'$$,
-    $$VALUES (11::bigint)$$,
+SELECT is_empty(
+    $$SELECT id FROM challenges$$,
+    'a run does not fill an empty catalog'
+);
+SELECT bag_eq(
+    $$SELECT challenge_id::text, action::text FROM sync_challenge_catalog()$$,
+    $$SELECT id::text, 'inserted' FROM prod$$,
     'aligning fills an empty catalog'
+);
+SELECT bag_eq(
+    $$SELECT * FROM aligned$$,
+    $$SELECT id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days FROM prod$$,
+    'aligning fills it with the rows of prod'
 );
 
 SELECT * FROM finish();

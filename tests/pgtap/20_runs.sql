@@ -1,9 +1,6 @@
 -- reconcile_challenges(): which challenges, for whom, at what time, for real or dry, and beside failing ones.
 BEGIN;
-SELECT plan(39);
-
--- A Friday that is past is paid with a notice each.
-SET LOCAL client_min_messages = 'warning';
+SELECT plan(40);
 
 -- Every table that a run may write, state included, with the place of each tuple.
 CREATE TEMPORARY VIEW written AS
@@ -67,19 +64,16 @@ CREATE TEMPORARY TABLE before AS SELECT * FROM written;
 CREATE TEMPORARY TABLE dry AS
 SELECT r.* FROM reconcile_challenges(dry_run => TRUE, as_of => '2025-03-07 10:00+00') AS r;
 SELECT results_eq(
-    $$SELECT challenge_id, status, rows_inserted, rows_updated, rows_completed, error FROM dry$$,
+    $$SELECT challenge_id, status, rows_inserted, rows_updated, rows_completed, error FROM dry
+    WHERE challenge_id IN ('u', 'fp', 'e', 'p1', 'p2', 'p3', 'tt')$$,
     $$VALUES
         ('u', 'ok', 1::bigint, 0::bigint, 0::bigint, NULL::text),
         ('fp', 'ok', 1, 0, 1, NULL),
-        ('p', 'ok', 1, 0, 0, NULL),
-        ('v', 'ok', 1, 0, 1, NULL),
         ('e', 'ok', 1, 0, 0, NULL),
         ('p1', 'ok', 1, 0, 1, NULL),
         ('p2', 'ok', 1, 0, 1, NULL),
         ('p3', 'ok', 1, 0, 1, NULL),
-        ('tt', 'ok', 1, 0, 1, NULL),
-        ('tut', 'ok', 1, 0, 1, NULL),
-        ('tp', 'ok', 1, 0, 1, NULL)$$,
+        ('tt', 'ok', 1, 0, 1, NULL)$$,
     'a dry run reports what a run would do, cascades included'
 );
 SELECT bag_eq(
@@ -103,7 +97,8 @@ SELECT results_eq(
 SELECT results_eq(
     $$SELECT challenge_id::text, count(*), count(*) FILTER (WHERE is_complete) FROM user_challenges
     GROUP BY challenge_id ORDER BY challenge_id COLLATE "C"$$,
-    $$SELECT challenge_id, rows_inserted, rows_completed FROM wet ORDER BY challenge_id COLLATE "C"$$,
+    $$SELECT challenge_id, rows_inserted, rows_completed FROM wet WHERE rows_inserted > 0
+    ORDER BY challenge_id COLLATE "C"$$,
     'the counts of the report are those of the table'
 );
 SELECT results_eq(
@@ -111,14 +106,14 @@ SELECT results_eq(
     $$VALUES ('u', 2::bigint), ('fp', 2), ('p', 2), ('v', 2)$$,
     'on a small database a run examines every user'
 );
-SELECT results_eq(
-    $$SELECT count(*) FROM wet WHERE duration >= '0'::interval AND duration < '10 minutes'::interval$$,
-    $$VALUES (11::bigint)$$,
+SELECT is_empty(
+    $$SELECT challenge_id, duration FROM wet
+    WHERE (duration >= '0'::interval AND duration < '10 minutes'::interval) IS NOT TRUE$$,
     'every challenge has a duration'
 );
 SELECT results_eq(
-    $$SELECT count(*) FROM notification WHERE user_ids = ARRAY[1]$$,
-    $$VALUES (7::bigint)$$,
+    $$SELECT data ->> 'challenge_id' FROM notification WHERE user_ids = ARRAY[1] ORDER BY 1$$,
+    $$SELECT challenge_id::text FROM user_challenges WHERE user_id = 1 AND is_complete ORDER BY 1$$,
     'the application''s trigger fired for each complete row'
 );
 SELECT build.track(4, 1, blocknumber => 25346436);
@@ -158,16 +153,14 @@ SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE challenge_id = 'p' AND user_id = 3$$,
     'the third argument is dry_run'
 );
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p'], TRUE, FALSE, '2025-03-10 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['p'], TRUE, FALSE, '2025-03-10 10:00+00');
 SELECT results_eq(
     $$SELECT created_at FROM user_challenges WHERE challenge_id = 'p' AND user_id = 3$$,
     $$VALUES ('2025-03-10 10:00+00'::timestamptz)$$,
     'the fourth argument, as_of, is the time that is written'
 );
 SELECT build.person(4, is_verified => TRUE);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT created_at, completed_at FROM user_challenges WHERE challenge_id = 'v' AND user_id = 4$$,
     $$VALUES (now(), now() AT TIME ZONE 'UTC')$$,
@@ -176,7 +169,7 @@ SELECT results_eq(
 
 -- Slices of two users a run. Users without a block number leave no trace of a change: the sweep has to find them.
 SELECT build.person(user_id, is_verified => TRUE, blocknumber => NULL) FROM generate_series(5, 8) AS user_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p', 'v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p', 'v']);
 SET LOCAL audius_challenges.sweep_users = '2';
 SET LOCAL audius_challenges.slice_users = '2';
 UPDATE users SET name = 'Dot' WHERE user_id BETWEEN 5 AND 8;
@@ -242,24 +235,24 @@ SELECT build.track_score(3, 1, 'UNDERGROUND_TRACKS');
 CREATE TEMPORARY TABLE failing AS
 SELECT r.* FROM reconcile_challenges(as_of => '2025-03-14 10:00+00') AS r;
 SELECT results_eq(
-    $$SELECT challenge_id, status, rows_inserted, rows_updated, rows_completed FROM failing$$,
+    $$SELECT challenge_id, status, rows_inserted, rows_updated, rows_completed FROM failing
+    WHERE challenge_id IN ('u', 'fp', 'p', 'v', 'p1', 'p2', 'p3', 'tt', 'tut')$$,
     $$VALUES
         ('u', 'ok', 1::bigint, 0::bigint, 0::bigint),
         ('fp', 'failed', 0, 0, 0),
         ('p', 'failed', 0, 0, 0),
         ('v', 'ok', 1, 0, 1),
-        ('e', 'ok', 1, 0, 0),
         ('p1', 'ok', 1, 0, 1),
         ('p2', 'failed', 0, 0, 0),
         ('p3', 'ok', 0, 0, 0),
         ('tt', 'failed', 0, 0, 0),
-        ('tut', 'ok', 1, 0, 1),
-        ('tp', 'failed', 0, 0, 0)$$,
+        ('tut', 'ok', 1, 0, 1)$$,
     'failing challenges report no rows, and the others go on'
 );
 SELECT results_eq(
-    $$SELECT challenge_id::text FROM user_challenges WHERE user_id = 9 ORDER BY challenge_id$$,
-    $$VALUES ('e'), ('p1'), ('u'), ('v')$$,
+    $$SELECT challenge_id::text FROM user_challenges
+    WHERE user_id = 9 AND challenge_id IN ('u', 'fp', 'p', 'v', 'p1', 'p2') ORDER BY challenge_id$$,
+    $$VALUES ('p1'), ('u'), ('v')$$,
     'failing challenges write no rows, and the others theirs'
 );
 SELECT is_empty(
@@ -290,8 +283,10 @@ ALTER TABLE playlists_away RENAME TO playlists;
 RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id, status, rows_inserted FROM reconcile_challenges(as_of => '2025-03-14 10:01+00')
-    WHERE rows_inserted > 0 OR status = 'failed'$$,
-    $$VALUES ('p', 'ok', 1::bigint), ('p2', 'ok', 1), ('p3', 'ok', 1), ('tt', 'ok', 1), ('tp', 'ok', 1)$$,
+    WHERE challenge_id IN ('u', 'p', 'v', 'p1', 'p2', 'p3', 'tt', 'tut')$$,
+    $$VALUES
+        ('u', 'ok', 0::bigint), ('p', 'ok', 1), ('v', 'ok', 0), ('p1', 'ok', 0), ('p2', 'ok', 1), ('p3', 'ok', 1),
+        ('tt', 'ok', 1), ('tut', 'ok', 0)$$,
     'the run after the trouble does what was not done, and that alone'
 );
 
@@ -333,12 +328,19 @@ SELECT results_eq(
     'the application''s triggers find their tables, whatever the caller''s search_path is'
 );
 SET LOCAL search_path = pg_catalog;
-SELECT challenge_id, error FROM public.reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
-SELECT challenge_id, error FROM public.reconcile_challenges(ARRAY['v'], dry_run => TRUE) WHERE status = 'failed';
+CREATE TEMPORARY TABLE report_of_both AS
+SELECT r.status FROM public.reconcile_challenges(ARRAY['v']) AS r
+UNION ALL
+SELECT r.status FROM public.reconcile_challenges(ARRAY['v'], dry_run => TRUE) AS r;
 CREATE TEMPORARY TABLE path_after AS SELECT current_setting('search_path') AS search_path;
 SET LOCAL search_path = public;
 SELECT is(search_path, 'pg_catalog', 'a run leaves the caller''s search_path as it was')
 FROM pg_temp.path_after;
+SELECT results_eq(
+    $$SELECT status FROM pg_temp.report_of_both$$,
+    $$VALUES ('ok'), ('ok')$$,
+    'a run and a dry run succeed, whatever the caller''s search_path is'
+);
 SELECT results_eq(
     $$SELECT current_setting('lock_timeout'), current_setting('session_replication_role')$$,
     $$VALUES ('0', 'origin')$$,
@@ -348,7 +350,7 @@ SELECT results_eq(
 -- A run inside the caller's transaction is the caller's to undo.
 SAVEPOINT before_the_run;
 SELECT build.person(11, is_verified => TRUE);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 ROLLBACK TO SAVEPOINT before_the_run;
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE user_id = 11$$,
@@ -377,7 +379,7 @@ SELECT results_eq(
     'after start_from_now the plays of before are not counted'
 );
 SELECT build.play(4, 3, '2025-06-02 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE challenge_id = 'e' AND user_id = 4$$,
     $$VALUES ('42025060212', 1)$$,

@@ -2,13 +2,10 @@
 BEGIN;
 SELECT plan(12);
 
--- A Friday that is past is paid with a notice each.
-SET LOCAL client_min_messages = 'warning';
-
 SELECT build.person(user_id) FROM generate_series(1, 12) AS user_id;
 
 SELECT build.track(track_id, 1, blocknumber => 25346436) FROM generate_series(1, 3) AS track_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 1$$,
     $$VALUES ('1', TRUE, 3, 1)$$,
@@ -18,7 +15,7 @@ SELECT results_eq(
 SELECT build.track(11, 2, blocknumber => 25346436);
 SELECT build.track(12, 2, blocknumber => 25346436, is_unlisted => TRUE);
 SELECT build.track(13, 2, blocknumber => 25346436, stem_of => '{"parent_track_id": 11}');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE user_id = 2$$,
     $$VALUES (FALSE, 1)$$,
@@ -26,7 +23,7 @@ SELECT results_eq(
 );
 
 SELECT build.playlist(1, 3, blocknumber => 28350000);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['fp']) WHERE status = 'failed';
+SELECT build.run(ARRAY['fp']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 3$$,
     $$VALUES ('3', TRUE, 1, 2)$$,
@@ -34,7 +31,7 @@ SELECT results_eq(
 );
 
 UPDATE users SET bio = 'Sings.', name = 'Ada', cover_photo = 'Qm4' WHERE user_id = 4;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 4$$,
     $$VALUES (FALSE, 3, 1)$$,
@@ -45,7 +42,7 @@ UPDATE users SET bio = 'Sings.', name = 'Bob', cover_photo = 'Qm5', profile_pict
 SELECT build.follow(5, followee) FROM generate_series(6, 10) AS followee;
 SELECT build.save(5, 1);
 SELECT build.repost(5, 1);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 5$$,
     $$VALUES (TRUE, 7, 1)$$,
@@ -53,7 +50,7 @@ SELECT results_eq(
 );
 
 UPDATE users SET is_verified = TRUE WHERE user_id = 6;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT user_id, is_complete, current_step_count, amount FROM user_challenges WHERE challenge_id = 'v'$$,
     $$VALUES (6, TRUE, 1, 5)$$,
@@ -61,7 +58,7 @@ SELECT results_eq(
 );
 
 SELECT build.play(7, 1, '2025-03-02 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT is_empty(
     $$SELECT user_id FROM challenge_listen_streak UNION ALL SELECT user_id FROM user_challenges WHERE user_id = 7$$,
     'TestListenStreak_SkippedWhenInactive: nothing is done while the catalog row is inactive'
@@ -72,7 +69,7 @@ SELECT build.play(8, 1, '2025-03-02 12:00');
 SELECT build.play(8, 1, '2025-03-03 12:00');
 SELECT build.play(8, 1, '2025-03-03 20:00');
 SELECT build.play(8, 1, '2025-03-04 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, listen_streak FROM user_challenges
     INNER JOIN challenge_listen_streak USING (user_id)
@@ -86,7 +83,7 @@ SELECT build.track(101, 10);
 UPDATE users SET is_verified = TRUE WHERE user_id = 10;
 SELECT build.monthly(91, '2025-06-01', 300);
 SELECT build.monthly(101, '2025-06-01', 300);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1']);
 SELECT results_eq(
     $$SELECT user_id, specifier::text, is_complete, current_step_count, amount FROM user_challenges
     WHERE challenge_id = 'p1'$$,
@@ -97,7 +94,7 @@ SELECT results_eq(
 SELECT build.track(111, 11);
 UPDATE users SET is_verified = TRUE WHERE user_id = 11;
 SELECT build.monthly(111, '2025-06-01', 249);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2']);
 SELECT results_eq(
     $$SELECT user_id, specifier::text, is_complete, current_step_count, amount FROM user_challenges
     WHERE challenge_id = 'p2'$$,
@@ -107,13 +104,9 @@ SELECT results_eq(
 
 SELECT build.track_score(1, 2);
 SELECT build.track_score(2, 1);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-07 09:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt'], as_of => '2025-03-07 09:00+00');
 SELECT build.track_score(3, 3);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-07 10:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt'], as_of => '2025-03-07 10:00+00');
 SELECT results_eq(
     $$SELECT specifier::text, user_id, is_complete, amount FROM user_challenges WHERE challenge_id = 'tt'
     ORDER BY specifier$$,
@@ -121,9 +114,7 @@ SELECT results_eq(
     'TestTrending_IdempotentSameWeek: a second run of the same Friday does nothing'
 );
 
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-13 09:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt'], as_of => '2025-03-13 09:00+00');
 SELECT results_eq(
     $$SELECT DISTINCT week FROM trending_results$$,
     $$VALUES ('2025-03-07'::date)$$,

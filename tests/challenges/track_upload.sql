@@ -6,9 +6,7 @@ SELECT plan(23);
 SELECT build.person(255);
 SELECT build.track(track_id, 255, blocknumber => 25346500) FROM generate_series(1, 2) AS track_id;
 SELECT build.block(25347000);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['u'], as_of => '2025-03-05 05:06:07+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['u'], as_of => '2025-03-05 05:06:07+00');
 SELECT results_eq(
     $$SELECT
         user_id, specifier::text, is_complete, current_step_count, amount, completed_blocknumber,
@@ -21,9 +19,7 @@ SELECT results_eq(
 );
 SELECT build.track(3, 255, blocknumber => 25346500);
 SELECT build.track(4, 255, blocknumber => 25346500);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['u'], as_of => '2025-03-06 06:07:08+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['u'], as_of => '2025-03-06 06:07:08+00');
 SELECT results_eq(
     $$SELECT
         user_id, specifier::text, is_complete, current_step_count, amount, completed_blocknumber,
@@ -36,7 +32,7 @@ SELECT results_eq(
     'three tracks complete the row, and a fourth does not exceed the target'
 );
 DELETE FROM tracks WHERE owner_id = 255;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'u' AND user_id = 255$$,
     $$VALUES (TRUE, 3)$$,
@@ -54,7 +50,7 @@ SELECT build.track(150, 15, blocknumber => NULL);
 SELECT build.track(160, 16, stem_of => 'null', blocknumber => 25346500);
 SELECT build.track(200, 20, blocknumber => 25346436);
 SELECT build.track(201, 20, is_available => FALSE, blocknumber => 25346437);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE challenge_id = 'u' AND user_id = 10$$,
     'an unlisted track does not count'
@@ -100,7 +96,7 @@ SELECT build.track(300, 30, blocknumber => 25346500, txhash => '0xa');
 SELECT build.track(300, 30, blocknumber => 25346501, txhash => '0xb');
 SELECT build.track(301, 30, blocknumber => 25346500, txhash => '0xa');
 SELECT build.track(301, 30, blocknumber => 25346501, is_unlisted => TRUE, txhash => '0xb');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT current_step_count, is_complete FROM user_challenges WHERE challenge_id = 'u' AND user_id = 30$$,
     $$VALUES (2, FALSE)$$,
@@ -112,16 +108,16 @@ SELECT build.person(40);
 SELECT build.person(41);
 SELECT build.track(400, 40, blocknumber => 25346600);
 SELECT build.track(401, 40, blocknumber => 25346601);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 UPDATE tracks SET is_delete = TRUE WHERE track_id = 400;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE challenge_id = 'u' AND user_id = 40$$,
     $$VALUES (1)$$,
     'a deleted track is taken away from an incomplete row'
 );
 DELETE FROM blocks WHERE number = 25346601;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT current_step_count, is_complete, amount FROM user_challenges
     WHERE challenge_id = 'u' AND user_id = 40$$,
@@ -129,14 +125,14 @@ SELECT results_eq(
     'a reverted block takes its tracks away, down to 0'
 );
 UPDATE tracks SET is_delete = FALSE WHERE track_id = 400;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE challenge_id = 'u' AND user_id = 40$$,
     $$VALUES (1)$$,
     'a track that comes back counts again, on the same row'
 );
 UPDATE tracks SET owner_id = 41 WHERE track_id = 400;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT user_id, current_step_count FROM user_challenges
     WHERE challenge_id = 'u' AND user_id IN (40, 41) ORDER BY user_id$$,
@@ -146,7 +142,7 @@ SELECT results_eq(
 
 -- The catalog's starting block and target.
 UPDATE challenges SET starting_block = NULL WHERE id = 'u';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT user_id, current_step_count FROM user_challenges
     WHERE challenge_id = 'u' AND user_id IN (14, 15) ORDER BY user_id$$,
@@ -154,7 +150,7 @@ SELECT results_eq(
     'a starting block that is null is 0, and a track without block number counts from there'
 );
 UPDATE challenges SET starting_block = 25346437 WHERE id = 'u';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT user_id, current_step_count FROM user_challenges
     WHERE challenge_id = 'u' AND user_id IN (14, 15, 20) ORDER BY user_id$$,
@@ -162,7 +158,7 @@ SELECT results_eq(
     'incomplete rows follow a starting block that moves'
 );
 UPDATE challenges SET starting_block = 25346436, step_count = 2 WHERE id = 'u';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'u' AND user_id = 20$$,
     $$VALUES (TRUE, 2)$$,
@@ -174,7 +170,7 @@ SELECT build.person(50, is_deactivated => TRUE);
 SELECT build.person(51, is_current => FALSE);
 SELECT build.person(52, handle_lc => NULL);
 SELECT build.track(500 + user_id, user_id, blocknumber => 25346500) FROM generate_series(50, 53) AS user_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'u' AND user_id BETWEEN 50 AND 53$$,
     $$VALUES (52)$$,
@@ -182,7 +178,7 @@ SELECT results_eq(
 );
 UPDATE users SET is_deactivated = TRUE WHERE user_id = 52;
 DELETE FROM tracks WHERE owner_id = 52;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['u']) WHERE status = 'failed';
+SELECT build.run(ARRAY['u']);
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE challenge_id = 'u' AND user_id = 52$$,
     $$VALUES (1)$$,

@@ -6,9 +6,7 @@ SELECT build.block(500);
 SELECT build.person(255, is_verified => TRUE);
 SELECT build.track(1, 255);
 SELECT build.monthly(1, '2025-01-01', 100);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3'], as_of => '2025-03-05 05:06:07+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3'], as_of => '2025-03-05 05:06:07+00');
 SELECT results_eq(
     $$SELECT
         challenge_id::text, user_id, specifier::text, is_complete, current_step_count, amount,
@@ -24,18 +22,14 @@ SELECT build.monthly(1, '2025-01-01', 150);
 SELECT build.monthly(1, '2025-01-01', 50, 'DE');
 SELECT build.track(2, 255);
 SELECT build.monthly(2, '2026-01-01', 49);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3'])
-WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count FROM user_challenges$$,
     $$VALUES ('p1', FALSE, 249)$$,
     'plays are summed over tracks, months and countries'
 );
 SELECT build.monthly(2, '2026-02-01', 1);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3'], as_of => '2025-03-06 06:07:08+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3'], as_of => '2025-03-06 06:07:08+00');
 SELECT results_eq(
     $$SELECT
         challenge_id::text, user_id, specifier::text, is_complete, current_step_count, amount,
@@ -52,7 +46,7 @@ SELECT results_eq(
     '250 plays complete p1, and p2 begins in the same run'
 );
 SELECT build.monthly(2, '2026-02-01', 751);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT challenge_id::text, specifier::text, is_complete, current_step_count, amount FROM user_challenges
     ORDER BY challenge_id$$,
@@ -63,7 +57,7 @@ SELECT results_eq(
     '1000 plays complete p2, and p3 begins in the same run'
 );
 SELECT build.monthly(2, '2026-02-01', 9750);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'p3'$$,
     $$VALUES (FALSE, 9999)$$,
@@ -75,7 +69,7 @@ SELECT build.person(10, is_verified => TRUE);
 SELECT build.track(10, 10);
 SELECT build.monthly(10, '2025-01-01', 2147483647);
 SELECT build.monthly(10, '2025-02-01', 2147483647);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT challenge_id::text, specifier::text, is_complete, current_step_count, amount FROM user_challenges
     WHERE user_id = 10 ORDER BY challenge_id$$,
@@ -99,14 +93,14 @@ VALUES
     ('p2', 20, '14:1000', FALSE, 300, 100),
     ('p1', 21, '15:250', TRUE, 250, 25),
     ('p2', 22, '16:1000', TRUE, 1000, 100);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p3']);
 SELECT results_eq(
     $$SELECT user_id, specifier::text, current_step_count FROM user_challenges
     WHERE challenge_id = 'p3' AND user_id BETWEEN 20 AND 22$$,
     $$VALUES (22, '16:10000', 10000)$$,
     'p3 exists only for users whose p2 is complete'
 );
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p2']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p2']);
 SELECT results_eq(
     $$SELECT user_id, is_complete, current_step_count FROM user_challenges
     WHERE challenge_id = 'p2' AND user_id BETWEEN 20 AND 22 ORDER BY user_id$$,
@@ -114,7 +108,7 @@ SELECT results_eq(
     'p2 moves only for users whose p1 is complete'
 );
 UPDATE challenges SET active = FALSE WHERE id = 'p1';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT is_empty(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'p1' AND user_id IN (20, 22)$$,
     'an inactive p1 opens no row, and so no gate'
@@ -128,7 +122,7 @@ SELECT build.person(32, is_verified => TRUE, handle_lc => NULL);
 SELECT build.person(33, is_verified => TRUE, is_current => FALSE);
 SELECT build.track(user_id, user_id) FROM generate_series(30, 34) AS user_id;
 SELECT build.monthly(user_id, '2025-01-01', 10) FROM generate_series(30, 34) AS user_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE user_id = 30$$,
     'a user who is not verified gains nothing'
@@ -144,7 +138,7 @@ SELECT results_eq(
 );
 UPDATE users SET is_verified = FALSE WHERE user_id = 32;
 SELECT build.monthly(32, '2025-01-01', 11);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT current_step_count, is_complete FROM user_challenges WHERE user_id = 32$$,
     $$VALUES (10, FALSE)$$,
@@ -165,7 +159,7 @@ SELECT build.monthly(100 + user_id, '2025-01-01', 7) FROM generate_series(41, 45
 SELECT build.track(46, 46, blocknumber => NULL, txhash => '0xsecond');
 SELECT build.monthly(147, '2025-01-01', 7);
 SELECT build.track(147, 47, is_delete => TRUE);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE user_id = 40$$,
     $$VALUES (5)$$,
@@ -200,7 +194,7 @@ SELECT is_empty(
 SELECT build.monthly(40, '2025-01-01', 2);
 SELECT build.monthly(41, '2025-01-01', 0);
 UPDATE tracks SET owner_id = 40 WHERE track_id = 42;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT user_id, current_step_count, is_complete FROM user_challenges WHERE user_id BETWEEN 40 AND 42
     ORDER BY user_id$$,
@@ -208,7 +202,7 @@ SELECT results_eq(
     'incomplete rows follow the counts and the owners of the tracks, down to 0'
 );
 DELETE FROM aggregate_monthly_plays WHERE play_item_id IN (1, 2);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 255
     ORDER BY challenge_id$$,
@@ -223,7 +217,7 @@ SELECT build.monthly(60, '2025-01-01', 270);
 UPDATE challenges SET step_count = 260, amount = '30' WHERE id = 'p1';
 UPDATE challenges SET step_count = 265 WHERE id = 'p2';
 UPDATE challenges SET step_count = 300 WHERE id = 'p3';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT challenge_id::text, specifier::text, is_complete, current_step_count, amount FROM user_challenges
     WHERE user_id = 60 ORDER BY challenge_id$$,
@@ -243,7 +237,7 @@ UPDATE challenges SET starting_block = 2147483647 WHERE id IN ('p1', 'p2', 'p3')
 SELECT build.person(61, is_verified => TRUE);
 SELECT build.track(61, 61);
 SELECT build.monthly(61, '2025-01-01', 1);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p1', 'p2', 'p3']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p1', 'p2', 'p3']);
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE user_id = 61$$,
     $$VALUES (1)$$,

@@ -16,9 +16,7 @@ SELECT build.follow(5, followee) FROM generate_series(101, 105) AS followee;
 SELECT build.save(6, 1, 'track');
 SELECT build.repost(7, 1, 'track');
 
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p'], as_of => '2025-03-05 05:06:07+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['p'], as_of => '2025-03-05 05:06:07+00');
 
 SELECT results_eq(
     $$SELECT
@@ -77,7 +75,7 @@ SELECT build.follow(23, 105, is_current => FALSE);
 SELECT build.follow(24, followee) FROM generate_series(101, 104) AS followee;
 SELECT build.follow(24, 104, txhash => '0xsecond');
 SELECT build.follow(follower, 25) FROM generate_series(101, 105) AS follower;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 
 SELECT results_eq(
     $$SELECT user_id, follows FROM challenge_profile_completion WHERE user_id IN (20, 21) ORDER BY user_id$$,
@@ -116,7 +114,7 @@ SELECT build.repost(34, 1, 'playlist');
 SELECT build.repost(35, 1, 'album');
 SELECT build.repost(36, 1, 'track', is_delete => TRUE);
 SELECT build.repost(37, 1, 'track', is_current => FALSE);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 
 SELECT results_eq(
     $$SELECT user_id, favorites, reposts FROM challenge_profile_completion
@@ -141,7 +139,7 @@ SELECT results_eq(
 SELECT build.follow(255, followee) FROM generate_series(101, 105) AS followee;
 SELECT build.save(255, 1, 'track');
 SELECT build.repost(255, 1, 'track');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, completed_at FROM user_challenges
     WHERE challenge_id = 'p' AND user_id = 255$$,
@@ -151,9 +149,7 @@ SELECT results_eq(
 
 UPDATE users SET cover_photo_sizes = 'Qm255' WHERE user_id = 255;
 SELECT build.block(777);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['p'], as_of => '2025-03-06 06:07:08+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['p'], as_of => '2025-03-06 06:07:08+00');
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, amount, completed_blocknumber, created_at, completed_at
     FROM user_challenges WHERE challenge_id = 'p' AND user_id = 255$$,
@@ -165,7 +161,7 @@ SELECT results_eq(
 
 UPDATE users SET bio = NULL, name = NULL WHERE user_id = 255;
 DELETE FROM follows WHERE follower_user_id = 255;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT c.* FROM challenge_profile_completion AS c WHERE user_id = 255$$,
     $$VALUES (255, FALSE, FALSE, TRUE, TRUE, FALSE, TRUE, TRUE)$$,
@@ -180,9 +176,9 @@ SELECT results_eq(
 -- Down again.
 SELECT build.person(40, name => 'Dot', bio => 'Sings.');
 SELECT build.repost(40, 1, 'track');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 UPDATE users SET bio = NULL WHERE user_id = 40;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE challenge_id = 'p' AND user_id = 40$$,
     $$VALUES (2)$$,
@@ -190,7 +186,7 @@ SELECT results_eq(
 );
 UPDATE users SET name = NULL WHERE user_id = 40;
 UPDATE reposts SET is_delete = TRUE WHERE user_id = 40;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT current_step_count, is_complete FROM user_challenges WHERE challenge_id = 'p' AND user_id = 40$$,
     $$VALUES (0, FALSE)$$,
@@ -206,7 +202,7 @@ SELECT results_eq(
 SELECT build.person(50, handle_lc => NULL, name => 'Eve', bio => 'Drums.');
 SELECT build.person(51, handle_lc => 'fay', name => 'Fay', bio => 'Drums.');
 SELECT build.person(52, name => 'Gus', bio => 'Drums.');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT is_empty(
     $$SELECT user_id FROM user_challenges WHERE user_id = 50
     UNION ALL
@@ -215,7 +211,7 @@ SELECT is_empty(
 );
 UPDATE users SET handle_lc = NULL, bio = NULL WHERE user_id = 51;
 UPDATE users SET is_deactivated = TRUE, bio = NULL WHERE user_id = 52;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT current_step_count, profile_description FROM user_challenges
     INNER JOIN challenge_profile_completion USING (user_id)
@@ -236,7 +232,7 @@ SELECT build.person(60, name => 'Hal', bio => 'Old.', blocknumber => 200, txhash
 SELECT build.person(60, profile_picture => 'Qm60', blocknumber => 201, txhash => '0xnew');
 SELECT build.person(61, name => 'Ivy', bio => 'Low.', blocknumber => NULL, txhash => '0xz');
 SELECT build.person(61, profile_picture => 'Qm61', blocknumber => 200, txhash => '0xa');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT user_id, profile_description, profile_name, profile_picture FROM challenge_profile_completion
     WHERE user_id IN (60, 61) ORDER BY user_id$$,
@@ -247,7 +243,7 @@ SELECT results_eq(
 -- The target is the catalog's.
 SELECT build.person(70, name => 'Jo', bio => 'Flute.', profile_picture => 'Qm70');
 UPDATE challenges SET step_count = 2, starting_block = 2147483647 WHERE id = 'p';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['p']) WHERE status = 'failed';
+SELECT build.run(ARRAY['p']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'p' AND user_id = 70$$,
     $$VALUES (TRUE, 2)$$,

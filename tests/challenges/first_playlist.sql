@@ -6,9 +6,7 @@ SELECT build.person(user_id) FROM generate_series(1, 10) AS user_id;
 SELECT build.person(255);
 SELECT build.playlist(1, 255, blocknumber => 28350000);
 SELECT build.block(28360000);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['fp'], as_of => '2025-03-05 05:06:07+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['fp'], as_of => '2025-03-05 05:06:07+00');
 SELECT results_eq(
     $$SELECT
         user_id, specifier::text, is_complete, current_step_count, amount, completed_blocknumber,
@@ -29,7 +27,7 @@ SELECT build.playlist(50, 5, blocknumber => 28349999);
 SELECT build.playlist(60, 6, blocknumber => NULL);
 SELECT build.playlist(70, 7, blocknumber => 28350001);
 SELECT build.playlist(71, 7, blocknumber => 28350001);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['fp']) WHERE status = 'failed';
+SELECT build.run(ARRAY['fp']);
 SELECT results_eq(
     $$SELECT is_complete FROM user_challenges WHERE challenge_id = 'fp' AND user_id = 1$$,
     $$VALUES (TRUE)$$,
@@ -64,7 +62,7 @@ SELECT results_eq(
 );
 
 DELETE FROM playlists WHERE playlist_owner_id = 255;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['fp']) WHERE status = 'failed';
+SELECT build.run(ARRAY['fp']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'fp' AND user_id = 255$$,
     $$VALUES (TRUE, 1)$$,
@@ -77,9 +75,7 @@ VALUES
     ('fp', 8, '8', FALSE, 1, 2, '2024-01-01 00:00:00+00'),
     ('fp', 9, '9', FALSE, NULL, 5, '2024-01-01 00:00:00+00');
 SELECT build.playlist(90, 9, blocknumber => 28350001);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['fp'], as_of => '2025-03-06 06:07:08+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['fp'], as_of => '2025-03-06 06:07:08+00');
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, completed_blocknumber, completed_at
     FROM user_challenges WHERE challenge_id = 'fp' AND user_id = 8$$,
@@ -96,7 +92,7 @@ SELECT results_eq(
 );
 
 UPDATE challenges SET starting_block = NULL, step_count = 5 WHERE id = 'fp';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['fp']) WHERE status = 'failed';
+SELECT build.run(ARRAY['fp']);
 SELECT results_eq(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'fp' AND user_id IN (5, 6) ORDER BY user_id$$,
     $$VALUES (5), (6)$$,
@@ -107,7 +103,7 @@ SELECT build.person(20, is_deactivated => TRUE);
 SELECT build.person(21, is_current => FALSE);
 SELECT build.person(22, handle_lc => NULL);
 SELECT build.playlist(200 + user_id, user_id, blocknumber => 28350001) FROM generate_series(20, 23) AS user_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['fp']) WHERE status = 'failed';
+SELECT build.run(ARRAY['fp']);
 SELECT results_eq(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'fp' AND user_id BETWEEN 20 AND 23$$,
     $$VALUES (22)$$,

@@ -3,9 +3,6 @@
 BEGIN;
 SELECT plan(47);
 
--- A Friday that is past is paid with a notice each.
-SET LOCAL client_min_messages = 'warning';
-
 -- Off Friday. The session's time zone is eight hours behind UTC, and it writes dates and intervals in other styles.
 SET LOCAL timezone = 'America/Los_Angeles';
 SET LOCAL datestyle = 'German, DMY';
@@ -79,9 +76,7 @@ SELECT bag_eq(
     $$SELECT kind, place, version FROM before$$,
     'a second run of the same week writes nothing'
 );
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-14 23:59:59.999999+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt'], as_of => '2025-03-14 23:59:59.999999+00');
 SELECT results_eq(
     $$SELECT specifier::text, user_id FROM user_challenges
     WHERE specifier LIKE '2025-03-14:%' ORDER BY created_at, current_step_count, user_id$$,
@@ -104,9 +99,7 @@ SELECT results_eq(
 SELECT build.track_score(9, 5);
 SELECT build.track_score(10, 5);
 SELECT build.track_score(8, 5.5);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-21 01:00:30+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt'], as_of => '2025-03-21 01:00:30+00');
 SELECT results_eq(
     $$SELECT rank, id::text FROM trending_results WHERE week = '2025-03-21' ORDER BY rank$$,
     $$VALUES (1, '8'), (2, '10'), (3, '9')$$,
@@ -132,9 +125,7 @@ SELECT build.track(31, 2, blocknumber => 100, txhash => '0xb');
 SELECT build.track(31, 3, blocknumber => 101, txhash => '0xa');
 SELECT build.track(32, 3);
 SELECT build.track_score(track_id, 1000 - track_id) FROM generate_series(20, 32) AS track_id;
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-03-28 01:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt'], as_of => '2025-03-28 01:00+00');
 SELECT is_empty(
     $$SELECT id FROM trending_results WHERE week = '2025-03-28' AND id = '20'$$,
     'a score of a track that does not exist wins nothing'
@@ -183,9 +174,7 @@ SELECT build.playlist_score(1, 100, time_range => 'month');
 SELECT build.playlist_score(1, 100, type => 'TRACKS');
 UPDATE playlists SET is_album = TRUE WHERE playlist_id = 12;
 SELECT build.playlist(11, 1, blocknumber => NULL, txhash => '0xsecond');
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tp'], as_of => '2025-03-28 01:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tp'], as_of => '2025-03-28 01:00+00');
 SELECT results_eq(
     $$SELECT user_id, id::text, rank, version::text, week FROM trending_results
     WHERE type = 'PLAYLISTS' ORDER BY rank$$,
@@ -217,9 +206,7 @@ SELECT results_eq(
     'underground waits while no TRACKS score is eligible'
 );
 SELECT build.track_score(2, 10);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tut'], as_of => '2025-04-04 01:01+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tut'], as_of => '2025-04-04 01:01+00');
 SELECT results_eq(
     $$SELECT user_id, id::text, rank, type::text, version::text, week FROM trending_results
     WHERE week = '2025-04-04'$$,
@@ -239,9 +226,7 @@ SELECT build.aggregate_user(133, 1499, 1499);
 SELECT build.aggregate_user(134, NULL, NULL);
 SELECT build.track_score(track_id, 5000 - track_id, 'UNDERGROUND_TRACKS')
 FROM unnest(ARRAY[100, 101, 120, 121, 131, 132, 133, 134, 135]) AS track_id;
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tut'], as_of => '2025-04-11 01:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tut'], as_of => '2025-04-11 01:00+00');
 SELECT is_empty(
     $$SELECT id FROM trending_results WHERE week = '2025-04-11' AND id IN ('101', '120')$$,
     'a track in the top 20 of the eligible TRACKS is not underground'
@@ -267,9 +252,7 @@ SELECT build.track_score(track_id, 5000 - track_id, 'UNDERGROUND_TRACKS')
 FROM generate_series(133, 140) AS track_id;
 SELECT build.track_score(track_id, 4000 - track_id, 'UNDERGROUND_TRACKS')
 FROM generate_series(5, 8) AS track_id;
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tut'], as_of => '2025-04-18 01:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tut'], as_of => '2025-04-18 01:00+00');
 SELECT results_eq(
     $$SELECT specifier::text, user_id, is_complete, current_step_count, amount FROM user_challenges
     WHERE challenge_id = 'tut' AND specifier LIKE '2025-04-18:%' ORDER BY split_part(specifier, ':', 2)::integer$$,
@@ -346,9 +329,7 @@ SELECT results_eq(
     'an inactive trending challenge does nothing on a Friday and says so'
 );
 UPDATE challenges SET active = TRUE WHERE id = 'tt';
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt'], as_of => '2025-05-16 02:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt'], as_of => '2025-05-16 02:00+00');
 SELECT results_eq(
     $$SELECT amount, count(*) FROM user_challenges WHERE specifier LIKE '2025-05-16:%' GROUP BY amount
     ORDER BY amount$$,
@@ -370,9 +351,7 @@ SELECT build.track(990 + place, 100 + place) FROM generate_series(1, 21) AS plac
 SELECT build.track_score(990 + place, 7) FROM generate_series(1, 21) AS place;
 SELECT build.track_score(990 + place, 7, 'UNDERGROUND_TRACKS') FROM generate_series(1, 2) AS place;
 SELECT build.playlist_score(playlist_id, 7) FROM generate_series(1, 12) AS playlist_id;
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt', 'tut', 'tp'], as_of => '2025-06-06 01:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt', 'tut', 'tp'], as_of => '2025-06-06 01:00+00');
 SELECT results_eq(
     $$SELECT id::text FROM trending_results WHERE week = '2025-06-06' AND type = 'TRACKS' ORDER BY rank$$,
     $$SELECT (1012 - place)::text FROM generate_series(1, 10) AS place$$,
@@ -399,9 +378,7 @@ SELECT
     ctid AS place,
     xmin::text AS version
 FROM user_challenges;
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['tt', 'tut', 'tp'], full_scan => TRUE, as_of => '2025-05-23 01:00+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['tt', 'tut', 'tp'], full_scan => TRUE, as_of => '2025-05-23 01:00+00');
 SELECT bag_eq(
     $$SELECT challenge_id, specifier, ctid AS place, xmin::text AS version FROM user_challenges
     WHERE specifier NOT LIKE '2025-05-23:%'$$,

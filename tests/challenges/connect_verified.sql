@@ -7,9 +7,7 @@ SELECT build.person(2, is_verified => FALSE);
 SELECT build.person(3, is_verified => TRUE, is_deactivated => TRUE);
 SELECT build.person(4, is_verified => TRUE, is_current => FALSE);
 SELECT build.person(5, is_verified => TRUE, handle_lc => NULL);
-SELECT challenge_id, error
-FROM reconcile_challenges(ARRAY['v'], as_of => '2025-03-05 05:06:07+00')
-WHERE status = 'failed';
+SELECT build.run(ARRAY['v'], as_of => '2025-03-05 05:06:07+00');
 SELECT results_eq(
     $$SELECT
         user_id, specifier::text, is_complete, current_step_count, amount, completed_blocknumber,
@@ -43,7 +41,7 @@ SELECT build.person(6, is_verified => TRUE, blocknumber => 100, txhash => '0xz')
 SELECT build.person(6, is_verified => FALSE, blocknumber => 101, txhash => '0xa');
 SELECT build.person(7, is_verified => FALSE, blocknumber => NULL, txhash => '0xz');
 SELECT build.person(7, is_verified => TRUE, blocknumber => 101, txhash => '0xa');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'v' AND user_id IN (6, 7)$$,
     $$VALUES (7)$$,
@@ -55,7 +53,7 @@ UPDATE users SET is_verified = TRUE WHERE user_id = 2;
 INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount)
 VALUES ('v', 8, '8', FALSE, 1, 5);
 SELECT build.person(8, is_verified => FALSE);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT user_id, is_complete, current_step_count FROM user_challenges
     WHERE challenge_id = 'v' AND user_id IN (2, 255) ORDER BY user_id$$,
@@ -69,7 +67,7 @@ SELECT results_eq(
 );
 UPDATE challenges SET starting_block = 2147483647, step_count = 5 WHERE id = 'v';
 SELECT build.person(9, is_verified => TRUE);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['v']) WHERE status = 'failed';
+SELECT build.run(ARRAY['v']);
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'v' AND user_id = 9$$,
     $$VALUES (TRUE, 1)$$,

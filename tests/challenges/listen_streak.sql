@@ -20,7 +20,7 @@ SELECT is_empty(
 UPDATE challenges SET active = TRUE WHERE id = 'e';
 SET LOCAL timezone = 'America/Los_Angeles';
 SET LOCAL datestyle = 'SQL, MDY';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT
         user_id, specifier::text, is_complete, current_step_count, amount, completed_blocknumber,
@@ -38,7 +38,7 @@ SELECT results_eq(
 );
 
 SELECT build.person(254);
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT is_empty(
     $$SELECT user_id FROM challenge_listen_streak WHERE user_id = 254$$,
     'a listen of somebody unknown at the first active run stays skipped when the user comes to be known'
@@ -51,7 +51,7 @@ SELECT build.play(10, 1, '2025-03-02 15:59:59.999999');
 SELECT build.play(11, 1, '2025-03-02 16:00');
 SELECT build.play(12, 1, '2025-03-03 23:59:59.999999');
 SELECT build.play(13, 1, '2025-03-04 00:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 10$$,
     $$VALUES ('2025-03-02 00:00'::timestamp, 1)$$,
@@ -84,14 +84,14 @@ SELECT build.block(4321);
 SELECT build.person(20);
 SELECT build.play(20, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM generate_series(0, 5) AS day;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 20$$,
     $$VALUES ('142025030212', FALSE, 6, 7)$$,
     'six days in one batch are one incomplete row'
 );
 SELECT build.play(20, 1, '2025-03-08 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT
         specifier::text, is_complete, current_step_count, amount, completed_blocknumber,
@@ -108,16 +108,16 @@ SELECT results_eq(
     'the state is written before the row, so that the application tells the streak as it is'
 );
 SELECT build.play(20, 1, '2025-03-08 20:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text FROM user_challenges WHERE user_id = 20$$,
     $$VALUES ('142025030212')$$,
     'a second listen on the day of completion opens no second row'
 );
 SELECT build.play(20, 1, '2025-03-09 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT build.play(20, 1, '2025-03-10 13:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT
         specifier::text, is_complete, current_step_count, amount, completed_blocknumber,
@@ -130,7 +130,7 @@ SELECT results_eq(
     'after the seventh, each counted listen adds one complete row of its own, amount 1'
 );
 SELECT build.play(20, 1, '2025-03-16 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges
     WHERE user_id = 20 AND created_at > '2025-03-11'$$,
@@ -143,7 +143,7 @@ SELECT build.person(30);
 SELECT build.play(30, track_id, '2025-03-02 08:00'::timestamp + day * '1 day'::interval + track_id * '1 hour'::interval)
 FROM generate_series(0, 9) AS day
 CROSS JOIN generate_series(0, 4) AS track_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, completed_at FROM user_challenges
     WHERE user_id = 30 ORDER BY specifier$$,
@@ -170,7 +170,7 @@ SELECT build.person(40);
 SELECT build.play(40, 1, '2025-03-04 12:00');
 SELECT build.play(40, 1, '2025-03-02 12:00');
 SELECT build.play(40, 1, '2025-03-03 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 40$$,
     $$VALUES ('282025030212', 3)$$,
@@ -199,7 +199,7 @@ SELECT results_eq(
 );
 DELETE FROM plays;
 SELECT build.play(40, 1, '2025-03-05 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 40$$,
     $$VALUES ('282025030212', 4)$$,
@@ -215,9 +215,9 @@ SELECT results_eq(
 SELECT build.person(50);
 SELECT build.play(50, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM unnest(ARRAY[0, 1, 2, 5]) AS day;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT build.play(50, 1, '2025-03-08 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 50
     ORDER BY created_at$$,
@@ -257,7 +257,7 @@ VALUES
     ('e', 68, '44:20250224', TRUE, 7, 7, '2025-02-24 12:00+00'),
     ('e', 69, '45:20250224', FALSE, 6, 7, '2025-02-24 12:00+00');
 SELECT build.play(user_id, 1, '2025-03-03 12:00') FROM generate_series(58, 69) AS user_id;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 59
     ORDER BY created_at$$,
@@ -339,7 +339,7 @@ VALUES
     ('e', 93, '5d2025030312', TRUE, 1, 1, '2025-03-03 12:30+00');
 SELECT build.play(user_id, 1, '2025-03-03 12:45') FROM generate_series(90, 93) AS user_id;
 SELECT build.play(93, 1, '2025-03-04 12:45');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count, listen_streak FROM user_challenges
     INNER JOIN challenge_listen_streak USING (user_id)
@@ -373,7 +373,7 @@ SELECT build.play(70, 1, '2025-03-02 12:00');
 SELECT build.play(71, 1, '2025-03-02 12:00');
 SELECT build.play(72, 1, '2025-03-02 12:00');
 SELECT build.play(NULL, 1, '2025-03-02 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE user_id IN (70, 72)
     UNION ALL
@@ -384,7 +384,7 @@ SELECT build.person(72);
 UPDATE users SET is_deactivated = FALSE WHERE user_id = 70;
 UPDATE users SET is_deactivated = TRUE WHERE user_id = 71;
 SELECT build.play(71, 1, '2025-03-03 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE user_id IN (70, 72)
     UNION ALL
@@ -401,7 +401,7 @@ SELECT results_eq(
 UPDATE users SET is_deactivated = FALSE WHERE user_id = 71;
 SELECT build.play(70, 1, '2025-03-03 12:00');
 SELECT build.play(71, 1, '2025-03-04 11:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT user_id, specifier::text, current_step_count FROM user_challenges WHERE user_id IN (70, 71)
     ORDER BY user_id$$,
@@ -412,7 +412,7 @@ SELECT results_eq(
 -- A pause.
 SELECT build.person(80);
 SELECT build.play(80, 1, '2025-03-02 12:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 UPDATE challenges SET active = FALSE WHERE id = 'e';
 SELECT build.play(80, 1, '2025-03-03 12:00');
 SELECT results_eq(
@@ -421,7 +421,7 @@ SELECT results_eq(
     'a paused streak does nothing and says so'
 );
 UPDATE challenges SET active = TRUE WHERE id = 'e';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT current_step_count, last_listen_date, listen_streak FROM user_challenges
     INNER JOIN challenge_listen_streak USING (user_id)
@@ -430,7 +430,7 @@ SELECT results_eq(
     'what is listened to during a pause never counts'
 );
 SELECT build.play(80, 1, '2025-03-04 11:00');
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT current_step_count FROM user_challenges WHERE user_id = 80$$,
     $$VALUES (2)$$,
@@ -442,7 +442,7 @@ UPDATE challenges SET amount = '99', starting_block = 2147483647, step_count = 3
 SELECT build.person(81);
 SELECT build.play(81, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM generate_series(0, 7) AS day;
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count, amount FROM user_challenges WHERE user_id = 81
     ORDER BY specifier$$,
@@ -458,7 +458,7 @@ SELECT results_eq(
     'an amount that is no number is an error of the streak too'
 );
 UPDATE challenges SET amount = '1' WHERE id = 'e';
-SELECT challenge_id, error FROM reconcile_challenges(ARRAY['e']) WHERE status = 'failed';
+SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 82$$,
     $$VALUES ('522025030212', 1)$$,
