@@ -505,7 +505,6 @@ VALUES
 ('amount', 'e', NULL, '7 for the seventh day, 1 for each further one'),
 ('created_at', 'e', NULL, 'the time of the listen'),
 ('completed_at', 'e', NULL, 'the time of the listen'),
-('back again', 'e', NULL, 'what is listened to while deactivated never counts'),
 ('counted afterwards', 'e', NULL, 'it goes by the time of the listen, not by when its row came'),
 ('amount', NULL, 'trending', 'by rank'),
 ('specifier', NULL, 'trending', 'week and rank'),

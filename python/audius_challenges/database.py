@@ -19,7 +19,7 @@ from audius_challenges.errors import READ_ONLY_SQL_TRANSACTION, ChallengeError
 _TOKEN = re.compile(
     r"""
     '(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]*
-    | (?<![:\w]):(?P<name>[a-z_]+)(?:::(?P<type>[a-z_0-9.]+(?:\[\])?))?
+    | (?<![:\w]):(?P<name>[a-z_]+)(?:::(?P<type>[a-z_0-9]+(?:\[\])?))?
     | (?P<discovery>\bdiscovery\.)
     """,
     re.VERBOSE,

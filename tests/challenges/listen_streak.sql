@@ -1,6 +1,6 @@
 -- Challenge e, listen streak: a state machine over plays, with the incidents it has had elsewhere.
 BEGIN;
-SELECT plan(55);
+SELECT plan(58);
 
 -- While it was never active.
 SELECT build.person(255);
@@ -39,9 +39,10 @@ SELECT results_eq(
 
 SELECT build.person(254);
 SELECT build.run(ARRAY['e']);
-SELECT is_empty(
-    $$SELECT user_id FROM challenge_listen_streak WHERE user_id = 254$$,
-    'a listen of somebody unknown at the first active run stays skipped when the user comes to be known'
+SELECT results_eq(
+    $$SELECT last_listen_date, listen_streak FROM challenge_listen_streak WHERE user_id = 254$$,
+    $$VALUES ('2025-03-02 12:34:56'::timestamp, 1)$$,
+    'a listen of somebody unknown counts when the user comes to be known'
 );
 
 -- The boundaries: the second listen of users 10 to 13 comes 16 h or 48 h after the first, or just before.
@@ -250,8 +251,8 @@ VALUES
     ('e', 60, '3c:20250228', FALSE, 2, 1, '2025-02-28 12:00+00'),
     ('e', 61, '3d:20250225', FALSE, 6, 7, '2025-02-25 12:00+00'),
     ('e', 63, '3f:20250202', FALSE, 5, 7, '2025-02-02 12:00+00'),
-    ('e', 64, '40:20250225', FALSE, 2, 7, '2025-02-25 12:00+00'),
-    ('e', 65, '41:20250225', FALSE, 2, 7, '2025-02-25 11:59:59.999999+00'),
+    ('e', 64, '40:20250227', FALSE, 2, 7, '2025-02-27 12:00+00'),
+    ('e', 65, '41:20250227', FALSE, 2, 7, '2025-02-27 11:59:59.999999+00'),
     ('e', 66, '42:20250227', FALSE, 2, 7, '2025-02-27 12:00+00'),
     ('e', 66, '42:20250301', TRUE, 1, 1, '2025-03-01 12:00+00'),
     ('e', 68, '44:20250224', TRUE, 7, 7, '2025-02-24 12:00+00'),
@@ -296,12 +297,12 @@ SELECT results_eq(
 );
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 64$$,
-    $$VALUES ('40:20250225', 3)$$,
+    $$VALUES ('40:20250227', 3)$$,
     'a row exactly as old as the streak can be is the running one'
 );
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 65 ORDER BY created_at$$,
-    $$VALUES ('41:20250225', 2), ('412025030312', 3)$$,
+    $$VALUES ('41:20250227', 2), ('412025030312', 3)$$,
     'a row older than the streak can be is not the running one'
 );
 SELECT results_eq(
@@ -329,16 +330,21 @@ SELECT results_eq(
     'a running row found after the seventh day is completed by that listen, which has no other row'
 );
 
--- A state without a listen, and specifiers that are taken.
-SELECT build.person(user_id) FROM generate_series(90, 93) AS user_id;
+-- A state without a listen, and states that are lost: the latest row stands in for them.
+SELECT build.person(user_id) FROM generate_series(90, 95) AS user_id;
 INSERT INTO challenge_listen_streak (user_id, last_listen_date, listen_streak) VALUES (90, NULL, 5);
-INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount, created_at)
+INSERT INTO user_challenges (
+    challenge_id, user_id, specifier, is_complete, current_step_count, amount, created_at, completed_at
+)
 VALUES
-    ('e', 91, '5b2025030312', FALSE, 0, 3, '2025-03-03 12:30+00'),
-    ('e', 92, '5c2025030312', TRUE, 7, 7, '2025-03-03 12:30+00'),
-    ('e', 93, '5d2025030312', TRUE, 1, 1, '2025-03-03 12:30+00');
-SELECT build.play(user_id, 1, '2025-03-03 12:45') FROM generate_series(90, 93) AS user_id;
-SELECT build.play(93, 1, '2025-03-04 12:45');
+    ('e', 91, '5b2025030312', FALSE, 4, 3, '2025-03-03 12:30+00', NULL),
+    ('e', 92, '5c2025022512', TRUE, 7, 7, '2025-02-25 12:30+00', '2025-03-03 12:30'),
+    ('e', 93, '5d2025030312', TRUE, 1, 1, '2025-03-03 12:30+00', '2025-03-03 12:30'),
+    ('e', 94, '5e2025022012', TRUE, 7, 7, '2025-02-20 12:30+00', '2025-03-03 12:30'),
+    ('e', 95, '5f2025030312', FALSE, 4, 7, '2025-03-03 12:30+00', NULL);
+SELECT build.play(user_id, 1, '2025-03-03 12:45') FROM generate_series(90, 95) AS user_id;
+SELECT build.play(user_id, 1, '2025-03-04 12:45') FROM generate_series(91, 93) AS user_id;
+SELECT build.play(user_id, 1, '2025-03-05 12:30') FROM generate_series(94, 95) AS user_id;
 SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT specifier::text, current_step_count, listen_streak FROM user_challenges
@@ -350,20 +356,35 @@ SELECT results_eq(
 SELECT results_eq(
     $$SELECT specifier::text, is_complete, current_step_count, amount, created_at AT TIME ZONE 'UTC'
     FROM user_challenges WHERE user_id = 91$$,
-    $$VALUES ('5b2025030312', FALSE, 1, 7, '2025-03-03 12:30'::timestamp)$$,
-    'an incomplete row that has the specifier already is continued'
+    $$VALUES ('5b2025030312', FALSE, 2, 7, '2025-03-03 12:30'::timestamp)$$,
+    'an incomplete row stands in for a lost state as its first listen, and what follows is counted into it anew'
 );
 SELECT results_eq(
-    $$SELECT specifier::text, is_complete, current_step_count, amount, completed_at FROM user_challenges
-    WHERE user_id = 92$$,
-    $$VALUES ('5c2025030312', TRUE, 7, 7, NULL::timestamp)$$,
-    'a complete row that has the specifier already is left'
+    $$SELECT user_id, specifier::text, is_complete, current_step_count, amount FROM user_challenges
+    WHERE user_id IN (92, 93) ORDER BY user_id, created_at$$,
+    $$VALUES
+        (92, '5c2025022512', TRUE, 7, 7),
+        (92, '5c2025030412', TRUE, 1, 1),
+        (93, '5d2025030312', TRUE, 1, 1),
+        (93, '5d2025030412', TRUE, 1, 1)$$,
+    'a complete row stands in for a lost state: nothing up to its completion counts again, the next day is a further one'
 );
 SELECT results_eq(
-    $$SELECT specifier::text, is_complete, current_step_count, amount FROM user_challenges WHERE user_id = 93
-    ORDER BY created_at$$,
-    $$VALUES ('5d2025030312', TRUE, 1, 1), ('5d2025030412', FALSE, 2, 7)$$,
-    'the day after such a row opens one of its own, also in the same batch'
+    $$SELECT user_id, last_listen_date, listen_streak FROM challenge_listen_streak
+    WHERE user_id BETWEEN 91 AND 93 ORDER BY user_id$$,
+    $$VALUES
+        (91, '2025-03-04 12:45'::timestamp, 2), (92, '2025-03-04 12:45', 8), (93, '2025-03-04 12:45', 9)$$,
+    'the state that is written then goes on from 1, from 7 after a seventh day, and from 8 after a further one'
+);
+SELECT results_eq(
+    $$SELECT user_id, specifier::text, is_complete, current_step_count FROM user_challenges
+    WHERE user_id IN (94, 95) ORDER BY user_id, created_at$$,
+    $$VALUES
+        (94, '5e2025022012', TRUE, 7),
+        (94, '5e2025030512', FALSE, 1),
+        (95, '5f2025030312', FALSE, 4),
+        (95, '5f2025030512', FALSE, 1)$$,
+    'a streak that the row says is broken begins anew'
 );
 
 -- Who takes part.
@@ -385,11 +406,12 @@ UPDATE users SET is_deactivated = FALSE WHERE user_id = 70;
 UPDATE users SET is_deactivated = TRUE WHERE user_id = 71;
 SELECT build.play(71, 1, '2025-03-03 12:00');
 SELECT build.run(ARRAY['e']);
-SELECT is_empty(
-    $$SELECT specifier FROM user_challenges WHERE user_id IN (70, 72)
-    UNION ALL
-    SELECT user_id::text FROM challenge_listen_streak WHERE user_id IN (70, 72)$$,
-    'a skipped listen stays skipped when its user comes back'
+SELECT results_eq(
+    $$SELECT user_id, specifier::text, listen_streak FROM user_challenges
+    INNER JOIN challenge_listen_streak USING (user_id)
+    WHERE user_id IN (70, 72) ORDER BY user_id$$,
+    $$VALUES (70, '462025030212', 1), (72, '482025030212', 1)$$,
+    'what a user listened to before counts once the user is eligible'
 );
 SELECT results_eq(
     $$SELECT current_step_count, listen_streak FROM user_challenges
@@ -405,53 +427,65 @@ SELECT build.run(ARRAY['e']);
 SELECT results_eq(
     $$SELECT user_id, specifier::text, current_step_count FROM user_challenges WHERE user_id IN (70, 71)
     ORDER BY user_id$$,
-    $$VALUES (70, '462025030312', 1), (71, '472025030212', 2)$$,
-    'a user who comes back goes on from the listens that were counted'
+    $$VALUES (70, '462025030212', 2), (71, '472025030212', 3)$$,
+    'a user who comes back goes on from there, by all the listens since'
 );
 
--- A pause.
-SELECT build.person(80);
-SELECT build.play(80, 1, '2025-03-02 12:00');
+-- A pause is a time by the real clock; what was listened to before it counts, whenever it is committed.
+SELECT build.person(user_id) FROM generate_series(80, 82) AS user_id;
+SELECT build.play(80, 1, clock_timestamp() AT TIME ZONE 'UTC' - '40 hours'::interval);
 SELECT build.run(ARRAY['e']);
 UPDATE challenges SET active = FALSE WHERE id = 'e';
-SELECT build.play(80, 1, '2025-03-03 12:00');
 SELECT results_eq(
     $$SELECT status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('inactive', 0::bigint, 0::bigint)$$,
     'a paused streak does nothing and says so'
 );
+SELECT build.play(80, 1, clock_timestamp() AT TIME ZONE 'UTC' - '20 hours'::interval);
+SELECT build.play(user_id, 1, clock_timestamp() AT TIME ZONE 'UTC') FROM generate_series(80, 81) AS user_id;
+SELECT build.run(ARRAY['e']);
+SELECT results_eq(
+    $$SELECT began_at < clock_timestamp(), ended_at IS NULL FROM audius_challenges.pause$$,
+    $$VALUES (TRUE, TRUE)$$,
+    'a pause that goes on is a row without an end'
+);
 UPDATE challenges SET active = TRUE WHERE id = 'e';
 SELECT build.run(ARRAY['e']);
 SELECT results_eq(
-    $$SELECT current_step_count, last_listen_date, listen_streak FROM user_challenges
+    $$SELECT user_id, current_step_count, listen_streak FROM user_challenges
     INNER JOIN challenge_listen_streak USING (user_id)
-    WHERE user_id = 80$$,
-    $$VALUES (1, '2025-03-02 12:00'::timestamp, 1)$$,
-    'what is listened to during a pause never counts'
+    WHERE user_id BETWEEN 80 AND 81$$,
+    $$VALUES (80, 2, 2)$$,
+    'what is listened to during a pause never counts, what was listened to before it does'
 );
-SELECT build.play(80, 1, '2025-03-04 11:00');
-SELECT build.run(ARRAY['e']);
 SELECT results_eq(
-    $$SELECT current_step_count FROM user_challenges WHERE user_id = 80$$,
-    $$VALUES (2)$$,
-    'what is listened to after a pause counts'
+    $$SELECT began_at < ended_at, ended_at < clock_timestamp() FROM audius_challenges.pause$$,
+    $$VALUES (TRUE, TRUE)$$,
+    'the first run that finds the challenge active ends the pause'
+);
+SELECT build.play(user_id, 1, clock_timestamp() AT TIME ZONE 'UTC') FROM generate_series(80, 81) AS user_id;
+SELECT build.run(ARRAY['e'], full_scan => TRUE);
+SELECT results_eq(
+    $$SELECT user_id, current_step_count FROM user_challenges WHERE user_id BETWEEN 80 AND 81 ORDER BY user_id$$,
+    $$VALUES (80, 3), (81, 1)$$,
+    'what is listened to after a pause counts, also by a full scan'
 );
 
 -- The catalog's amount and starting block are not for the streak.
 UPDATE challenges SET amount = '99', starting_block = 2147483647, step_count = 3 WHERE id = 'e';
-SELECT build.person(81);
-SELECT build.play(81, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
+SELECT build.person(83);
+SELECT build.play(83, 1, '2025-03-02 12:00'::timestamp + day * '1 day'::interval)
 FROM generate_series(0, 7) AS day;
 SELECT build.run(ARRAY['e']);
 SELECT results_eq(
-    $$SELECT specifier::text, current_step_count, amount FROM user_challenges WHERE user_id = 81
+    $$SELECT specifier::text, current_step_count, amount FROM user_challenges WHERE user_id = 83
     ORDER BY specifier$$,
-    $$VALUES ('512025030212', 7, 7), ('512025030912', 1, 1)$$,
+    $$VALUES ('532025030212', 7, 7), ('532025030912', 1, 1)$$,
     'amounts and target of the streak are fixed, whatever the catalog says'
 );
 UPDATE challenges SET amount = 'plenty' WHERE id = 'e';
-SELECT build.person(82);
-SELECT build.play(82, 1, '2025-03-02 12:00');
+SELECT build.person(84);
+SELECT build.play(84, 1, '2025-03-02 12:00');
 SELECT results_eq(
     $$SELECT status, rows_inserted FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('failed', 0::bigint)$$,
@@ -460,15 +494,15 @@ SELECT results_eq(
 UPDATE challenges SET amount = '1' WHERE id = 'e';
 SELECT build.run(ARRAY['e']);
 SELECT results_eq(
-    $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 82$$,
-    $$VALUES ('522025030212', 1)$$,
+    $$SELECT specifier::text, current_step_count FROM user_challenges WHERE user_id = 84$$,
+    $$VALUES ('542025030212', 1)$$,
     'a listen that a failed run could not count is counted by the next one'
 );
 
 -- A listen later than any of these, by everybody in one batch: one row each, none twice.
 SELECT results_eq(
     $$SELECT count(*) FROM user_challenges
-    WHERE is_complete AND completed_blocknumber IS NULL AND user_id NOT IN (92, 93)
+    WHERE is_complete AND completed_blocknumber IS NULL AND user_id NOT BETWEEN 92 AND 94
         AND specifier NOT LIKE '%:%'$$,
     $$VALUES (0::bigint)$$,
     'a completed streak row always has a completed_blocknumber'

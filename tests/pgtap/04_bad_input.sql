@@ -28,7 +28,8 @@ LANGUAGE sql AS $$
         (SELECT string_agg(c::text, ',' ORDER BY c.user_id) FROM public.challenge_listen_streak AS c),
         (SELECT string_agg(t::text, ',' ORDER BY t::text) FROM public.trending_results AS t),
         (SELECT string_agg(s::text, ',' ORDER BY s::text) FROM audius_challenges.processor_state AS s),
-        (SELECT string_agg(c::text, ',' ORDER BY c::text) FROM audius_challenges.checkpoint AS c),
+        (SELECT string_agg(l::text, ',' ORDER BY l::text) FROM audius_challenges.look AS l),
+        (SELECT string_agg(p::text, ',' ORDER BY p::text) FROM audius_challenges.pause AS p),
         (SELECT string_agg(j::text, ',' ORDER BY j.jobid) FROM cron.job AS j)
     ));
 $$;

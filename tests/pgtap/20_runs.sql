@@ -41,10 +41,10 @@ SELECT
 FROM audius_challenges.processor_state AS s
 UNION ALL
 SELECT
-    'checkpoint',
-    to_jsonb(c),
-    c.ctid
-FROM audius_challenges.checkpoint AS c;
+    'look',
+    to_jsonb(l),
+    l.ctid
+FROM audius_challenges.look AS l;
 
 -- Ada has something of everything, with the 10,000 plays of all three milestones.
 UPDATE challenges SET active = TRUE WHERE id = 'e';
@@ -378,11 +378,12 @@ SELECT results_eq(
     $$VALUES ('ok', 0::bigint, 0::bigint)$$,
     'after start_from_now the plays of before are not counted'
 );
-SELECT build.play(4, 3, '2025-06-02 12:00');
+SELECT build.play(4, 3, clock_timestamp() AT TIME ZONE 'UTC');
 SELECT build.run(ARRAY['e']);
 SELECT results_eq(
-    $$SELECT specifier::text, current_step_count FROM user_challenges WHERE challenge_id = 'e' AND user_id = 4$$,
-    $$VALUES ('42025060212', 1)$$,
+    $$SELECT current_step_count, listen_streak FROM user_challenges INNER JOIN challenge_listen_streak USING (user_id)
+    WHERE challenge_id = 'e' AND user_id = 4$$,
+    $$VALUES (1, 1)$$,
     'after start_from_now the plays from then on are counted'
 );
 

@@ -231,7 +231,7 @@ SELECT results_eq(
 );
 SET LOCAL ROLE NONE;
 DELETE FROM audius_challenges.processor_state;
-DELETE FROM audius_challenges.checkpoint;
+DELETE FROM audius_challenges.look;
 RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id, status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['u', 'fp', 'p', 'v'])$$,

@@ -223,6 +223,7 @@ _END_PAUSE = """
 _BEGIN_NOW = """
     INSERT INTO audius_challenges.pause (challenge_id, began_at, ended_at)
     VALUES (:challenge_id::text, '-infinity', clock_timestamp())
+    ON CONFLICT (challenge_id, began_at) DO UPDATE SET ended_at = excluded.ended_at
 """
 
 

@@ -73,7 +73,7 @@ _SAVE = """
          sweep_finished_at, last_run, last_success)
     SELECT
         :challenge_id::text,
-        :phase::audius_challenges.phase,
+        :phase::text::audius_challenges.phase,
         :catalog_seen::text,
         :look::bigint,
         :sources::text[],
