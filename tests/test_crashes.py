@@ -563,7 +563,8 @@ def assert_same_as_first_build(cluster: Cluster) -> None:
         copy.execute(
             """
             TRUNCATE user_challenges, challenge_profile_completion, challenge_listen_streak,
-                audius_challenges.processor_state, audius_challenges.checkpoint, audius_challenges.installation
+                audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,
+                audius_challenges.installation
             """
         )
         copy.execute("CALL audius_challenges.tick()")

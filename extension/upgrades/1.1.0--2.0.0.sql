@@ -2,6 +2,10 @@
 -- share. What listen streaks remembered of plays is forgotten, but for their pauses, which are rows now.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
+-- In the order in which a reader of the status takes them.
+LOCK TABLE @extschema@.challenge_status IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE audius_challenges.processor_state, audius_challenges.checkpoint IN ACCESS EXCLUSIVE MODE;
+
 ALTER TABLE audius_challenges.processor_state
 ADD COLUMN look bigint,
 ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
@@ -119,8 +123,12 @@ WHERE checkpoint.challenge_id = 'e'
 ON CONFLICT (challenge_id, began_at) DO NOTHING;
 
 UPDATE audius_challenges.processor_state
-SET catalog_seen = NULL
-WHERE challenge_id IN (SELECT pause.challenge_id FROM audius_challenges.pause WHERE pause.ended_at IS NULL);
+SET
+    sources = '{plays,users}',
+    catalog_seen = CASE
+        WHEN NOT EXISTS (SELECT FROM audius_challenges.pause WHERE pause.ended_at IS NULL) THEN catalog_seen
+    END
+WHERE challenge_id = 'e';
 
 -- Who could work with checkpoints can work with looks and pauses. As these grants are not the extension's own, they are
 -- taken from the list of those that are, so that a dump has them.
@@ -152,4 +160,6 @@ DELETE FROM pg_init_privs
 WHERE classoid = 'pg_class'::regclass
     AND objoid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass);
 
+-- A table of state that is dropped alone would stay in the extension's list of those.
+ALTER EXTENSION audius_challenges DROP TABLE audius_challenges.checkpoint;
 DROP TABLE audius_challenges.checkpoint;

@@ -13,19 +13,19 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.users import Users, eligible_users
 from audius_challenges.engine.writing import WRITES, writing
-from audius_challenges.sources import LISTENERS, USERS, Reads, Source, columns_read, merged
+from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
+from audius_challenges.sources import LISTENERS, USERS, columns_read, merged
 
-_HOUR = 3_600_000_000
-TOO_SOON = 16 * _HOUR
-TOO_LATE = 48 * _HOUR
-
+HOUR = 3_600_000_000
+TOO_SOON = 16 * HOUR
+TOO_LATE = 48 * HOUR
 STREAK_LENGTH = 7
 STREAK_AMOUNT = 7
 FURTHER_AMOUNT = 1
@@ -104,14 +104,7 @@ class Streak:
 
 
 _LISTENS = f"""
-    WITH {eligible_users()},
-    paused AS MATERIALIZED (
-        SELECT coalesce(
-            range_agg(tsrange(pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]')), '{{}}'
-        ) AS times
-        FROM audius_challenges.pause
-        WHERE pause.challenge_id = :challenge_id::text
-    )
+    WITH {eligible_users()}
     SELECT
         eligible.user_id,
         state.listen_streak AS length,
@@ -119,9 +112,7 @@ _LISTENS = f"""
         heard.listens
     FROM eligible
     LEFT JOIN LATERAL (
-        SELECT
-            streak.listen_streak,
-            streak.last_listen_date
+        SELECT streak.listen_streak, streak.last_listen_date
         FROM discovery.challenge_listen_streak AS streak
         WHERE streak.user_id = eligible.user_id
             AND streak.last_listen_date <> '-infinity'
@@ -134,32 +125,33 @@ _LISTENS = f"""
         WHERE plays.user_id = eligible.user_id
             AND plays.created_at >= coalesce(state.last_listen_date + INTERVAL '16 hours', '0001-01-01')
             AND plays.created_at < '10000-01-01'
-            AND NOT (SELECT paused.times FROM paused) @> plays.created_at
+            AND NOT (
+                SELECT coalesce(range_agg(tsrange(
+                    pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]'
+                )), '{{}}')
+                FROM audius_challenges.pause
+                WHERE pause.challenge_id = :challenge_id::text
+            ) @> plays.created_at
     ) AS heard
     WHERE heard.listens IS NOT NULL
 """
 
 # || '': a user's rows, by their index. Without statistics the planner would combine it with that of the challenge.
 _LATEST_ROWS = """
-    SELECT
-        listener.user_id,
-        latest.*
+    SELECT listener.user_id, latest.*
     FROM unnest(:listeners::integer[]) AS listener (user_id)
     CROSS JOIN LATERAL (
         SELECT
             own.specifier,
             own.current_step_count AS steps,
             timestamp_send(own.created_at AT TIME ZONE 'UTC') AS created_at,
-            CASE
-                WHEN own.is_complete
-                    THEN timestamp_send(coalesce(own.completed_at, own.created_at AT TIME ZONE 'UTC'))
-            END AS completed_at
+            timestamp_send(
+                CASE WHEN own.is_complete THEN coalesce(own.completed_at, own.created_at AT TIME ZONE 'UTC') END
+            ) AS completed_at
         FROM discovery.user_challenges AS own
         WHERE own.user_id = listener.user_id
             AND own.challenge_id::text || '' = :challenge_id::text
-        ORDER BY
-            own.created_at DESC,
-            own.specifier COLLATE "C" DESC
+        ORDER BY own.created_at DESC, own.specifier COLLATE "C" DESC
         LIMIT 1
     ) AS latest
 """
@@ -171,60 +163,51 @@ _SAVE_STATES = """
         counted.user_id,
         TIMESTAMP '2000-01-01' + counted.last_listen::float8 * INTERVAL '1 microsecond',
         counted.length
-    FROM unnest(
-        (:user_ids::text)::integer[], (:last_listens::text)::bigint[], (:lengths::text)::integer[]
-    ) AS counted (user_id, last_listen, length)
+    FROM unnest((:user_ids::text)::integer[], (:last_listens::text)::bigint[], (:lengths::text)::integer[])
+        AS counted (user_id, last_listen, length)
     ON CONFLICT (user_id) DO UPDATE SET
         last_listen_date = excluded.last_listen_date,
         listen_streak = excluded.listen_streak
 """
 
 _WANTED = """
-    rewards AS (
+    wanted AS (
         SELECT
             streak.user_id,
-            streak.specifier,
-            streak.steps,
+            coalesce(streak.specifier, to_hex(streak.user_id) || to_char(listen.at, 'YYYYMMDDHH24')) AS specifier,
+            streak.steps AS current_step_count,
+            streak.completed IS NOT NULL AS is_complete,
             streak.amount,
-            TIMESTAMP '2000-01-01' + streak.created_at::float8 * INTERVAL '1 microsecond' AS created_at,
-            TIMESTAMP '2000-01-01' + streak.completed_at::float8 * INTERVAL '1 microsecond' AS completed_at
+            listen.at AT TIME ZONE 'UTC' AS created_at,
+            TIMESTAMP '2000-01-01' + streak.completed::float8 * INTERVAL '1 microsecond' AS completed_at
         FROM unnest(
             (:user_ids::text)::integer[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
             (:created::text)::bigint[], (:completed::text)::bigint[]
-        ) AS streak (user_id, specifier, steps, amount, created_at, completed_at)
-    ),
-    wanted AS (
-        SELECT
-            rewards.user_id,
-            coalesce(
-                rewards.specifier, to_hex(rewards.user_id) || to_char(rewards.created_at, 'YYYYMMDDHH24')
-            ) AS specifier,
-            rewards.steps AS current_step_count,
-            rewards.completed_at IS NOT NULL AS is_complete,
-            rewards.amount,
-            rewards.created_at AT TIME ZONE 'UTC' AS created_at,
-            rewards.completed_at
-        FROM rewards
+        ) AS streak (user_id, specifier, steps, amount, created, completed)
+        CROSS JOIN LATERAL (SELECT TIMESTAMP '2000-01-01' + streak.created::float8 * INTERVAL '1 microsecond')
+            AS listen (at)
     )
 """
 
 _BEGIN_PAUSE = """
     INSERT INTO audius_challenges.pause (challenge_id, began_at)
-    VALUES (:challenge_id::text, clock_timestamp())
+    VALUES (:challenge_id::text, coalesce(:since::timestamptz, clock_timestamp()))
+    ON CONFLICT (challenge_id, began_at) DO UPDATE SET ended_at = NULL
 """
 
 _END_PAUSE = """
     UPDATE audius_challenges.pause
     SET ended_at = clock_timestamp()
-    WHERE challenge_id = :challenge_id::text
-        AND ended_at IS NULL
+    WHERE challenge_id = :challenge_id::text AND ended_at IS NULL
 """
 
-_BEGIN_NOW = """
-    INSERT INTO audius_challenges.pause (challenge_id, began_at, ended_at)
-    VALUES (:challenge_id::text, '-infinity', clock_timestamp())
-    ON CONFLICT (challenge_id, began_at) DO UPDATE SET ended_at = excluded.ended_at
-"""
+_UNCONVERTED = ChallengeError(
+    "the state of challenge e is of version 1.1.0: what it knew of pauses was not restored",
+    sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+    hint="Restore the dump into a database with CREATE EXTENSION audius_challenges VERSION '1.1.0' CASCADE; then update"
+    " the extension. If e was never paused or started from now: UPDATE audius_challenges.processor_state SET sources ="
+    " '{plays,users}' WHERE challenge_id = 'e';",
+)
 
 
 class ListenStreak(PerUser):
@@ -233,25 +216,19 @@ class ListenStreak(PerUser):
     id = "e"
     description = "listen streak"
 
-    @cached_property
-    def sources(self) -> tuple[Source, ...]:
-        """A user's own row, and his plays."""
-        return (USERS, LISTENERS)
-
-    @cached_property
-    def reads(self) -> Reads:
-        """Everything that counting needs."""
-        return merged([WRITES, columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES), *(s.reads for s in self.sources)])
-
-    @cached_property
-    def statements(self) -> Mapping[str, str]:
-        """What reads, and what writes."""
-        reading = {"listens": _LISTENS, "latest_rows": _LATEST_ROWS}
-        pauses = {"begin_pause": _BEGIN_PAUSE, "end_pause": _END_PAUSE, "begin_now": _BEGIN_NOW}
-        return {**reading, "save_states": _SAVE_STATES, "write": writing(_WANTED), **pauses}
+    sources = (USERS, LISTENERS)
+    reads = merged([WRITES, columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES), *(each.reads for each in sources)])
+    statements: Mapping[str, str] = MappingProxyType(
+        {"listens": _LISTENS, "latest": _LATEST_ROWS, "states": _SAVE_STATES, "write": writing(_WANTED)}
+    )
 
     def run(self, work: Work) -> None:
-        """Examine whose turn it is; the first run that finds the challenge active again ends its pause."""
+        """Examine whose turn it is; the first run that finds the challenge active again ends its pause.
+
+        :raises ChallengeError: if the state was restored from a version that remembered pauses otherwise
+        """
+        if work.state.phase and not work.state.sources:
+            raise _UNCONVERTED
         if work.state.phase and work.state.catalog_seen is None:
             work.db.rows(_END_PAUSE, challenge_id=self.id)
         super().run(work)
@@ -259,29 +236,23 @@ class ListenStreak(PerUser):
     def pause(self, work: Work) -> None:
         """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
         if work.state.phase and work.state.catalog_seen:
-            work.db.rows(_BEGIN_PAUSE, challenge_id=self.id)
+            work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None)
         super().pause(work)
 
     def start_from_now(self, work: Work) -> None:
         """A pause from the beginning of time until now: streaks go on from the states there are."""
-        work.db.rows(_BEGIN_NOW, challenge_id=self.id)
+        work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since="-infinity")
+        work.db.rows(_END_PAUSE, challenge_id=self.id)
         super().start_from_now(work)
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens, and write states and rows."""
         listeners = work.db.rows(_LISTENS, challenge_id=self.id, **users.parameters)
-        latest: dict[int, Row] = {}
-        if listeners and not nothing_written:
-            ids = [listener["user_id"] for listener in listeners]
-            found = work.db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids)
-            latest = {row["user_id"]: _row(row) for row in found}
-        streaks = {}
-        for listener in listeners:
-            user_id = listener["user_id"]
-            streak = _streak(listener, latest.get(user_id))
-            streak.count(_times(listener["listens"]))
-            if streak.changed:
-                streaks[user_id] = streak
+        ids = [] if nothing_written else [listener["user_id"] for listener in listeners]
+        found = work.db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids) if ids else []
+        latest = {row["user_id"]: _row(row) for row in found}
+        streaks = {listener["user_id"]: _counted(listener, latest) for listener in listeners}
+        streaks = {user_id: streak for user_id, streak in streaks.items() if streak.changed}
         if streaks:
             # The state first: the application's trigger on user_challenges reads it.
             work.db.rows(
@@ -306,22 +277,19 @@ class ListenStreak(PerUser):
 LISTEN_STREAK = ListenStreak()
 
 
-def _streak(listener: Mapping[str, Any], latest: Row | None) -> Streak:
-    if listener["last_listen"] is None:
-        return Streak.after(latest)
-    return Streak(listener["length"], _time(listener["last_listen"]), latest)
+def _counted(listener: Mapping[str, Any], latest: Mapping[int, Row]) -> Streak:
+    row, last_listen = latest.get(listener["user_id"]), listener["last_listen"]
+    streak = Streak(listener["length"], _times(last_listen)[0], row) if last_listen else Streak.after(row)
+    streak.count(_times(listener["listens"]))
+    return streak
 
 
 def _row(row: Mapping[str, Any]) -> Row:
-    completed_at = _time(row["completed_at"]) if row["completed_at"] else None
-    return Row(_time(row["created_at"]), row["steps"] or 0, completed_at=completed_at, specifier=row["specifier"])
+    completed_at = _times(row["completed_at"])[0] if row["completed_at"] else None
+    return Row(_times(row["created_at"])[0], row["steps"] or 0, completed_at=completed_at, specifier=row["specifier"])
 
 
-def _time(sent: bytes) -> int:
-    return int.from_bytes(sent, "big", signed=True)
-
-
-def _times(sent: bytes) -> Iterable[int]:
+def _times(sent: bytes) -> array[int]:
     times = array("q", sent)
     if sys.byteorder == "little":
         times.byteswap()
