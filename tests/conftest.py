@@ -15,6 +15,9 @@ from devtools.cluster import NO_SETTINGS, Cluster
 from devtools.debian_root import machine_major, other_root
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 
+# Asserts in these show values, too.
+pytest.register_assert_rewrite("tests.anatomy", "tests.histories", "tests.model", "tests.pages", "tests.sessions")
+
 BARE = "discovery_bare"
 FULL = "discovery_full"
 

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from psycopg.errors import Diagnostic
 
+from audius_challenges.processors import PROCESSORS
+
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 
-RUN_ORDER = ("u", "fp", "p", "v", "e", "p1", "p2", "p3", "tt", "tut", "tp")
+RUN_ORDER = tuple(processor.id for processor in PROCESSORS)
+"""The challenges in the order they run. It is all that the tests import from the package."""
 TICK = "CALL audius_challenges.tick()"
 RUN_LOCK = "1633903724, 1"
 """The advisory lock of a run: whoever holds it, a run finds another one under way."""
