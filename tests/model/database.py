@@ -208,7 +208,7 @@ class Database:
 
     def writes(self) -> int:
         """How often a user challenge that has a model was written so far, changed or not."""
-        query = "SELECT count(*) FROM user_challenges_log WHERE coalesce(new, old) ->> 'challenge_id' = ANY(%s)"
+        query = "SELECT count(*) FROM user_challenges_log WHERE challenge_id = ANY(%s)"
         with self.connection.cursor() as cursor:
             found = cursor.execute(query, [list(MODELS)]).fetchone()
         assert found is not None
