@@ -72,8 +72,9 @@ class Streak:
 
     batches: tuple[tuple[datetime, ...], ...]
     rows: tuple[UserChallenge, ...]
-    last_listen: datetime
-    listen_streak: int
+    last_listen: datetime | None
+    """None: there is no state."""
+    listen_streak: int = 0
     left_state: ListenStreak | None = None
     """What an earlier service left."""
     left_rows: tuple[UserChallenge, ...] = ()
@@ -265,17 +266,17 @@ STREAKS = {
     ),
     "a row exactly as old as the streak can be is its running row": Streak(
         left_state=ListenStreak(LISTENER, day(20), 3),
-        left_rows=(a_row(day(13), 5),),
+        left_rows=(a_row(day(15), 5),),
         batches=((day(21),),),
-        rows=(a_row(day(13), 4),),
+        rows=(a_row(day(15), 4),),
         last_listen=day(21),
         listen_streak=4,
     ),
     "a row just older than the streak can be is not its running row": Streak(
         left_state=ListenStreak(LISTENER, day(20), 3),
-        left_rows=(a_row(day(13, -SHORTLY), 5),),
+        left_rows=(a_row(day(15, -SHORTLY), 5),),
         batches=((day(21),),),
-        rows=(a_row(day(13, -SHORTLY), 5), a_row(day(21), 4)),
+        rows=(a_row(day(15, -SHORTLY), 5), a_row(day(21), 4)),
         last_listen=day(21),
         listen_streak=4,
     ),
@@ -317,26 +318,73 @@ STREAKS = {
         last_listen=day(1),
         listen_streak=2,
     ),
+    "a lost state is counted anew into the running row": Streak(
+        left_rows=(a_row(day(0), 3),),
+        batches=((*days(0, 2), day(3)), (day(4),)),
+        rows=(a_row(day(0), 5),),
+        last_listen=day(4),
+        listen_streak=5,
+    ),
+    "a lost state whose plays are gone, too, goes on with the second day": Streak(
+        left_rows=(a_row(day(0), 5),),
+        batches=((day(1),),),
+        rows=(a_row(day(0), 2),),
+        last_listen=day(1),
+        listen_streak=2,
+    ),
+    "a state lost too long ago leaves the row, and opens another": Streak(
+        left_rows=(a_row(day(0), 5),),
+        batches=((day(5),),),
+        rows=(a_row(day(0), 5), a_row(day(5), 1)),
+        last_listen=day(5),
+        listen_streak=1,
+    ),
+    "a state lost after the seventh day earns nothing twice": Streak(
+        left_rows=(a_row(day(0), 7, completed=day(6)),),
+        batches=(days(0, 6), (day(6, HOUR),)),
+        rows=(seven(day(0), day(6)),),
+        last_listen=None,
+    ),
+    "a state lost after the seventh day goes on with one row a day": Streak(
+        left_rows=(a_row(day(0), 7, completed=day(6)),),
+        batches=(days(0, 7), (day(8),)),
+        rows=(seven(day(0), day(6)), extra(day(7)), extra(day(8))),
+        last_listen=day(8),
+        listen_streak=9,
+    ),
+    "a state lost after an extra day goes on with one row a day": Streak(
+        left_rows=(a_row(day(0), 7, completed=day(6)), extra(day(7))),
+        batches=(days(0, 8),),
+        rows=(seven(day(0), day(6)), extra(day(7)), extra(day(8))),
+        last_listen=day(8),
+        listen_streak=9,
+    ),
+    "a state lost after a full streak that has ended starts over": Streak(
+        left_rows=(a_row(day(0), 7, completed=day(6)),),
+        batches=((*days(0, 6), day(10), day(11)),),
+        rows=(seven(day(0), day(6)), a_row(day(10), 2)),
+        last_listen=day(11),
+        listen_streak=2,
+    ),
     "a complete row with the specifier of a first listen stays as it is": Streak(
         left_rows=(a_row(day(0), 7, completed=day(0), amount=7, block=None),),
         batches=((day(0, 10 * timedelta(minutes=1)),),),
         rows=(a_row(day(0), 7, completed=day(0), amount=7, block=None),),
-        last_listen=day(0, 10 * timedelta(minutes=1)),
-        listen_streak=1,
+        last_listen=None,
     ),
-    "a day after such a row opens one of its own, in the same batch": Streak(
+    "days after a complete row of one step are extra days, in the same batch": Streak(
         left_rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None),),
         batches=((day(0, 10 * timedelta(minutes=1)), day(1), day(2)),),
-        rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None), a_row(day(1), 3)),
+        rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None), extra(day(1)), extra(day(2))),
         last_listen=day(2),
-        listen_streak=3,
+        listen_streak=10,
     ),
-    "a day after such a row opens one of its own, a run each": Streak(
+    "days after a complete row of one step are extra days, a run each": Streak(
         left_rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None),),
         batches=((day(0, 10 * timedelta(minutes=1)),), (day(1),), (day(2),)),
-        rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None), a_row(day(1), 3)),
+        rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None), extra(day(1)), extra(day(2))),
         last_listen=day(2),
-        listen_streak=3,
+        listen_streak=10,
     ),
     "a specifier has the hour in UTC": Streak(
         batches=((day(0, timedelta(hours=13, minutes=44, seconds=59)),),),
@@ -346,6 +394,7 @@ STREAKS = {
     ),
 }
 
+PRESENT = Run(None, challenge_ids=("e",))
 MONDAY = Run(datetime(2025, 11, 3, 12, tzinfo=UTC), challenge_ids=("e",))
 
 
@@ -395,40 +444,99 @@ def test_the_first_run_that_finds_the_challenge_active_counts_all_plays(world: W
     assert streak_rows(world) == {a_row(day(0), 4)}
 
 
-def test_listens_during_a_pause_never_count(world: World) -> None:
-    world.listen(LISTENER, day(0))
-    world.reconcile(MONDAY)
+def is_active(world: World, active: bool) -> None:
+    """Switches the challenge on or off, and a run finds it so."""
+    AlterChallenge("e", "active", active).happen(world)
+    world.reconcile(PRESENT)
 
-    AlterChallenge("e", "active", False).happen(world)
-    world.listen(LISTENER, day(1))
-    world.reconcile(MONDAY)
+
+@pytest.mark.parametrize("seen_again", ["not at all", "updated", "indexed again", "committed late"])
+def test_listens_during_a_pause_never_count(world: World, seen_again: str) -> None:
+    first = world.now() - 30 * HOUR
+    world.listen(LISTENER, first)
+    world.reconcile(PRESENT)
+
+    is_active(world, False)
+    if seen_again == "committed late":
+        world.mirror()
+        world.listen_uncommitted(LISTENER, [world.now()], under_a_savepoint=False)
+    else:
+        world.listen_now(LISTENER)
+    world.reconcile(PRESENT)
     AlterChallenge("e", "active", True).happen(world)
-    world.reconcile(MONDAY)
-    assert streak_rows(world) == {a_row(day(0), 1)}
+    world.listen_now(LISTENER)  # no run has found it active yet
+    world.reconcile(PRESENT)
+    if seen_again == "updated":
+        world.database.see_plays_again()
+    elif seen_again == "indexed again":
+        world.index_plays_again()
+    else:
+        world.commit_late_writer()
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(first, 1)}
+    assert streak_state(world) == (first, 1)
 
-    world.listen(LISTENER, day(2, -HOUR))
-    world.reconcile(MONDAY)
-    assert streak_rows(world) == {a_row(day(0), 2)}
+    now = world.listen_now(LISTENER)
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(first, 2)}
+    assert streak_state(world) == (now, 2)
 
 
-def test_a_listen_during_a_pause_does_not_count_when_it_is_seen_again(world: World) -> None:
-    world.listen(LISTENER, day(0))
-    world.reconcile(MONDAY)
-    AlterChallenge("e", "active", False).happen(world)
-    world.listen(LISTENER, day(1))
-    world.reconcile(MONDAY)
+def test_every_pause_is_kept(world: World) -> None:
+    world.reconcile(PRESENT)
+    for _ in range(3):
+        is_active(world, False)
+        world.listen_now(LISTENER)
+        is_active(world, True)
+    assert streak_rows(world) == set()
+    assert streak_state(world) == (None, 0)
 
-    AlterChallenge("e", "active", True).happen(world)
+    now = world.listen_now(LISTENER)
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(now, 1)}
+
+
+def test_a_listen_from_before_a_pause_counts_whenever_it_is_committed(world: World) -> None:
+    first = world.now() - 30 * HOUR
+    world.listen(LISTENER, first)
+    world.reconcile(PRESENT)
+    second = world.now()
+    world.listen_uncommitted(LISTENER, [second], under_a_savepoint=False)
+
+    is_active(world, False)
+    is_active(world, True)
+    assert streak_rows(world) == {a_row(first, 1)}
+
+    world.commit_late_writer()
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(first, 2)}
+    assert streak_state(world) == (second, 2)
+
+
+@pytest.mark.parametrize("seen_again", [False, True])
+def test_what_was_listened_before_a_start_from_now_never_counts(world: World, seen_again: bool) -> None:
+    first = world.now() - 30 * HOUR
+    world.listen(LISTENER, first)
+    world.reconcile(PRESENT)
+    world.listen_now(LISTENER)
     world.mirror()
-    world.database.see_plays_again()
-    world.reconcile(MONDAY)
 
-    assert streak_rows(world) == {a_row(day(0), 1)}
+    world.start_streaks_from_now()
+    if seen_again:
+        world.index_plays_again()
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(first, 1)}
+
+    # The state goes on.
+    now = world.listen_now(LISTENER)
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(first, 2)}
+    assert streak_state(world) == (now, 2)
 
 
 @pytest.mark.parametrize("seen_again", [False, True])
 @pytest.mark.parametrize("reason", ["deactivated", "not current", "unknown"])
-def test_listens_of_somebody_without_a_valid_row_are_skipped_for_good(
+def test_listens_of_somebody_without_a_valid_row_count_once_there_is_one(
     world: World, reason: str, seen_again: bool
 ) -> None:
     states: Mapping[str, Callable[[], None]] = {
@@ -440,17 +548,37 @@ def test_listens_of_somebody_without_a_valid_row_are_skipped_for_good(
     world.listen(LISTENER, day(0))
     world.listen(LISTENER, day(1))
     world.reconcile(MONDAY)
+    assert streak_rows(world) == set()
 
     world.person(LISTENER, blocknumber=BLOCK)
     world.mirror()
     if seen_again:
         world.database.see_plays_again()
     world.reconcile(MONDAY)
-    assert streak_rows(world) == set()
+    assert streak_rows(world) == {a_row(day(0), 2)}
 
     world.listen(LISTENER, day(2))
     world.reconcile(MONDAY)
-    assert streak_rows(world) == {a_row(day(2), 1)}
+    assert streak_rows(world) == {a_row(day(0), 3)}
+
+
+def test_plays_that_are_indexed_again_count_once(world: World) -> None:
+    for at in days(0, 8):
+        world.listen(LISTENER, at)
+    world.reconcile(MONDAY)
+    for _ in range(2):
+        world.index_plays_again()
+        world.reconcile(MONDAY)
+    assert streak_rows(world) == {seven(day(0), day(6)), extra(day(7)), extra(day(8))}
+    assert streak_state(world) == (day(8), 9)
+
+
+def test_a_state_that_is_lost_again_and_again_pays_nothing_twice(world: World) -> None:
+    for at in days(0, 8):
+        world.listen(LISTENER, at)
+        world.reconcile(MONDAY)
+        world.lose_streak(LISTENER)
+    assert streak_rows(world) == {seven(day(0), day(6)), extra(day(7)), extra(day(8))}
 
 
 def test_a_failed_run_loses_no_listen(world: World) -> None:
@@ -498,5 +626,5 @@ def streak_rows(world: World) -> set[UserChallenge]:
 
 def streak_state(world: World) -> tuple[datetime | None, int]:
     """The listener's last counted listen and streak."""
-    state = world.model.challenge_listen_streak[LISTENER]
-    return state.last_listen_date, state.listen_streak
+    state = world.model.challenge_listen_streak.get(LISTENER)
+    return (state.last_listen_date, state.listen_streak) if state else (None, 0)

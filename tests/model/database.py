@@ -40,7 +40,8 @@ DERIVED = ("user_challenges", "challenge_profile_completion", "challenge_listen_
 class Run:
     """One call of reconcile_challenges."""
 
-    as_of: datetime
+    as_of: datetime | None
+    """None: the present."""
     full_scan: bool = False
     rehearsed: bool = False
     """Whether a dry run comes first."""
@@ -156,6 +157,17 @@ class Database:
     def commit_late_writer(self) -> None:
         self.late_writer.commit()
 
+    def now(self) -> datetime:
+        """The real clock."""
+        with self.connection.cursor() as cursor:
+            found = cursor.execute("SELECT clock_timestamp()").fetchone()
+        assert found is not None
+        now: datetime = found[0]
+        return now
+
+    def start_from_now(self, challenge: str) -> None:
+        self.connection.execute("SELECT audius_challenges.start_from_now(%s)", [[challenge]])
+
     def see_plays_again(self) -> None:
         """New versions of all plays, with nothing in them that counts."""
         self.connection.execute("UPDATE plays SET updated_at = updated_at + INTERVAL '1 second'")
@@ -191,10 +203,11 @@ class Database:
             "trending_results": set(self._read(TrendingResult, "trending_results")),
         }
 
-    def holds(self, sources: Sources) -> bool:
-        """Whether the source tables and the catalog hold the model's rows, and no others."""
+    def differences(self, sources: Sources) -> list[str]:
+        """The rows that only the source tables and the catalog have, or only the model."""
         tables = sources.tables()
-        return all(set(self._read(kind, kind.TABLE)) == set(tables[kind.TABLE]) for kind in Row.__subclasses__())
+        rows = (set(self._read(kind, kind.TABLE)) ^ set(tables[kind.TABLE]) for kind in Row.__subclasses__())
+        return [str(row) for differing in rows for row in differing]
 
     def tuple_versions(self, *, locks: bool) -> set[Any]:
         """Where each derived row lies, who wrote it, and who locked it if asked for."""

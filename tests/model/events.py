@@ -301,6 +301,33 @@ class SeePlaysAgain:
 
 
 @dataclass(frozen=True)
+class ListenNow:
+    """A play at the present, perhaps in a pause."""
+
+    user_id: int
+
+    def happen(self, world: World) -> None:
+        world.last_listen[self.user_id] = world.listen_now(self.user_id)
+
+
+@dataclass(frozen=True)
+class IndexPlaysAgain:
+    """The indexer clears all plays and brings them again, with other ids."""
+
+    def happen(self, world: World) -> None:
+        world.index_plays_again()
+
+
+@dataclass(frozen=True)
+class StartStreaksFromNow:
+    """Nothing that was listened before counts any more."""
+
+    def happen(self, world: World) -> None:
+        if world.streaks.has_begun:
+            world.start_streaks_from_now()
+
+
+@dataclass(frozen=True)
 class Crowd:
     """Plays of others, more than the change detection keeps in view."""
 
@@ -534,9 +561,9 @@ class ForeignWinner:
 
 @dataclass(frozen=True)
 class Loss:
-    """Somebody deletes an incomplete user challenge, or a user's seven steps."""
+    """Somebody deletes an incomplete user challenge, a user's seven steps, or the state of a streak."""
 
-    table: Literal["user_challenges", "challenge_profile_completion"]
+    table: Literal["user_challenges", "challenge_profile_completion", "challenge_listen_streak"]
     position: int
 
     def happen(self, world: World) -> None:
@@ -544,6 +571,9 @@ class Loss:
             rows = [row for row in world.model.user_challenges.values() if not row.is_complete]
             for row in chosen(rows, self.position):
                 world.lose_user_challenge(row.challenge_id, row.specifier)
+        elif self.table == "challenge_listen_streak":
+            for state in chosen(world.model.challenge_listen_streak.values(), self.position):
+                world.lose_streak(state.user_id)
         else:
             for profile in chosen(world.model.challenge_profile_completion.values(), self.position):
                 world.lose_profile(profile.user_id)

@@ -51,6 +51,8 @@ class Terms:
     """step_count; 1 unless the challenge is numeric."""
     starting_block: int
     as_of: datetime
+    now: datetime
+    """The real clock, which a run cannot be told."""
     block: int
     """completed_blocknumber of what completes now."""
 
@@ -87,8 +89,8 @@ class Rule:
         """One run that finds the challenge active. Raises ChallengeError before anything is written."""
         raise NotImplementedError
 
-    def rest(self) -> None:
-        """One run that finds the challenge absent or inactive."""
+    def rest(self, now: datetime) -> None:
+        """One run that finds the challenge absent or inactive, at that time by the real clock."""
 
     def progress(self, terms: Terms, user_id: int, specifier: str, steps: int) -> None:
         """A row follows the sources up and down until it is complete, and then never again."""
@@ -127,29 +129,37 @@ class Model:
         self.challenge_profile_completion: dict[int, ProfileCompletion] = {}
         self.challenge_listen_streak: dict[int, ListenStreak] = {}
         self.trending_results: dict[tuple[int, str, str, date], TrendingResult] = {}
-        self._rules = {challenge: MODELS[challenge](self) for challenge in RUN_ORDER if challenge in MODELS}
+        self.rules = {challenge: MODELS[challenge](self) for challenge in RUN_ORDER if challenge in MODELS}
 
     def reconcile(
-        self, as_of: datetime, challenge_ids: tuple[str, ...] | None = None, *, dry_run: bool = False
+        self,
+        as_of: datetime,
+        challenge_ids: tuple[str, ...] | None = None,
+        *,
+        now: datetime | None = None,
+        dry_run: bool = False,
     ) -> list[Outcome]:
-        """One run over the challenges (all by default), in run order. A dry run reports and keeps nothing."""
+        """One run over the challenges (all by default), in run order. A dry run reports and keeps nothing.
+
+        now: the real clock, as_of by default
+        """
         if dry_run:
-            return copy.deepcopy(self).reconcile(as_of, challenge_ids)
+            return copy.deepcopy(self).reconcile(as_of, challenge_ids, now=now)
         return [
-            self._run(challenge, rule, as_of)
-            for challenge, rule in self._rules.items()
+            self._run(challenge, rule, as_of.astimezone(UTC), (now or as_of).astimezone(UTC))
+            for challenge, rule in self.rules.items()
             if challenge_ids is None or challenge in challenge_ids
         ]
 
-    def _run(self, name: str, rule: Rule, as_of: datetime) -> Outcome:
+    def _run(self, name: str, rule: Rule, as_of: datetime, now: datetime) -> Outcome:
         challenge = self.sources.challenges.get(name)
         if challenge is None or not challenge.active:
-            rule.rest()
+            rule.rest(now)
             return Outcome(name, "absent" if challenge is None else "inactive")
 
         before = dict(self.user_challenges)
         try:
-            rule.reconcile(self._terms(challenge, as_of))
+            rule.reconcile(self._terms(challenge, as_of, now))
         except ChallengeError as error:
             return Outcome(name, "failed", error=tuple(str(word) for word in error.args))
         written = [row for key, row in self.user_challenges.items() if before.get(key) != row]
@@ -162,7 +172,7 @@ class Model:
             rows_completed=sum(row.is_complete for row in written),
         )
 
-    def _terms(self, challenge: Challenge, as_of: datetime) -> Terms:
+    def _terms(self, challenge: Challenge, as_of: datetime, now: datetime) -> Terms:
         amount = challenge.amount.strip()
         if not re.fullmatch("[0-9]+", amount) or int(amount) > GREATEST_INTEGER:
             raise ChallengeError(challenge.id, challenge.amount)
@@ -176,7 +186,8 @@ class Model:
             amount=int(amount),
             target=target,
             starting_block=challenge.starting_block or 0,
-            as_of=as_of.astimezone(UTC),
+            as_of=as_of,
+            now=now,
             block=self.sources.greatest_block(),
         )
 

@@ -27,10 +27,12 @@ from tests.model.events import (
     ForeignWinner,
     HandOver,
     Hit,
+    IndexPlaysAgain,
     LateCommit,
     Leftover,
     LeftoverStreak,
     Likes,
+    ListenNow,
     Listens,
     Loss,
     NewBlock,
@@ -41,6 +43,7 @@ from tests.model.events import (
     Revert,
     Score,
     SeePlaysAgain,
+    StartStreaksFromNow,
     UncommittedListens,
     Upload,
     UserRepair,
@@ -236,12 +239,15 @@ listening = weighted(
     (3, st.builds(UncommittedListens, users, gaps, st.booleans())),
     (3, st.builds(LateCommit)),
     (2, st.builds(SeePlaysAgain)),
+    (1, st.builds(IndexPlaysAgain)),
+    (2, st.builds(ListenNow, users)),
+    (1, st.builds(StartStreaksFromNow)),
     (1, st.builds(Crowd)),
     (1, st.builds(PrunePlays, st.integers(0, 5))),
     (2, st.builds(LeftoverStreak, users, st.sampled_from((1, 3, 6, 7, 9)), mostly, mostly)),
     (2, account),
     (1, reorganizations),
-    (2, st.builds(Loss, st.just("user_challenges"), positions)),
+    (2, st.builds(Loss, st.sampled_from(("user_challenges", "challenge_listen_streak")), positions)),
     (4, st.builds(AlterChallenge, st.just("e"), st.just("active"), st.booleans())),
     (1, alterations(("e",))),
 )
@@ -326,6 +332,7 @@ def joined(*parts: list[Event]) -> tuple[Event, ...]:
 
 clocks = st.sampled_from(
     (
+        None,  # the present
         datetime(2025, 11, 7, 0, 0, tzinfo=UTC),  # Fridays
         datetime(2025, 11, 7, 23, 59, 59, 999999, UTC),
         datetime(2025, 11, 14, 12, 30, 15, 123456, UTC),

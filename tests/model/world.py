@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
+from tests.model.challenges.listen_streak import ListenStreak as ListenStreakRule
 from tests.model.database import DERIVED, Database, Environment, Run
 from tests.model.rows import Block, ListenStreak, MonthlyPlays, Play, User, UserChallenge
 from tests.model.rules import MODELS, Model, Outcome
@@ -26,7 +27,7 @@ class World:
         self.last_listen: dict[int | None, datetime] = {}
         self._next_play = 1
         self._uncommitted: list[Play] = []
-        assert database.holds(self.sources)
+        assert database.differences(self.sources) == []
 
     def stamp(self, number: int | None) -> int | None:
         """A block number for a row; makes the block when it is new."""
@@ -60,6 +61,34 @@ class World:
         self.database.write_plays_late(plays, under_a_savepoint=under_a_savepoint)
         self._uncommitted += plays
 
+    def listen_now(self, user_id: int) -> datetime:
+        """A play at the present; returns when that was."""
+        at = self.now()
+        self.listen(user_id, at)
+        return at
+
+    def now(self) -> datetime:
+        """The real clock, in UTC, as columns without a zone have it."""
+        return self.database.now().astimezone(UTC).replace(tzinfo=None)
+
+    def index_plays_again(self) -> None:
+        """All plays are cleared, and come again with other ids."""
+        plays = list(self.sources.plays)
+        self.sources.plays.delete(lambda _: True)
+        for play in plays:
+            self.listen(play.user_id, play.created_at, play.play_item_id)
+
+    def start_streaks_from_now(self) -> None:
+        self.database.start_from_now("e")
+        self.streaks.start_from_now(self.database.now())
+
+    @property
+    def streaks(self) -> ListenStreakRule:
+        """The model of `e`."""
+        rule = self.model.rules["e"]
+        assert isinstance(rule, ListenStreakRule)
+        return rule
+
     def commit_late_writer(self) -> None:
         self.database.commit_late_writer()
         for play in self._uncommitted:
@@ -87,6 +116,10 @@ class World:
         del self.model.user_challenges[challenge_id, specifier]
         self.database.delete_derived("user_challenges", challenge_id=challenge_id, specifier=specifier)
 
+    def lose_streak(self, user_id: int) -> None:
+        self.model.challenge_listen_streak.pop(user_id, None)
+        self.database.delete_derived("challenge_listen_streak", user_id=user_id)
+
     def lose_profile(self, user_id: int) -> None:
         self.model.challenge_profile_completion.pop(user_id, None)
         self.database.delete_derived("challenge_profile_completion", user_id=user_id)
@@ -94,15 +127,18 @@ class World:
     def reconcile(self, run: Run) -> list[Outcome]:
         """A run in both: they must agree; a dry run before it, a second run after it must change nothing."""
         self.mirror()
+        now = self.database.now()
+        as_of = run.as_of or now
+        run = replace(run, as_of=as_of)
         if run.rehearsed:
             with self._nothing_written(but_rolled_back=True):
                 reported = self.database.reconcile(run, dry_run=True)
             if run.repetitions == 1:
-                agree(reported, self.model.reconcile(run.as_of, run.challenge_ids, dry_run=True))
+                agree(reported, self.model.reconcile(as_of, run.challenge_ids, now=now, dry_run=True))
 
         writes = self.database.writes()
         reported = self.database.reconcile(run)
-        expected = self.model.reconcile(run.as_of, run.challenge_ids)
+        expected = self.model.reconcile(as_of, run.challenge_ids, now=now)
         self.assert_equal()
         agree(reported, expected)
         needed = sum(outcome.rows_inserted + outcome.rows_updated for outcome in expected)
@@ -110,7 +146,7 @@ class World:
 
         with self._nothing_written():
             again = self.database.reconcile(run)
-        agree(again, self.model.reconcile(run.as_of, run.challenge_ids))
+        agree(again, self.model.reconcile(as_of, run.challenge_ids, now=now))
         assert all(outcome.rows_inserted == outcome.rows_updated == 0 for outcome in again)
         return expected
 
