@@ -187,6 +187,11 @@ class Beside:
         return self.error
 
 
+def processor_of(challenge: str) -> str:
+    """Python for the processor of a challenge, at the end of the registry's module."""
+    return f"next(each for each in PROCESSORS if each.id == {challenge!r})"
+
+
 def replace_package(connection: Connection, mark: str, epilogue: str = "", module: str = "__init__") -> None:
     """Gives a database another version of the extension's Python package: the same with another digest, and
     with lines added at the end of one module. It touches the loader's source in this database and no file."""

@@ -29,6 +29,7 @@ from tests.sessions import (
     failing,
     message_of,
     notices,
+    processor_of,
     replace_package,
     row_versions,
     rows,
@@ -491,13 +492,13 @@ def test_a_processor_does_not_queue_behind_somebodys_lock(connection: Connection
 def test_a_mistake_of_our_own_fails_its_processor_and_shows_file_line_and_source(connection: Connection) -> None:
     add_person(connection, 255)
     connection.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
-    mistake = """
+    mistake = f"""
 
 def fall(self, *_):
     raise LookupError("nobody thought of " + self.id)
 
 
-type(next(processor for processor in PROCESSORS if processor.id == "e")).run = fall
+type({processor_of("e")}).run = fall
 """
     replace_package(connection, "mistaken", mistake, REGISTRY)
 
@@ -786,8 +787,7 @@ def test_a_session_takes_the_version_of_the_package_that_its_database_has(
         replace_package(
             connection,
             "other",
-            "\n(verified,) = (processor for processor in PROCESSORS if processor.id == 'v')"
-            "\nobject.__setattr__(verified, 'description', 'verified by another version')\n",
+            f"\nobject.__setattr__({processor_of('v')}, 'description', 'verified by another version')\n",
             REGISTRY,
         )
 

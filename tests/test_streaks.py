@@ -534,6 +534,39 @@ def test_what_was_listened_before_a_start_from_now_never_counts(world: World, se
     assert streak_state(world) == (now, 2)
 
 
+def test_a_start_from_now_may_be_called_again(world: World) -> None:
+    world.reconcile(PRESENT)
+    for _ in range(2):
+        world.listen_now(LISTENER)
+        world.mirror()
+        world.start_streaks_from_now()
+        world.reconcile(PRESENT)
+    assert streak_rows(world) == set()
+
+    now = world.listen_now(LISTENER)
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(now, 1)}
+
+
+@pytest.mark.parametrize("started", ["before it is switched on", "before a run finds it so"])
+def test_a_start_from_now_in_a_pause_does_not_keep_it_open(world: World, started: str) -> None:
+    world.reconcile(PRESENT)
+    is_active(world, False)
+    if started == "before it is switched on":
+        world.start_streaks_from_now()
+    AlterChallenge("e", "active", True).happen(world)
+    if started == "before a run finds it so":
+        world.mirror()
+        world.start_streaks_from_now()
+    world.listen_now(LISTENER)
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == set()
+
+    now = world.listen_now(LISTENER)
+    world.reconcile(PRESENT)
+    assert streak_rows(world) == {a_row(now, 1)}
+
+
 @pytest.mark.parametrize("seen_again", [False, True])
 @pytest.mark.parametrize("reason", ["deactivated", "not current", "unknown"])
 def test_listens_of_somebody_without_a_valid_row_count_once_there_is_one(
