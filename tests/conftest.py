@@ -3,11 +3,13 @@
 ``pytest --other`` runs everything on the other supported PostgreSQL, in a Debian root (needs root).
 """
 
+from __future__ import annotations
+
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,10 +17,15 @@ from devtools.cluster import NO_SETTINGS, Cluster
 from devtools.debian_root import machine_major, other_root
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 
+if TYPE_CHECKING:
+    from tests.sessions import NewCluster
+
+# Asserts in these show values, too.
+pytest.register_assert_rewrite("tests.anatomy", "tests.histories", "tests.model", "tests.pages", "tests.sessions")
+
 BARE = "discovery_bare"
 FULL = "discovery_full"
 
-NewCluster = Callable[..., Cluster]
 TESTED = pytest.StashKey[Any]()
 """The versions of the server that was tested, and of its pg_cron."""
 _numbers = itertools.count(1)

@@ -10,10 +10,18 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from psycopg.errors import Diagnostic
 
+from audius_challenges.processors import PROCESSORS
+from devtools.cluster import Cluster
+
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
+NewCluster = Callable[..., Cluster]
+"""The fixture that starts clusters of a test's own."""
 
-RUN_ORDER = ("u", "fp", "p", "v", "e", "p1", "p2", "p3", "tt", "tut", "tp")
+RUN_ORDER = tuple(processor.id for processor in PROCESSORS)
+"""The challenges in the order they run. It is all that the tests import from the package."""
+REGISTRY = "processors/__init__"
+"""The module of the package where `PROCESSORS` is."""
 TICK = "CALL audius_challenges.tick()"
 RUN_LOCK = "1633903724, 1"
 """The advisory lock of a run: whoever holds it, a run finds another one under way."""
@@ -70,10 +78,37 @@ def statuses(connection: Connection, call: str = "reconcile_challenges()") -> di
     return {challenge: (status, error) for challenge, status, error in found}
 
 
+def shown(connection: Connection) -> dict[str, tuple[str, str | None]]:
+    """What the view shows: status, and the error if the last run failed, by challenge, in run order."""
+    query = """
+        SELECT challenge_id, status, CASE WHEN consecutive_failures > 0 THEN last_error END
+        FROM challenge_status
+    """
+    return {challenge: (status, error) for challenge, status, error in rows(connection, query)}
+
+
+def well(connection: Connection) -> dict[str, tuple[str, None]]:
+    """What `statuses` and `shown` return when all is well: the catalog says which challenges are at work."""
+    active = dict(rows(connection, "SELECT id, active FROM challenges"))
+    words = {True: "ok", False: "inactive", None: "absent"}
+    known = column(connection, "SELECT challenge_id FROM challenge_status")
+    return {challenge: (words[active.get(challenge)], None) for challenge in known}
+
+
 def failing(connection: Connection) -> dict[str, str]:
     """The challenges whose last run failed, with the error."""
     query = "SELECT challenge_id, last_error FROM challenge_status WHERE consecutive_failures > 0"
     return dict(rows(connection, query))
+
+
+def failed(message: str | None) -> list[str]:
+    """The challenges that a tick's error message names as failed, in run order."""
+    found = re.search(r"audius_challenges: (\d+) of (\d+) challenges failed: ([\w, ]+)", message or "")
+    assert found, message
+    names = found[3].split(", ")
+    assert (int(found[1]), int(found[2])) == (len(names), len(RUN_ORDER)), message
+    assert names == [challenge for challenge in RUN_ORDER if challenge in names], message
+    return names
 
 
 def completed(connection: Connection, challenge: str) -> list[str]:
@@ -83,6 +118,18 @@ def completed(connection: Connection, challenge: str) -> list[str]:
         "SELECT specifier FROM user_challenges WHERE challenge_id = %s AND is_complete ORDER BY specifier",
         challenge,
     )
+
+
+def tables(connection: Connection, *schemas: str) -> list[str]:
+    """The tables of these schemas, quoted."""
+    query = "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables WHERE schemaname = ANY(%s)"
+    return column(connection, query, list(schemas))
+
+
+def row_versions(connection: Connection, *schemas: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row version of every table of these schemas: where it is, who wrote it, and what it holds."""
+    query = "SELECT ctid::text, xmin::text, to_jsonb(each) FROM {} AS each ORDER BY ctid"
+    return {table: rows(connection, query.format(table)) for table in tables(connection, *schemas)}
 
 
 def knows_seconds(connection: Connection) -> bool:
@@ -138,6 +185,11 @@ class Beside:
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"{self._statement}: not over within {seconds:g} s"
         return self.error
+
+
+def processor_of(challenge: str) -> str:
+    """Python for the processor of a challenge, at the end of the registry's module."""
+    return f"next(each for each in PROCESSORS if each.id == {challenge!r})"
 
 
 def replace_package(connection: Connection, mark: str, epilogue: str = "", module: str = "__init__") -> None:

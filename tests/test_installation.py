@@ -1,9 +1,9 @@
 """CREATE EXTENSION wherever it can be called, DROP EXTENSION, and what a role may do with which grants."""
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -19,26 +19,14 @@ from tests.sessions import (
     completed,
     knows_seconds,
     notices,
+    row_versions,
     rows,
+    shown,
     statuses,
     tick,
     value,
+    well,
 )
-
-# id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days: the catalog of production.
-CATALOG: list[tuple[Any, ...]] = [
-    ("e", "aggregate", "1", False, 2147483647, 116023891, 25000, None),
-    ("fp", "boolean", "2", True, None, 28350000, 25000, 7),
-    ("p", "numeric", "1", True, 7, 0, 25000, 7),
-    ("p1", "numeric", "25", True, 250, 0, 2147483647, 7),
-    ("p2", "numeric", "100", True, 1000, 0, 2147483647, 7),
-    ("p3", "numeric", "1000", True, 10000, 0, 2147483647, 7),
-    ("tp", "trending", "100", True, None, 25346436, 10000, None),
-    ("tt", "trending", "1000", True, None, 25346436, 100000, None),
-    ("tut", "trending", "1000", True, None, 25346436, 100000, None),
-    ("u", "numeric", "1", True, 3, 25346436, 25000, 7),
-    ("v", "boolean", "5", True, None, 0, 25000, None),
-]
 
 ADOPT = Notice(
     "user_challenges is not empty, so another service may be paying: nothing was scheduled",
@@ -70,6 +58,15 @@ WINNER = (
 )
 
 
+WON = {"u": 1, "fp": 1, "p": 1, "v": 1, "e": 1, "p1": 1, "p2": 1, "tt": 1, "tut": 2, "tp": 1}
+"""How many complete rows that makes."""
+
+
+def winnings(connection: Connection) -> dict[str, int]:
+    """Challenge → how many complete rows there are."""
+    return Counter(column(connection, "SELECT challenge_id FROM user_challenges WHERE is_complete"))
+
+
 def create_extension(connection: Connection, options: str = "") -> list[Notice]:
     """Creates the extension and returns the notices, those on plpython3u aside."""
     connection.execute("CREATE EXTENSION IF NOT EXISTS plpython3u")
@@ -78,27 +75,20 @@ def create_extension(connection: Connection, options: str = "") -> list[Notice]:
     return heard
 
 
-def catalog(connection: Connection) -> list[tuple[Any, ...]]:
-    """Every row of the catalog."""
-    return rows(connection, 'SELECT * FROM challenges ORDER BY id COLLATE "C"')
+@contextmanager
+def in_schema(connection: Connection, quoted: str) -> Iterator[None]:
+    """Unqualified names are of this schema."""
+    connection.execute(f"SET search_path = {quoted}")
+    yield
+    connection.execute("RESET search_path")
 
 
-def every_row(connection: Connection, *schemas: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row version of every table, by table: where it is, who wrote it, and its values."""
-    tables = column(
-        connection,
-        """
-        SELECT format('%%I.%%I', nspname, relname)
-        FROM pg_class
-        INNER JOIN pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE nspname = ANY(%s) AND relkind = 'r'
-        """,
-        list(schemas),
-    )
-    return {
-        table: rows(connection, f"SELECT ctid::text, xmin::text, to_jsonb(each) FROM {table} AS each ORDER BY ctid")
-        for table in tables
-    }
+def inserted(notice: Notice) -> list[str]:
+    """The challenges that the notice says were inserted into the catalog, sorted."""
+    beginning = "inserted into challenges: "
+    assert notice.message.startswith(beginning)
+    assert notice.hint is None
+    return sorted(notice.message.removeprefix(beginning).split(", "))
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +123,10 @@ def test_a_discovery_database_gets_the_missing_catalog_rows(bare_discovery: Disc
     with closing(bare_discovery.connect()) as connection:
         heard = create_extension(connection)
 
-        assert catalog(connection) == CATALOG
-        assert heard == [
-            Notice("inserted into challenges: p, u, fp, v, e, p1, p2, p3, tt, tut, tp", None),
+        assert sorted(column(connection, "SELECT id FROM challenges")) == sorted(RUN_ORDER)
+        assert rows(connection, "SELECT * FROM sync_challenge_catalog('prod')") == []  # so they are production's
+        assert inserted(heard[0]) == sorted(RUN_ORDER)
+        assert heard[1:] == [
             Notice("pg_cron is not installed in this database: nothing was scheduled", heard[1].hint),
         ]
         there = "pg_cron lives in the database postgres. There: SELECT cron.schedule_in_database("
@@ -158,11 +149,8 @@ def test_differing_catalog_rows_are_left_alone_and_reported(bare_discovery: Disc
         heard = create_extension(connection)
 
         assert rows(connection, versions) == before
-        assert [row for row in catalog(connection) if row[0] not in "pvx"] == [
-            row for row in CATALOG if row[0] not in "pvx"
-        ]
-        assert heard[:2] == [
-            Notice("inserted into challenges: u, fp, e, p1, p2, p3, tt, tut, tp", None),
+        assert inserted(heard[0]) == sorted(set(RUN_ORDER) - {"p", "v"})
+        assert heard[1:2] == [
             Notice(
                 'challenge "p" differs from the catalog of prod and was left alone'
                 " (amount: 5 → 1, active: false → true, cooldown_days: null → 7)",
@@ -170,6 +158,9 @@ def test_differing_catalog_rows_are_left_alone_and_reported(bare_discovery: Disc
             ),
         ]
         assert len(heard) == 3  # and the one on pg_cron
+        # All but that one are production's.
+        aligned = "SELECT challenge_id, action FROM sync_challenge_catalog('prod')"
+        assert rows(connection, aligned) == [("p", "updated")]
 
 
 def test_it_schedules_itself_where_pg_cron_is_and_nobody_was_paid(cron_discovery: Discovery) -> None:
@@ -194,8 +185,8 @@ def test_it_schedules_itself_where_pg_cron_is_and_nobody_was_paid(cron_discovery
         expected = [*ticks, ("audius_challenges trim", "23 3 * * *", "SELECT audius_challenges.trim_run_details()")]
         port = cron_discovery.cluster.port
         assert jobs == [(*job, "discovery", port, "postgres", True) for job in expected]
-        assert [notice.message for notice in heard] == [
-            "inserted into challenges: p, u, fp, v, e, p1, p2, p3, tt, tut, tp",
+        assert inserted(heard[0]) == sorted(RUN_ORDER)
+        assert [notice.message for notice in heard[1:]] == [
             # cron.use_background_workers is off here
             "pg_cron connects as any client does: if cron.job_run_details says 'connection failed', no tick ever runs",
             *[f"scheduled: {command} ({schedule})" for _, schedule, command in expected],
@@ -256,11 +247,9 @@ def test_an_empty_database_gets_nothing_but_the_extensions_own_objects(empty_dat
             )
         ]
         assert column(connection, outside) == []
-        for table in ("processor_state", "checkpoint", "skipped_listens", "installation"):
-            if value(connection, "SELECT to_regclass(%s)", f"audius_challenges.{table}"):
-                assert value(connection, f"SELECT count(*) FROM audius_challenges.{table}") == 0
+        assert [found for found in row_versions(connection, "audius_challenges").values() if found] == []
 
-        assert column(connection, "SELECT status FROM challenge_status") == ["absent"] * 11
+        assert shown(connection) == dict.fromkeys(RUN_ORDER, ("absent", None))
         no_catalog = 'table "public.challenges" does not exist'
         for challenge, (status, error) in statuses(connection).items():
             assert (challenge, status, (error or "")[: len(no_catalog)]) == (challenge, "failed", no_catalog)
@@ -278,18 +267,19 @@ def test_the_discovery_tables_may_be_in_any_schema(empty_database: Discovery, sc
     with closing(empty_database.connect()) as connection:
         heard = create_extension(connection, f"SCHEMA {quoted}")
 
-        assert heard[0] == Notice("inserted into challenges: p, u, fp, v, e, p1, p2, p3, tt, tut, tp", None)
-        assert value(connection, f"SELECT count(*) FROM {quoted}.challenges") == 11
+        assert inserted(heard[0]) == sorted(RUN_ORDER)
+        assert value(connection, f"SELECT count(*) FROM {quoted}.challenges") == len(RUN_ORDER)
         connection.execute("SELECT build.person(255, is_verified => TRUE)")
-        outcomes = statuses(connection, f"{quoted}.reconcile_challenges()")
-        assert outcomes == {challenge: ("inactive" if challenge == "e" else "ok", None) for challenge in RUN_ORDER}
+        with in_schema(connection, quoted):
+            assert statuses(connection) == well(connection)
         connection.execute("SELECT build.person(4095, is_verified => TRUE)")
         assert tick(connection) == []
         paid = rows(connection, f"SELECT specifier, amount FROM {quoted}.user_challenges WHERE is_complete ORDER BY 1")
         assert paid == [("ff", 5), ("fff", 5)]
         told = column(connection, f"SELECT user_ids FROM {quoted}.notification ORDER BY id")
         assert told == [[255], [4095]]
-        assert set(column(connection, f"SELECT status FROM {quoted}.challenge_status")) == {"ok", "inactive"}
+        with in_schema(connection, quoted):
+            assert shown(connection) == well(connection)
         connection.execute(f"GRANT USAGE ON SCHEMA {quoted} TO public")
         connection.execute("CREATE ROLE in_any_schema")
         try:
@@ -313,11 +303,9 @@ def test_drop_extension_changes_no_row_that_it_does_not_own(cron_discovery: Disc
             connection.execute(statement)
         connection.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
         connection.execute("SELECT * FROM reconcile_challenges(as_of => '2026-11-20 12:00Z')")
-        assert column(connection, "SELECT challenge_id FROM user_challenges WHERE is_complete ORDER BY 1") == [
-            "e", "fp", "p", "p1", "p2", "tp", "tt", "tut", "tut", "u", "v",
-        ]  # fmt: skip
-        before = every_row(connection, "public", "cron")
-        assert len(before["public.user_challenges"]) == 12  # p3 is under way
+        assert WON.items() <= winnings(connection).items()
+        before = row_versions(connection, "public", "cron")
+        assert value(connection, "SELECT is_complete FROM user_challenges WHERE challenge_id = 'p3'") is False
         # Two or three jobs: the schedule is a row of cron.job, which is not ours to delete either.
         jobs = column(connection, "SELECT jobname FROM cron.job ORDER BY jobname")
         assert len(jobs) in (2, 3)
@@ -325,7 +313,7 @@ def test_drop_extension_changes_no_row_that_it_does_not_own(cron_discovery: Disc
 
         connection.execute("DROP EXTENSION audius_challenges")
 
-        after = every_row(connection, "public", "cron")
+        after = row_versions(connection, "public", "cron")
         del after["cron.job_run_details"]
         assert after == before
         assert value(connection, "SELECT to_regnamespace('audius_challenges')") is None
@@ -340,8 +328,8 @@ def test_drop_extension_changes_no_row_that_it_does_not_own(cron_discovery: Disc
         ]
         assert column(connection, "SELECT jobname FROM cron.job") == []
         again = statuses(connection, "reconcile_challenges(as_of => '2026-11-20 13:00Z')")
-        assert set(again.values()) == {("ok", None)}
-        assert every_row(connection, "public") == {
+        assert again == well(connection)
+        assert row_versions(connection, "public") == {
             table: found for table, found in before.items() if table.startswith("public.")
         }
 
@@ -437,7 +425,7 @@ def test_without_a_grant_nothing_can_be_called(cron_extension: Discovery, call: 
 def test_a_role_with_grant_status_reads_the_status(cron_extension: Discovery) -> None:
     with closing(cron_extension.connect("reward_reader")) as reader:
         assert column(reader, "SELECT challenge_id FROM challenge_status") == list(RUN_ORDER)
-        assert column(reader, "SELECT unpayable_rows FROM challenge_status") == [0] * 11
+        assert column(reader, "SELECT unpayable_rows FROM challenge_status") == [0] * len(RUN_ORDER)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -471,21 +459,22 @@ def test_a_role_with_grant_run_can_do_everything_by_hand(scheduled_by_a_role: Di
         closing(scheduled_by_a_role.connect("reward_service")) as service,
     ):
         sync = "SELECT challenge_id, action FROM sync_challenge_catalog('stage')"
-        assert rows(service, sync) == [(challenge, "updated") for challenge in ("p", "u", "fp", "e", "tt", "tut", "tp")]
+        updated = dict(rows(service, sync))
+        assert {"p", "u", "fp", "e", "tt", "tut", "tp"} <= updated.keys()
+        assert set(updated.values()) == {"updated"}
         assert rows(service, sync) == []
         for statement in WINNER:
             admin.execute(statement)
 
-        outcomes = statuses(service, "reconcile_challenges(as_of => '2026-11-20 12:00Z')")
-        assert outcomes == dict.fromkeys(RUN_ORDER, ("ok", None))
-        done = column(admin, "SELECT DISTINCT challenge_id FROM user_challenges WHERE is_complete ORDER BY 1")
-        assert done == ["e", "fp", "p", "p1", "p2", "tp", "tt", "tut", "u", "v"]
-        assert value(admin, "SELECT count(*) FROM notification") == 11
+        assert statuses(service, "reconcile_challenges(as_of => '2026-11-20 12:00Z')") == well(service)
+        won = winnings(admin)
+        assert WON.items() <= won.items()
+        assert value(admin, "SELECT count(*) FROM notification") == sum(won.values())
 
         admin.execute("SELECT build.person(4095, is_verified => TRUE)")
         assert tick(service) == []
         assert completed(admin, "v") == ["ff", "fff"]
-        assert set(column(service, "SELECT status FROM challenge_status")) == {"ok"}
+        assert shown(service) == well(service)
         assert statuses(service, "reconcile_challenges(full_scan => TRUE)")["p"] == ("ok", None)
         assert statuses(service, "reconcile_challenges(dry_run => TRUE)")["p"] == ("ok", None)
         started = column(service, "SELECT audius_challenges.start_from_now()")

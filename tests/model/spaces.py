@@ -1,0 +1,20 @@
+"""What histories are invented from: ids and times come from small spaces, so that they collide."""
+
+from datetime import UTC, date, datetime, timedelta
+
+BASE = datetime(2025, 10, 20, 9, 30, tzinfo=UTC).replace(tzinfo=None)
+HOUR = timedelta(hours=1)
+SHORTLY = timedelta(microseconds=1)
+
+USERS = (10, 255, 256)
+STRANGER = 4096
+HASHES = ("0xa", "0xb", "0xc")
+BLOCKS = (None, 25346435, 25346436, 28349999, 28350000, 28350001)
+TRACKS = (1, 2, 3, 4, 5)
+UNHEARD = 1_000_000
+"""Tracks from here on are listened to once, so that no two sessions count into the same month."""
+CHARTED = 100
+"""The first track, and playlist, of those that charts are about."""
+MONTHS = (date(2024, 12, 1), date(2025, 1, 1), date(2025, 10, 1))
+SCORE_TYPES = ("TRACKS", "UNDERGROUND_TRACKS", "PLAYLISTS")
+PROFILE = ("name", "bio", "profile_picture", "profile_picture_sizes", "cover_photo", "cover_photo_sizes")
