@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from psycopg.errors import Diagnostic
 
-from audius_challenges.processors import PROCESSORS
+from audius_challenges.challenges import CHALLENGES
 from devtools.cluster import Cluster
 
 T = TypeVar("T")
@@ -18,10 +18,10 @@ Connection = psycopg.Connection[Any]
 NewCluster = Callable[..., Cluster]
 """The fixture that starts clusters of a test's own."""
 
-RUN_ORDER = tuple(processor.id for processor in PROCESSORS)
+RUN_ORDER = tuple(processor.id for processor in CHALLENGES)
 """The challenges in the order they run. It is all that the tests import from the package."""
-REGISTRY = "processors/__init__"
-"""The module of the package where `PROCESSORS` is."""
+REGISTRY = "challenges/__init__"
+"""The module of the package where `CHALLENGES` is."""
 TICK = "CALL audius_challenges.tick()"
 RUN_LOCK = "1633903724, 1"
 """The advisory lock of a run: whoever holds it, a run finds another one under way."""
@@ -189,7 +189,7 @@ class Beside:
 
 def processor_of(challenge: str) -> str:
     """Python for the processor of a challenge, at the end of the registry's module."""
-    return f"next(each for each in PROCESSORS if each.id == {challenge!r})"
+    return f"next(each for each in CHALLENGES if each.id == {challenge!r})"
 
 
 def replace_package(connection: Connection, mark: str, epilogue: str = "", module: str = "__init__") -> None:

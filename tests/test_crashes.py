@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import pytest
 
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
-from tests.model import Model, Play, User, catalog
+from tests.model import Challenge, Model, Play, User
 
 Connection = psycopg.Connection[Any]
 Statement = tuple[str, dict[str, Any]]
@@ -577,8 +577,9 @@ def assert_same_as_first_build(cluster: Cluster) -> None:
 def assert_streaks_of_those_heard_in_order(session: Connection) -> None:
     """Whose plays became visible in the order they were played: what the model makes of the plays that are there."""
     model = Model()
-    for challenge in catalog("stage"):
-        model.sources.challenges.put(challenge)
+    columns = ", ".join(column.name for column in fields(Challenge))
+    for row in session.execute(f"SELECT {columns} FROM challenges"):
+        model.sources.challenges.put(Challenge(*row))
     for user in HEARD_IN_ORDER:
         model.sources.users.put(User(user_id=user, txhash="", is_current=True, blocknumber=100))
     plays = session.execute(

@@ -190,9 +190,10 @@ _WANTED = """
 """
 
 _BEGIN_PAUSE = """
-    INSERT INTO audius_challenges.pause (challenge_id, began_at)
-    VALUES (:challenge_id::text, coalesce(:since::timestamptz, clock_timestamp()))
-    ON CONFLICT (challenge_id, began_at) DO UPDATE SET ended_at = NULL
+    INSERT INTO audius_challenges.pause (challenge_id, began_at, ended_at)
+    VALUES (:challenge_id::text, coalesce(:since::timestamptz, clock_timestamp()),
+        CASE WHEN :is_over::boolean THEN clock_timestamp() END)
+    ON CONFLICT (challenge_id, began_at) DO UPDATE SET ended_at = excluded.ended_at
 """
 
 _END_PAUSE = """
@@ -236,14 +237,16 @@ class ListenStreak(PerUser):
     def pause(self, work: Work) -> None:
         """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
         if work.state.phase and work.state.catalog_seen:
-            work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None)
+            work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None, is_over=False)
         super().pause(work)
 
     def start_from_now(self, work: Work) -> None:
         """A pause from the beginning of time until now: streaks go on from the states there are."""
-        work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since="-infinity")
-        work.db.rows(_END_PAUSE, challenge_id=self.id)
+        is_paused = work.state.phase and not work.state.catalog_seen
+        work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since="-infinity", is_over=True)
         super().start_from_now(work)
+        if is_paused:
+            work.state.catalog_seen = None
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens, and write states and rows."""
