@@ -100,7 +100,7 @@ def writing(wanted: str, *, only_new: bool = False) -> str:
                 differing.created_at,
                 CASE WHEN differing.is_complete THEN differing.completed_at END
             FROM differing
-            ORDER BY differing.specifier
+            ORDER BY differing.specifier COLLATE "C"
             {"" if only_new else _UPDATE_INCOMPLETE}
             RETURNING
                 is_complete,
