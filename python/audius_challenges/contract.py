@@ -14,21 +14,23 @@ from audius_challenges.errors import (
     WRONG_OBJECT_TYPE,
     ChallengeError,
 )
-from audius_challenges.sources import TABLES, WRITTEN, Reads
+from audius_challenges.sources import PRINTED_TYPES, TABLES, WRITTEN, Reads
 
 _COLUMNS = """
     SELECT
         relation.relname::text AS table_name,
         relation.relkind::text AS kind,
         attribute.attname::text AS column_name,
-        format_type(coalesce(nullif(kind.typbasetype, 0), kind.oid), NULL) AS type_name
+        kind.typname::text AS type_name
     FROM pg_class AS relation
     INNER JOIN pg_attribute AS attribute
         ON attribute.attrelid = relation.oid
         AND attribute.attnum > 0
         AND NOT attribute.attisdropped
+    INNER JOIN pg_type AS declared
+        ON declared.oid = attribute.atttypid
     INNER JOIN pg_type AS kind
-        ON kind.oid = attribute.atttypid
+        ON kind.oid = coalesce(nullif(declared.typbasetype, 0), declared.oid)
     INNER JOIN pg_namespace AS namespace
         ON namespace.oid = relation.relnamespace
     WHERE namespace.nspname = :schema::text
@@ -107,13 +109,14 @@ class Contract:
                 raise ChallengeError(
                     f'column "{name}" of table "{self.schema}.{table}" does not exist',
                     sqlstate=UNDEFINED_COLUMN,
-                    hint=f"It should be of type {expected[0]}.",
+                    hint=f"It should be of type {PRINTED_TYPES[expected[0]]}.",
                 )
             if self.columns[table][name] not in expected:
                 raise ChallengeError(
-                    f'column "{name}" of table "{self.schema}.{table}" is of type {self.columns[table][name]}',
+                    f'column "{name}" of table "{self.schema}.{table}" is of type'
+                    f" {PRINTED_TYPES.get(self.columns[table][name], self.columns[table][name])}",
                     sqlstate=DATATYPE_MISMATCH,
-                    hint=f"It should be of type {expected[0]}.",
+                    hint=f"It should be of type {PRINTED_TYPES[expected[0]]}.",
                 )
 
     @property

@@ -10,14 +10,31 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-INTEGER = ("integer", "bigint", "smallint")
-TEXT = ("character varying", "text")
-BOOLEAN = ("boolean",)
-TIMESTAMP = ("timestamp without time zone",)
-TIMESTAMPTZ = ("timestamp with time zone",)
+# By their names in pg_type: how a session prints types depends on its settings.
+INTEGER = ("int4", "int8", "int2")
+TEXT = ("varchar", "text")
+BOOLEAN = ("bool",)
+TIMESTAMP = ("timestamp",)
+TIMESTAMPTZ = ("timestamptz",)
 DATE = ("date",)
 JSONB = ("jsonb",)
-FLOAT = ("double precision", "real", "numeric")
+FLOAT = ("float8", "float4", "numeric")
+
+PRINTED_TYPES = {
+    "int4": "integer",
+    "int8": "bigint",
+    "int2": "smallint",
+    "varchar": "character varying",
+    "text": "text",
+    "bool": "boolean",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+    "date": "date",
+    "jsonb": "jsonb",
+    "float8": "double precision",
+    "float4": "real",
+    "numeric": "numeric",
+}
 
 Reads = Mapping[str, frozenset[str]]
 """Table name to the columns of it that something reads or writes."""

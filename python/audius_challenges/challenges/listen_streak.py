@@ -23,9 +23,9 @@ from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
 from audius_challenges.sources import LISTENERS, USERS, columns_read, merged
 
-HOUR = 3_600_000_000
-TOO_SOON = 16 * HOUR
-TOO_LATE = 48 * HOUR
+TOO_SOON = 16 * 3_600_000_000
+TOO_LATE = 48 * 3_600_000_000
+NEVER = 0  # in place of null, which the setting array_nulls would have read as a word
 STREAK_LENGTH = 7
 STREAK_AMOUNT = 7
 FURTHER_AMOUNT = 1
@@ -170,13 +170,13 @@ _SAVE_STATES = """
         listen_streak = excluded.listen_streak
 """
 
-_WANTED = """
+_WANTED = f"""
     wanted AS (
         SELECT
             streak.user_id,
             coalesce(streak.specifier, to_hex(streak.user_id) || to_char(listen.at, 'YYYYMMDDHH24')) AS specifier,
             streak.steps AS current_step_count,
-            streak.completed IS NOT NULL AS is_complete,
+            streak.completed <> {NEVER} AS is_complete,
             streak.amount,
             listen.at AT TIME ZONE 'UTC' AS created_at,
             timestamp '2000-01-01' + streak.completed::float8 * interval '1 microsecond' AS completed_at
@@ -230,7 +230,7 @@ class ListenStreak(PerUser):
         """
         if work.state.phase and not work.state.sources:
             raise _UNCONVERTED
-        if work.state.phase and work.state.catalog_seen is None:
+        if work.state.catalog_seen is None:
             work.db.rows(_END_PAUSE, challenge_id=self.id)
         super().run(work)
 
@@ -300,4 +300,4 @@ def _times(sent: bytes) -> array[int]:
 
 
 def _array(numbers: Iterable[int | None]) -> str:
-    return "{" + ",".join("NULL" if number is None else str(number) for number in numbers) + "}"
+    return "{" + ",".join(str(NEVER if number is None else number) for number in numbers) + "}"

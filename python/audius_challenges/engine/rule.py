@@ -169,6 +169,8 @@ class Rule(PerUser):
                         found.steps,
                         {self.amount} AS amount
                     FROM found
+                    INNER JOIN eligible
+                        ON found.user_id = eligible.user_id
                 ) AS deed
                 ORDER BY
                     deed.specifier ASC,

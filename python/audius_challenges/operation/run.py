@@ -174,23 +174,23 @@ def reconcile(
     """
     processors = _in_run_order(challenge_ids)
     settings = transaction.require_usable_transaction(db)
-    transaction.prepare(db, settings)
-    _require_past(db, as_of)
-    if not settings.enabled:
-        return _disabled(db, processors)
-    if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
-        db.plpy.notice("another run of audius_challenges is under way: nothing was done")
-        return [Outcome(processor.id, "busy") for processor in processors]
-    outcomes: list[Outcome] = []
-    try:
-        with db.plpy.subtransaction():
-            run = Run.begin(db, settings, Surroundings.read(db), as_of, full_scan=full_scan)
-            outcomes.extend(run.process(processor) for processor in processors)
-            if dry_run:
-                raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
-    except _DryRunEndsError:
-        pass
-    return outcomes
+    with transaction.prepared(db, settings):
+        _require_past(db, as_of)
+        if not settings.enabled:
+            return _disabled(db, processors)
+        if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
+            db.plpy.notice("another run of audius_challenges is under way: nothing was done")
+            return [Outcome(processor.id, "busy") for processor in processors]
+        outcomes: list[Outcome] = []
+        try:
+            with db.plpy.subtransaction():
+                run = Run.begin(db, settings, Surroundings.read(db), as_of, full_scan=full_scan)
+                outcomes.extend(run.process(processor) for processor in processors)
+                if dry_run:
+                    raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
+        except _DryRunEndsError:
+            pass
+        return outcomes
 
 
 def wait(db: Database, delay: float) -> None:
@@ -208,8 +208,12 @@ def tick(db: Database) -> None:
 
     :raises ChallengeError: naming the challenges that failed, after all have run; the others were committed
     """
+    with transaction.read_committed(db):
+        _tick(db)
+
+
+def _tick(db: Database) -> None:
     began = time.monotonic()
-    transaction.set_search_path(db)
     settings = transaction.require_usable_transaction(db)
     if not settings.enabled:
         _disabled(db, CHALLENGES)
@@ -240,6 +244,7 @@ def tick(db: Database) -> None:
             elif run.is_unfinished(processor):
                 queue.append(processor)
             db.plpy.commit()
+            transaction.set_search_path(db)
             transaction.prepare_own(db, settings)
     finally:
         db.rows(f"SELECT pg_catalog.pg_advisory_unlock({LOCK})")
@@ -260,25 +265,25 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
     """
     processors = _in_run_order(challenge_ids)
     settings = transaction.require_usable_transaction(db)
-    transaction.prepare(db, settings)
-    if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
-        raise ChallengeError(
-            "a run of audius_challenges is under way",
-            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-            hint="Try again in a moment.",
-        )
-    run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
-    if isinstance(run.catalog, ChallengeError):
-        raise run.catalog
-    started = []
-    for processor in processors:
-        if processor.id in run.catalog:
-            run.contract.require(processor.reads)
-            work = run.work(processor, run.catalog[processor.id])
-            processor.start_from_now(work)
-            save_state(db, work.state)
-            started.append(processor.id)
-    return started
+    with transaction.prepared(db, settings):
+        if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
+            raise ChallengeError(
+                "a run of audius_challenges is under way",
+                sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+                hint="Try again in a moment.",
+            )
+        run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
+        if isinstance(run.catalog, ChallengeError):
+            raise run.catalog
+        started = []
+        for processor in processors:
+            if processor.id in run.catalog:
+                run.contract.require(processor.reads)
+                work = run.work(processor, run.catalog[processor.id])
+                processor.start_from_now(work)
+                save_state(db, work.state)
+                started.append(processor.id)
+        return started
 
 
 def _in_run_order(challenge_ids: Sequence[str | None] | None) -> list[Processor]:

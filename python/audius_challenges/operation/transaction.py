@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from audius_challenges.contract import Contract, read_contract
@@ -13,10 +15,13 @@ from audius_challenges.settings import Settings, read_settings
 
 _SLEEP_STEP = 0.5
 
+_SET_DEFAULT = "SELECT pg_catalog.set_config('default_transaction_isolation', :isolation::text, false)"
+
 _SETTINGS = """
     SELECT
         set_config('datestyle', 'ISO', true),
         set_config('jit', 'off', true),
+        set_config('row_security', 'off', true),
         set_config('work_mem', '64MB', true),
         set_config('lock_timeout', :lock_timeout::text, true)
 """
@@ -73,14 +78,32 @@ def require_usable_transaction(db: Database) -> Settings:
     return read_settings(db)
 
 
+@contextmanager
+def read_committed(db: Database) -> Iterator[None]:
+    """Have the transactions of a tick READ COMMITTED, whatever the session's default is, and give that back."""
+    set_search_path(db)
+    default = db.value("SELECT current_setting('default_transaction_isolation')")
+    if default == "read committed":
+        yield
+        return
+    # SET TRANSACTION is not for subtransactions, which each statement of PL/Python is: the next transaction it is.
+    db.rows(_SET_DEFAULT, isolation="read committed")
+    db.plpy.commit()
+    set_search_path(db)
+    try:
+        yield
+    finally:
+        db.rows(_SET_DEFAULT, isolation=default)
+        db.plpy.commit()
+
+
 def set_search_path(db: Database) -> None:
     """The first statement in each transaction of a tick, where the caller's path is in force, and calls no function."""
     db.plpy.execute(f"SET LOCAL search_path = pg_catalog, {db.plpy.quote_ident(db.schema)}, pg_temp")
 
 
 def prepare(db: Database, settings: Settings) -> None:
-    """Set what a run needs, for this transaction."""
-    set_search_path(db)
+    """Set what a run needs, for this transaction; rows that policies hide are an error, and never taken for gone."""
     db.rows(_SETTINGS, lock_timeout=str(settings.lock_timeout))
 
 
@@ -88,6 +111,16 @@ def prepare_own(db: Database, settings: Settings) -> None:
     """The same in a transaction of a tick: what would fail at its commit fails its challenge instead."""
     prepare(db, settings)
     db.plpy.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
+@contextmanager
+def prepared(db: Database, settings: Settings) -> Iterator[None]:
+    """The same in the caller's transaction; other settings come back with the end of the function that was called."""
+    row_security = db.value("SELECT current_setting('row_security')")
+    set_search_path(db)
+    prepare(db, settings)
+    yield
+    db.rows("SELECT set_config('row_security', :row_security::text, true)", row_security=row_security)
 
 
 def require_own_transactions(db: Database) -> None:
