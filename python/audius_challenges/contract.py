@@ -55,7 +55,7 @@ _KEYLESS = """
 class Contract:
     """The discovery tables as they are.
 
-    :ivar columns: table name → column name → type
+    :ivar columns: table name -> column name -> type
     :ivar keyless: tables that we write and that have no unique index, as in mid-restore
     """
 
@@ -80,7 +80,8 @@ class Contract:
             raise ChallengeError(
                 f"no primary key on {', '.join(f'{self.schema}.{table}' for table in self.keyless)}",
                 sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-                hint="If a restore is under way, let it finish. If not, create the key: nothing runs without it.",
+                hint="If a restore is under way, wait until it has finished. If not, create the primary key;"
+                " nothing runs without it.",
             )
 
     def _require_table(self, table: str, names: frozenset[str]) -> None:
