@@ -155,8 +155,8 @@ class Run:
         if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE and "HINT:" not in description:
             role = self.db.value("SELECT quote_literal(current_user)")
             description += (
-                f" HINT: SELECT audius_challenges.grant_run({role}); grants what the challenges need. Grant what the"
-                " application's triggers need separately."
+                f" HINT: SELECT audius_challenges.grant_run({role}); grants what challenges need;"
+                " the application's triggers may need more."
             )
         return description
 
