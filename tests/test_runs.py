@@ -563,6 +563,34 @@ def test_a_tick_inside_a_transaction_is_an_error_that_says_what_to_call(still: C
         assert paid(still) == PAID_255
 
 
+RESTORES = {
+    "pg_restore is connected": (
+        "SET application_name = 'pg_restore'",
+        "Wait until pg_restore has finished.",
+    ),
+    "there is no table public.user_challenges": (
+        "ALTER TABLE user_challenges RENAME TO away",
+        "Is the extension in the schema of the discovery tables?",
+    ),
+    "no primary key on user_challenges yet": (
+        "ALTER TABLE user_challenges DROP CONSTRAINT user_challenges_pkey",
+        "If no restore is under way, create the primary key of user_challenges; nothing runs without it.",
+    ),
+    "user_challenges has no trigger_of_old yet": (
+        "UPDATE audius_challenges.installation SET cluster = 1, guards = guards || 'trigger_of_old'::text",
+        "If no restore is under way: SELECT * FROM reconcile_challenges(); accepts the table as it is.",
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", RESTORES)
+def test_what_looks_like_a_restore_has_a_hint_of_its_own(connection: Connection, reason: str) -> None:
+    assert tick(connection) == []
+    sign, hint = RESTORES[reason]
+    connection.execute(sign)
+    assert tick(connection) == [Notice(f"{reason}: a restore seems to be under way, nothing was done", hint)]
+
+
 @pytest.mark.parametrize(
     ("name", "setting"),
     [

@@ -168,7 +168,9 @@ def _ticks(db: Database, every: str, *, knows_seconds: bool) -> list[Job]:
     if seconds > 0 and seconds % _MINUTE == 0 and _HOUR % seconds == 0:
         minutes = int(seconds // _MINUTE)
         return [(TICK, "0 * * * *" if minutes == 60 else f"*/{minutes} * * * *", TICK_COMMAND)]
-    possible = "1 to 59 whole seconds" if knows_seconds else "30 seconds (the only interval below a minute before pg_cron 1.5)"
+    possible = (
+        "1 to 59 whole seconds" if knows_seconds else "30 seconds (the only interval below a minute before pg_cron 1.5)"
+    )
     raise ChallengeError(
         f"challenges cannot be scheduled every {every}",
         hint=f"Use {possible}, or a number of whole minutes that divides 60, such as 1, 5 or 60.",
