@@ -3,4 +3,4 @@
 CREATE SCHEMA audius_challenges;
 
 COMMENT ON SCHEMA audius_challenges IS
-'audius_challenges: state of the processors, the tick, and what belongs to running them';
+'State of the challenges, the tick, and the functions that support them';

@@ -34,9 +34,9 @@ return entry.reconcile(plpy, '@extschema@', challenge_ids, full_scan, dry_run, a
 $function$;
 
 COMMENT ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) IS
-'Brings user_challenges to what the source tables say, in the caller''s transaction, one row for each challenge. '
-'challenge_ids: which ones, null for all; full_scan: examine every user now; dry_run: report and keep nothing; '
-'as_of: the clock, which decides the trending week and every time written';
+'Reconciles user_challenges with the source tables, in the caller''s transaction; returns one row for each challenge. '
+'challenge_ids: null for all; full_scan: examine all users now; dry_run: report what a run would do and roll it back; '
+'as_of: the clock of the run, which decides the trending week and every timestamp written';
 
 CREATE PROCEDURE audius_challenges.tick(delay interval DEFAULT '0')
 LANGUAGE plpython3u
@@ -51,8 +51,8 @@ entry.tick(plpy, '@extschema@')
 $procedure$;
 
 COMMENT ON PROCEDURE audius_challenges.tick (interval) IS
-'What pg_cron runs: every processor in a transaction of its own, after sleeping for delay (at most 1 hour). '
-'Ends in an error that names the challenges that failed; what the others did stays';
+'What pg_cron runs: every challenge in a transaction of its own, after sleeping for delay (at most 1 hour). '
+'Ends in an error that names the challenges that failed; the other challenges are committed';
 
 CREATE FUNCTION audius_challenges.start_from_now(challenge_ids text[] DEFAULT NULL)
 RETURNS SETOF text
@@ -71,7 +71,7 @@ return entry.start_from_now(plpy, '@extschema@', challenge_ids)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.start_from_now(text[]) IS
-'For a database that another service has been paying in: checkpoints at the present, no first build. '
+'For a database in which another service has been paying: follows changes from now on, without a first build. '
 'Returns the ids of the challenges that start from now';
 
 CREATE FUNCTION @extschema@.schedule_challenges(every interval DEFAULT '30 seconds')
@@ -93,8 +93,8 @@ return entry.schedule(plpy, '@extschema@', every)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.schedule_challenges(interval) IS
-'Schedules audius_challenges.tick() with pg_cron, in this database, replacing any schedule of ours; '
-'every: the time between two ticks. Returns the jobs';
+'Schedules audius_challenges.tick() with pg_cron in this database; replaces the extension''s schedule if there is one. '
+'every: the interval between two ticks. Returns the jobs';
 
 CREATE FUNCTION @extschema@.unschedule_challenges()
 RETURNS TABLE (
@@ -115,7 +115,7 @@ return entry.unschedule(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION @extschema@.unschedule_challenges() IS
-'Removes the schedule and returns the jobs that were removed';
+'Removes the extension''s schedule and returns the jobs that were removed';
 
 CREATE FUNCTION audius_challenges.trim_run_details()
 RETURNS bigint
@@ -129,7 +129,7 @@ return entry.trim_run_details(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.trim_run_details() IS
-'Deletes what pg_cron recorded of our jobs more than 7 days ago; returns the number of rows';
+'Deletes what pg_cron recorded of the extension''s jobs more than 7 days ago; returns the number of rows';
 
 CREATE FUNCTION @extschema@.sync_challenge_catalog(environment text DEFAULT 'prod')
 RETURNS TABLE (
@@ -148,8 +148,8 @@ return entry.sync_catalog(plpy, '@extschema@', environment)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text) IS
-'Aligns our rows of challenges with the catalog of an environment (prod, stage or dev); '
-'returns what changed (action: inserted or updated), writes nothing when nothing differs';
+'Aligns the extension''s rows of challenges with the catalog of an environment (prod, stage or dev); '
+'returns what changed (action: inserted or updated); rows that do not differ are not written';
 
 CREATE FUNCTION audius_challenges.install()
 RETURNS void
@@ -163,5 +163,5 @@ entry.install(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.install() IS
-'What CREATE EXTENSION does last: inserts missing catalog rows and schedules, in a discovery database; '
-'tells by notices what it did';
+'Called at the end of CREATE EXTENSION: inserts missing catalog rows and schedules the ticks, in a discovery '
+'database; reports in notices what it did';

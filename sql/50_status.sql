@@ -50,7 +50,7 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.unpayable_rows(text) IS
-'Complete user challenges of a challenge without a completed_blocknumber: a disburser that pages by it '
+'Number of complete user challenges of a challenge that have no completed_blocknumber: a disburser that pages by it '
 'never pays them';
 
 CREATE VIEW @extschema@.challenge_status AS
@@ -59,22 +59,22 @@ SELECT
     audius_challenges.unpayable_rows(status.challenge_id) AS unpayable_rows
 FROM audius_challenges.status() AS status;
 
-COMMENT ON VIEW @extschema@.challenge_status IS 'How each challenge fares, in run order';
+COMMENT ON VIEW @extschema@.challenge_status IS 'State of each challenge, in run order';
 COMMENT ON COLUMN @extschema@.challenge_status.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN @extschema@.challenge_status.description IS 'What the challenge rewards';
 COMMENT ON COLUMN @extschema@.challenge_status.status IS
-'ok; failing: the last run failed; first build or catching up: the sweep has not examined everybody yet; '
+'ok; failing: the last run failed; first build or catching up: the sweep has not examined all users yet; '
 'inactive or absent in the catalog; never run';
-COMMENT ON COLUMN @extschema@.challenge_status.last_run IS 'When it last ran, whatever came of it';
+COMMENT ON COLUMN @extschema@.challenge_status.last_run IS 'When it last ran, with or without success';
 COMMENT ON COLUMN @extschema@.challenge_status.last_success IS 'When it last ran without an error';
 COMMENT ON COLUMN @extschema@.challenge_status.consecutive_failures IS 'Failed runs since the last success';
-COMMENT ON COLUMN @extschema@.challenge_status.last_error IS 'The last error, also if it is over';
+COMMENT ON COLUMN @extschema@.challenge_status.last_error IS 'The last error, kept after it has been resolved';
 COMMENT ON COLUMN @extschema@.challenge_status.last_error_at IS 'When the last error happened';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_progress IS
-'How much of the sweep''s current round over all users is done, in percent of the user ids';
+'Progress of the sweep''s current round over all users, in percent of the user ids';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_position IS
 'The last user id that the sweep has examined in its current round';
-COMMENT ON COLUMN @extschema@.challenge_status.sweep_rounds IS 'Rounds of the sweep, completed';
+COMMENT ON COLUMN @extschema@.challenge_status.sweep_rounds IS 'Completed rounds of the sweep';
 COMMENT ON COLUMN @extschema@.challenge_status.sweep_finished_at IS 'When the last round was completed';
 COMMENT ON COLUMN @extschema@.challenge_status.unpayable_rows IS
 'Complete rows whose completed_blocknumber is null: a disburser that pages by it never pays them. '

@@ -63,8 +63,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_run(text) IS
-'Grants a role what running takes, scheduled or by hand: the functions, the state, the discovery tables, '
-'notification for the trigger of the application, and usage of the schema cron';
+'Grants a role what it needs to run challenges, scheduled or by hand: the functions, the state, the discovery tables, '
+'notification for the application''s trigger, and usage on the schema cron';
 
 CREATE FUNCTION audius_challenges.grant_status(role_name text)
 RETURNS void
@@ -77,7 +77,7 @@ DECLARE
 BEGIN
     IF pg_catalog.to_regrole(pg_catalog.quote_ident(role_name)) IS NULL THEN
         RAISE EXCEPTION 'role "%" does not exist', role_name
-            USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN; first.';
+            USING ERRCODE = 'undefined_object', HINT = 'Create the role first.';
     END IF;
     EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %s TO %I', '@extschema@', role_name);
     EXECUTE pg_catalog.format(
@@ -100,7 +100,7 @@ BEGIN
 END
 $function$;
 
-COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what reading challenge_status takes';
+COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what it needs to read challenge_status';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
 -- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since.

@@ -30,10 +30,8 @@ from tests.sessions import (
 
 ADOPT = Notice(
     "user_challenges is not empty, so another service may be paying: nothing was scheduled",
-    "To adopt it: SELECT * FROM reconcile_challenges(full_scan => true, dry_run => true); to see what would be written,"
-    " SELECT audius_challenges.start_from_now(); to begin at the present,"
-    " stop the other service, then SELECT * FROM schedule_challenges();"
-    " The sweep still pays whoever qualifies and has no row yet; audius_challenges.sweep_users = 0 leaves them out.",
+    "Follow docs/how-to/adopt.md: a dry run, audius_challenges.start_from_now(), stop the other service,"
+    " schedule_challenges().",
 )
 
 # Who is verified, has a full profile, three tracks, a playlist, plays, a streak, and wins on a Friday: all but p3.
@@ -129,7 +127,7 @@ def test_a_discovery_database_gets_the_missing_catalog_rows(bare_discovery: Disc
         assert heard[1:] == [
             Notice("pg_cron is not installed in this database: nothing was scheduled", heard[1].hint),
         ]
-        there = "pg_cron lives in the database postgres. There: SELECT cron.schedule_in_database("
+        there = "pg_cron is installed in database postgres. Run there: SELECT cron.schedule_in_database("
         assert (heard[1].hint or "").startswith(there)
 
 
@@ -152,15 +150,19 @@ def test_differing_catalog_rows_are_left_alone_and_reported(bare_discovery: Disc
         assert inserted(heard[0]) == sorted(set(RUN_ORDER) - {"p", "v"})
         assert heard[1:2] == [
             Notice(
-                'challenge "p" differs from the catalog of prod and was left alone'
-                " (amount: 5 → 1, active: false → true, cooldown_days: null → 7)",
-                "SELECT * FROM sync_challenge_catalog('prod'); aligns it.",
+                'challenge "p" differs from the catalog of prod and was not changed'
+                " (amount: 5 -> 1, active: false -> true, cooldown_days: null -> 7)",
+                "UPDATE challenges SET amount = '1', active = true, cooldown_days = 7 WHERE id = 'p';",
             ),
         ]
         assert len(heard) == 3  # and the one on pg_cron
         # All but that one are production's.
         aligned = "SELECT challenge_id, action FROM sync_challenge_catalog('prod')"
-        assert rows(connection, aligned) == [("p", "updated")]
+        with connection.transaction(force_rollback=True):
+            assert rows(connection, aligned) == [("p", "updated")]
+        # The hint corrects that one.
+        connection.execute(heard[1].hint or "")
+        assert rows(connection, aligned) == []
 
 
 def test_it_schedules_itself_where_pg_cron_is_and_nobody_was_paid(cron_discovery: Discovery) -> None:
@@ -188,7 +190,7 @@ def test_it_schedules_itself_where_pg_cron_is_and_nobody_was_paid(cron_discovery
         assert inserted(heard[0]) == sorted(RUN_ORDER)
         assert [notice.message for notice in heard[1:]] == [
             # cron.use_background_workers is off here
-            "pg_cron connects as any client does: if cron.job_run_details says 'connection failed', no tick ever runs",
+            'pg_cron will connect over libpq; ticks fail with "connection failed" if it needs a password',
             *[f"scheduled: {command} ({schedule})" for _, schedule, command in expected],
         ]
 
@@ -242,9 +244,7 @@ def test_an_empty_database_gets_nothing_but_the_extensions_own_objects(empty_dat
         heard = create_extension(connection)
 
         assert heard == [
-            Notice(
-                "there are no discovery tables in schema public: nothing but the extension's objects was created", None
-            )
+            Notice("there are no discovery tables in schema public: only the extension's objects were created", None)
         ]
         assert column(connection, outside) == []
         assert [found for found in row_versions(connection, "audius_challenges").values() if found] == []
@@ -257,6 +257,7 @@ def test_an_empty_database_gets_nothing_but_the_extensions_own_objects(empty_dat
         assert heard_of_tick.message == (
             "there is no table public.user_challenges: a restore seems to be under way, nothing was done"
         )
+        assert heard_of_tick.hint == "Is the extension in the schema of the discovery tables?"
 
 
 @pytest.mark.parametrize("schema", ["discovery", "Discovery Provider", "with :limit in it", "with %s in it"])
@@ -320,8 +321,8 @@ def test_drop_extension_changes_no_row_that_it_does_not_own(cron_discovery: Disc
 
         assert create_extension(connection) == [
             Notice(
-                'challenge "e" differs from the catalog of prod and was left alone (active: true → false)',
-                "SELECT * FROM sync_challenge_catalog('prod'); aligns it.",
+                'challenge "e" differs from the catalog of prod and was not changed (active: true -> false)',
+                "UPDATE challenges SET active = false WHERE id = 'e';",
             ),
             Notice(f"removed the schedule of an earlier installation: {', '.join(jobs)}", None),
             ADOPT,

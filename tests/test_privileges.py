@@ -26,8 +26,9 @@ MEMBERS: Privileges = {
     "function public.unschedule_challenges()": ("", "EXECUTE", ""),
     "procedure audius_challenges.tick(interval)": ("", "EXECUTE", ""),
     "schema audius_challenges": ("", "USAGE", "USAGE"),
-    "table audius_challenges.checkpoint": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.installation": ("", "INSERT SELECT UPDATE", ""),
+    "table audius_challenges.look": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.pause": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.processor_state": ("", "INSERT SELECT UPDATE", "SELECT"),
     # PostgreSQL's default; it lets nobody read or write anything.
     "type audius_challenges.phase": ("USAGE", "", ""),
@@ -189,3 +190,21 @@ def test_granting_again_gives_nothing_more(owner: Connection) -> None:
     grant(owner)
     assert snapshot(owner, members=True) == MEMBERS
     assert snapshot(owner, members=False) == once
+
+
+def test_a_challenge_that_lacks_a_privilege_says_which_call_grants_it(owner: Connection) -> None:
+    grant(owner)
+    owner.execute("REVOKE SELECT ON tracks FROM runner")
+    owner.execute("SET ROLE runner")
+    ((status, error),) = rows(owner, "SELECT status, error FROM reconcile_challenges(ARRAY['u'])")
+    recorded = rows(owner, "SELECT last_error FROM challenge_status WHERE challenge_id = 'u'")
+    owner.execute("RESET ROLE")
+
+    hint = "SELECT audius_challenges.grant_run('runner');"
+    assert status == "failed"
+    assert error.startswith(f"permission denied for table tracks (SQLSTATE 42501) HINT: {hint} grants what")
+    assert recorded == [(error,)]
+    owner.execute(hint)
+    owner.execute("SET ROLE runner")
+    assert rows(owner, "SELECT status, error FROM reconcile_challenges(ARRAY['u'])") == [("ok", None)]
+    owner.execute("RESET ROLE")

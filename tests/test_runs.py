@@ -529,7 +529,7 @@ def test_any_other_isolation_than_read_committed_is_an_error(still: Connection, 
         still.execute(statement)
 
     message, hint = message_of(refused.value)
-    assert message == f"audius_challenges: the transaction's isolation level is {isolation}"
+    assert message == f"audius_challenges: a run requires READ COMMITTED, not {isolation.upper()}"
     assert (hint or "").startswith("Use READ COMMITTED")
 
 
@@ -543,7 +543,7 @@ def test_a_read_only_transaction_is_an_error(still: Connection, statement: str) 
 
 def test_a_tick_inside_a_transaction_is_an_error_that_says_what_to_call(still: Connection) -> None:
     expected = (
-        "audius_challenges: tick() needs transactions of its own",
+        "audius_challenges: tick() cannot run inside a transaction block",
         "Call it alone, or use SELECT * FROM reconcile_challenges(); in a transaction.",
     )
     with pytest.raises(errors.InvalidTransactionTermination) as refused, still.transaction():
@@ -561,6 +561,34 @@ def test_a_tick_inside_a_transaction_is_an_error_that_says_what_to_call(still: C
     with still.transaction(force_rollback=True):
         assert statuses(still)["v"] == ("ok", None)
         assert paid(still) == PAID_255
+
+
+RESTORES = {
+    "pg_restore is connected": (
+        "SET application_name = 'pg_restore'",
+        "Wait until pg_restore has finished.",
+    ),
+    "there is no table public.user_challenges": (
+        "ALTER TABLE user_challenges RENAME TO away",
+        "Is the extension in the schema of the discovery tables?",
+    ),
+    "no primary key on user_challenges yet": (
+        "ALTER TABLE user_challenges DROP CONSTRAINT user_challenges_pkey",
+        "If no restore is under way, create the primary key of user_challenges; nothing runs without it.",
+    ),
+    "user_challenges has no trigger_of_old yet": (
+        "UPDATE audius_challenges.installation SET cluster = 1, guards = guards || 'trigger_of_old'::text",
+        "If no restore is under way: SELECT * FROM reconcile_challenges(); accepts the table as it is.",
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", RESTORES)
+def test_what_looks_like_a_restore_has_a_hint_of_its_own(connection: Connection, reason: str) -> None:
+    assert tick(connection) == []
+    sign, hint = RESTORES[reason]
+    connection.execute(sign)
+    assert tick(connection) == [Notice(f"{reason}: a restore seems to be under way, nothing was done", hint)]
 
 
 @pytest.mark.parametrize(
@@ -621,7 +649,8 @@ def test_more_completions_than_the_maximum_fail_their_processor_alone(connection
     assert failed(raised.value.diag.message_primary) == ["v"]
     error = failing(connection)["v"]
     assert error.startswith(
-        'challenge "v" would complete for 4 users or more in one run, the limit is 3 DETAIL: Nothing was written'
+        'challenge "v" would complete at least 4 rewards in one run; audius_challenges.max_completions is 3'
+        " DETAIL: Nothing was written"
     )
     assert "SET audius_challenges.max_completions" in error
     assert rows(connection, "SELECT FROM user_challenges WHERE challenge_id = 'v'") == []
@@ -655,7 +684,7 @@ def test_a_lower_target_in_the_catalog_is_no_first_build(connection: Connection)
         tick(connection)
 
     assert failing(connection)["u"].startswith(
-        'challenge "u" would complete for 4 users or more in one run, the limit is 3'
+        'challenge "u" would complete at least 4 rewards in one run; audius_challenges.max_completions is 3'
     )
     assert [row[3:] for row in paid(connection)] == [(1, False)] * 4
     connection.execute("SET audius_challenges.max_completions = 4")
@@ -770,7 +799,10 @@ def test_a_delay_out_of_bounds_is_an_error_that_names_it(still: Connection, dela
     with pytest.raises(errors.InvalidParameterValue) as refused:
         still.execute("CALL audius_challenges.tick(%s::interval)", (delay,))
     interval = value(still, "SELECT %s::interval::text", delay)
-    assert message_of(refused.value) == (f"audius_challenges: delay is {interval}", "It can be from 0 to 1 hour.")
+    assert message_of(refused.value) == (
+        f"audius_challenges: delay must be between 0 and 1 hour, not {interval}",
+        None,
+    )
 
 
 # Another version of the code
@@ -806,7 +838,7 @@ def test_a_run_under_way_ends_in_the_version_in_which_it_began(connection: Conne
         run = Beside(session, TICK)
         run.wait_until_blocked(connection)
         original = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
-        replace_package(connection, "other", "\nraise ImportError('half of another version')\n", "run")
+        replace_package(connection, "other", "\nraise ImportError('half of another version')\n", "operation/run")
         blocker.rollback()
         assert run.finish() is None
         assert paid(connection) == PAID_255

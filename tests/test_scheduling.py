@@ -186,7 +186,7 @@ def test_an_interval_that_pg_cron_cannot_keep_is_refused_and_nothing_changes(
         connection.execute("SELECT * FROM schedule_challenges(%s)", (every,))
 
     assert refused.value.diag.message_primary == (f"audius_challenges: challenges cannot be scheduled every {named}")
-    assert "whole minutes that divide an hour" in (refused.value.diag.message_hint or "")
+    assert "whole minutes that divides 60" in (refused.value.diag.message_hint or "")
     assert rows(connection, "SELECT ctid, xmin, job FROM cron.job ORDER BY jobid") == before
 
 
@@ -196,8 +196,8 @@ def test_a_schedule_of_null_is_refused_and_nothing_changes(connection: Connectio
     with pytest.raises(errors.NullValueNotAllowed) as refused, connection.transaction():
         connection.execute("SELECT * FROM schedule_challenges(NULL)")
 
-    assert refused.value.diag.message_primary == "audius_challenges: every is null"
-    assert refused.value.diag.message_hint == "Its default is '30 seconds'."
+    assert refused.value.diag.message_primary == "audius_challenges: every must not be null"
+    assert refused.value.diag.message_hint == "Leave the argument out to get its default."
     assert rows(connection, "SELECT ctid, xmin, job FROM cron.job ORDER BY jobid") == before
 
 
@@ -228,8 +228,8 @@ def test_seconds_are_one_job_where_pg_cron_knows_them_and_refused_elsewhere(conn
     with pytest.raises(errors.InvalidParameterValue) as refused:
         connection.execute("SELECT * FROM schedule_challenges(%s)", (every,))
     assert refused.value.diag.message_hint == (
-        "Possible are 30 seconds (pg_cron before 1.5 knows no others),"
-        " or whole minutes that divide an hour, such as 1, 5 or 60 minutes."
+        "Use 30 seconds (the only interval below a minute before pg_cron 1.5),"
+        " or a number of whole minutes that divides 60, such as 1, 5 or 60."
     )
 
 
@@ -312,7 +312,7 @@ def test_scheduling_in_another_database_than_pg_crons_says_what_to_run_there(tic
     assert isinstance(refused, errors.ObjectNotInPrerequisiteState)
     assert refused.diag.message_primary == "audius_challenges: pg_cron is not installed in this database"
     hint = refused.diag.message_hint or ""
-    assert hint.startswith("pg_cron lives in the database discovery. There: SELECT cron.schedule_in_database(")
+    assert hint.startswith("pg_cron is installed in database discovery. Run there: SELECT cron.schedule_in_database(")
     assert "'CALL audius_challenges.tick()', 'other'" in hint
 
 
@@ -350,7 +350,7 @@ def test_scheduling_without_pg_cron_in_the_server_says_how_to_get_it(cluster: Cl
             connection.execute("SELECT * FROM schedule_challenges()")
     assert refused.value.diag.message_primary == "audius_challenges: pg_cron is not installed in this database"
     assert refused.value.diag.message_hint == (
-        "If it is not yet, add pg_cron to shared_preload_libraries and restart; then CREATE EXTENSION pg_cron;"
+        "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
     )
 
 

@@ -12,10 +12,10 @@ ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
 ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE;
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
-'Number of the look up to which it has read its sources; null: it does not follow them, and examines everybody first';
+'Number of the look up to which it has read its sources; null: it does not follow them, and examines all users first';
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
-'Whether a first build goes on that found no user challenge of it, so that none need be looked up';
+'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
 
 CREATE TABLE audius_challenges.look (
     source text NOT NULL,
@@ -27,15 +27,15 @@ CREATE TABLE audius_challenges.look (
 );
 
 COMMENT ON TABLE audius_challenges.look IS
-'What runs saw before they read a source table that had moved: processor_state.look says up to which look a challenge '
-'has read; kept back to where the oldest open transaction had not begun';
+'What runs saw before they read a source table that had changed; processor_state.look is the look up to which a '
+'challenge has read; looks that no challenge needs any more are deleted';
 COMMENT ON COLUMN audius_challenges.look.source IS 'Name of the source table';
-COMMENT ON COLUMN audius_challenges.look.number IS 'Number of the look: one for a run, whatever sources it read';
+COMMENT ON COLUMN audius_challenges.look.number IS 'Number of the look, one per run, whatever sources it read';
 COMMENT ON COLUMN audius_challenges.look.horizon IS
-'The oldest transaction (64 bits) that was still running: what it or a later one wrote was not read yet';
+'The oldest transaction (64 bits) that was still running: rows that it or a later one wrote had yet to be read';
 COMMENT ON COLUMN audius_challenges.look.position IS
-'How far the column that grows (blocknumber, or id of plays) had come, a few absurd values aside; null: few rows';
-COMMENT ON COLUMN audius_challenges.look.looked_at IS 'When that was';
+'How far the growing column (blocknumber, or id of plays) had come, ignoring a few outliers; null: few rows';
+COMMENT ON COLUMN audius_challenges.look.looked_at IS 'When the look was taken';
 
 CREATE TABLE audius_challenges.pause (
     challenge_id text NOT NULL,
@@ -45,15 +45,30 @@ CREATE TABLE audius_challenges.pause (
 );
 
 COMMENT ON TABLE audius_challenges.pause IS
-'When a listen streak (e) was inactive: what was listened then never counts; start_from_now() is a pause that began '
-'at -infinity';
+'When the listen streak (e) was inactive: listens in that time never count; start_from_now() writes a pause that '
+'began at -infinity';
 COMMENT ON COLUMN audius_challenges.pause.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.pause.began_at IS 'When a run first found the challenge inactive';
 COMMENT ON COLUMN audius_challenges.pause.ended_at IS
-'When a run first found it active again; null: it is inactive still';
+'When a run first found it active again; null: it is still inactive';
 
 COMMENT ON TABLE audius_challenges.installation IS
-'The database that the state is true of: after a dump and restore another one, and looks are forgotten';
+'The database that the state belongs to; after a dump and restore it is another one, and looks are forgotten';
+COMMENT ON SCHEMA audius_challenges IS
+'State of the challenges, the tick, and the functions that support them';
+COMMENT ON TYPE audius_challenges.phase IS
+'first build: all users are examined for the first time, without a limit on completions; '
+'catching up: all users are examined again; watching: changes are followed';
+COMMENT ON TABLE audius_challenges.processor_state IS
+'State of each challenge that has run; read it through challenge_status';
+COMMENT ON COLUMN audius_challenges.processor_state.phase IS
+'Whether all users have been examined (see the type); null: no run has succeeded yet';
+COMMENT ON COLUMN audius_challenges.processor_state.sweep_rounds IS 'Completed rounds of the sweep over all users';
+COMMENT ON COLUMN audius_challenges.processor_state.last_run IS 'When it last ran, with or without success';
+COMMENT ON COLUMN audius_challenges.processor_state.last_error IS 'The last error, kept after it has been resolved';
+COMMENT ON COLUMN audius_challenges.installation.singleton IS 'Always true: there is at most one row';
+COMMENT ON COLUMN audius_challenges.installation.guards IS
+'Triggers and foreign keys of user_challenges; ticks do nothing until a restore has created them again';
 
 SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');

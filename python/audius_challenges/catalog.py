@@ -37,7 +37,7 @@ class Challenge:
         if not re.fullmatch(r"[0-9]+", text) or int(text) > MAX_INTEGER:
             raise ChallengeError(
                 f'challenge "{self.id}" has an invalid amount in the catalog: "{self.amount_text}"',
-                detail=f"An amount is a whole number from 0 to {MAX_INTEGER}.",
+                detail=f"An amount must be a whole number from 0 to {MAX_INTEGER}.",
                 hint=f"UPDATE challenges SET amount = ... WHERE id = '{self.id}';",
             )
         return int(text)

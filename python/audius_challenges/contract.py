@@ -63,8 +63,8 @@ _KEYLESS = """
 class Contract:
     """The discovery tables as they are.
 
-    :ivar columns: table name → column name → type
-    :ivar views: names of relations that are no tables → what they are
+    :ivar columns: table name -> column name -> type
+    :ivar views: names of relations that are no tables -> what they are
     :ivar keyless: tables that we write and that have no unique index, as in mid-restore
     """
 
@@ -84,7 +84,8 @@ class Contract:
             raise ChallengeError(
                 f"no primary key on {', '.join(f'{self.schema}.{table}' for table in keyless)}",
                 sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-                hint="If a restore is under way, let it finish. If not, create the key: nothing runs without it.",
+                hint="If a restore is under way, wait until it has finished. If not, create the primary key;"
+                " nothing runs without it.",
             )
 
     def _require_table(self, table: str, names: frozenset[str]) -> None:
@@ -99,8 +100,8 @@ class Contract:
             raise ChallengeError(
                 f'"{self.schema}.{table}" is a {self.views[table]}, not a table',
                 sqlstate=WRONG_OBJECT_TYPE,
-                hint="Changes are found by the transaction that wrote a row, its xmin, which only tables have."
-                f" Move the rows into a table named {table}.",
+                detail="Changes are found by xmin, the transaction that wrote a row, which only tables have.",
+                hint=f"Move the rows into a table named {table}.",
             )
         for name, expected in TABLES[table].columns.items():
             if name not in names:

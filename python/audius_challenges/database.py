@@ -58,7 +58,7 @@ class Plpy(Protocol):
 class Statement:
     """SQL as PostgreSQL takes it.
 
-    :ivar parameters: name → type, in the order of their numbers in the text
+    :ivar parameters: name -> type, in the order of their numbers in the text
     """
 
     text: str
@@ -157,5 +157,5 @@ def require_writable(db: Database) -> None:
         raise ChallengeError(
             "the transaction is read-only",
             sqlstate=READ_ONLY_SQL_TRANSACTION,
-            hint="Use a transaction that may write: a dry run writes, too, and rolls back.",
+            hint="Use a read-write transaction; a dry run writes, too, and rolls back.",
         )

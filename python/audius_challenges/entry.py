@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from audius_challenges.database import Database, Plpy, require_writable
-from audius_challenges.errors import NULL_VALUE_NOT_ALLOWED, ChallengeError, as_postgres_error
+from audius_challenges.errors import ChallengeError, as_postgres_error, null_argument
 from audius_challenges.operation import run, transaction
 
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ def reconcile(
     """`reconcile_challenges()`."""
     for name, given in (("full_scan", full_scan), ("dry_run", dry_run)):
         if given is None:
-            raise ChallengeError(f"{name} is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="It is true or false.")
+            raise null_argument(name)
     outcomes = run.reconcile(db, challenge_ids, bool(full_scan), bool(dry_run), as_of)
     return [outcome.as_row() for outcome in outcomes]
 
@@ -56,11 +56,11 @@ def reconcile(
 def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
-        raise ChallengeError("delay is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '0'.")
+        raise null_argument("delay")
     transaction.set_search_path(db)
     seconds = float(db.value("SELECT extract(epoch FROM :delay::interval)::float8", delay=delay))
     if not 0 <= seconds <= 3600:
-        raise ChallengeError(f"delay is {delay}", hint="It can be from 0 to 1 hour.")
+        raise ChallengeError(f"delay must be between 0 and 1 hour, not {delay}")
     run.wait(db, seconds)
 
 
@@ -109,11 +109,7 @@ def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, 
     from audius_challenges.operation import catalog_sync
 
     if environment is None:
-        raise ChallengeError(
-            "environment is null",
-            sqlstate=NULL_VALUE_NOT_ALLOWED,
-            hint=f"The environments are {', '.join(catalog_sync.ENVIRONMENTS)}.",
-        )
+        raise null_argument("environment")
     require_writable(db)
     differences = catalog_sync.compare_catalog(db, environment)
     catalog_sync.align_catalog(db, environment, differences)

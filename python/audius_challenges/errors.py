@@ -10,6 +10,7 @@ NULL_VALUE_NOT_ALLOWED = "22004"
 ACTIVE_SQL_TRANSACTION = "25001"
 READ_ONLY_SQL_TRANSACTION = "25006"
 INVALID_TRANSACTION_TERMINATION = "2D000"
+INSUFFICIENT_PRIVILEGE = "42501"
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
 WRONG_OBJECT_TYPE = "42809"
@@ -48,6 +49,15 @@ class ChallengeError(Exception):
         if self.hint:
             parts.append(f"HINT: {self.hint}")
         return " ".join(parts)
+
+
+def null_argument(name: str) -> ChallengeError:
+    """The error of a call whose argument is null."""
+    return ChallengeError(
+        f"{name} must not be null",
+        sqlstate=NULL_VALUE_NOT_ALLOWED,
+        hint="Leave the argument out to get its default.",
+    )
 
 
 def is_operator_intervention(error: BaseException) -> bool:

@@ -109,7 +109,7 @@ def read_settings(db: Database) -> Settings:
         except (KeyError, ValueError):
             raise ChallengeError(
                 f'invalid value for setting "{row["name"]}": "{row["setting"]}"',
-                detail=f"It takes {setting.expected}; its default is {setting.default}.",
-                hint=f"ALTER DATABASE … SET {row['name']} = '{setting.default}'; or RESET it where it was set.",
+                detail=f"Expected {setting.expected}; the default is {setting.default}.",
+                hint=f"RESET {row['name']}; in the session, or with ALTER DATABASE or ALTER ROLE if it was set there.",
             ) from None
     return Settings(**values)

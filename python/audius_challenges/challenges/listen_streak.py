@@ -203,7 +203,7 @@ _END_PAUSE = """
 """
 
 _UNCONVERTED = ChallengeError(
-    "the state of challenge e is of version 1.1.0: what it knew of pauses was not restored",
+    'the state of challenge "e" is from version 1.1.0, and its pauses were not restored',
     sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
     hint="Restore the dump into a database with CREATE EXTENSION audius_challenges VERSION '1.1.0' CASCADE; then update"
     " the extension. If e was never paused or started from now: UPDATE audius_challenges.processor_state SET sources ="

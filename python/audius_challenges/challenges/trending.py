@@ -174,14 +174,15 @@ class Trending:
             raise ChallengeError(
                 f'user_challenges already has rows of challenge "{self.id}" for the week of {today["week"]}',
                 sqlstate=UNIQUE_VIOLATION,
-                detail=f"Nothing was written: a week's rows land together or not at all. {describe(error)}",
+                detail=f"Nothing was written: all rows of a week are written together or not at all. {describe(error)}",
                 hint="Find out who wrote them and whether they were paid (challenge_disbursements). Either delete them,"
                 f" or keep them and insert the week's winners into trending_results (type {self.ranked_type}).",
             ) from None
         work.users_examined += work.written.inserted
         if today["is_past"] and work.written.inserted:
             work.db.plpy.notice(
-                f'challenge "{self.id}": the week of {today["week"]} is past, paid from the scores as they are now'
+                f'challenge "{self.id}": the week of {today["week"]} is in the past'
+                " and was paid from the current scores"
             )
 
     @cached_property

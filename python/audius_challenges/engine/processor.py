@@ -83,8 +83,8 @@ class Work:
                 f'challenge "{self.challenge.id}" would complete at least {self.written.completed} rewards in one run;'
                 f" {PREFIX}max_completions is {limit}",
                 sqlstate=PROGRAM_LIMIT_EXCEEDED,
-                detail="Nothing was written for it: a mass payout is an accident until a person says otherwise.",
-                hint="Check its row in challenges and what changed in its source tables. If this is intended: SET"
+                detail="Nothing was written for it. A mass completion must be approved first.",
+                hint="Check its row in challenges and what changed in its source tables. If it is intended: SET"
                 f" {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{self.challenge.id}}}',"
                 " full_scan => true);",
             )

@@ -9,8 +9,8 @@ from audius_challenges.database import Database
 from audius_challenges.sources import columns_read
 
 # LIMIT 1, here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
-# and hash all rows of a challenge; the cost must follow what is examined, not what there is. And (SELECT …) around the
-# id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
+# and hash all rows of a challenge; the cost must follow what is examined, not what there is. And a sub-select around
+# the id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
 _DIFFERING = """
     SELECT
         wanted.*,

@@ -132,11 +132,15 @@ _ALIGN = f"""
 
 @dataclass(frozen=True)
 class Difference:
-    """How one catalog row differs from the reference: missing, or in which columns."""
+    """How one catalog row differs from the reference: missing, or in which columns.
+
+    :ivar correction: the statement that corrects just this row, if it is not missing
+    """
 
     id: str
     missing: bool
     details: str
+    correction: str = ""
 
 
 def compare_catalog(db: Database, environment: str) -> list[Difference]:
@@ -157,11 +161,15 @@ def _difference(row: Row) -> Difference:
     existing: Mapping[str, Any] | None = row["existing"]
     if existing is None:
         return Difference(row["id"], True, ", ".join(f"{name}: {_show(row[name])}" for name in _COLUMNS))
-    changes = [
-        f"{name}: {_show(existing[name])} → {_show(row[name])}" for name in _COLUMNS if existing[name] != row[name]
-    ]
-    return Difference(row["id"], False, ", ".join(changes))
+    differing = [name for name in _COLUMNS if existing[name] != row[name]]
+    changes = ", ".join(f"{name}: {_show(existing[name])} -> {_show(row[name])}" for name in differing)
+    assignments = ", ".join(f"{name} = {_literal(row[name])}" for name in differing)
+    return Difference(row["id"], False, changes, f"UPDATE challenges SET {assignments} WHERE id = '{row['id']}';")
 
 
 def _show(value: Any) -> str:
     return "null" if value is None else json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _literal(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else _show(value)

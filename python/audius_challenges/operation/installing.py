@@ -16,7 +16,7 @@ def install(db: Database) -> None:
     """
     if not read_contract(db).has_discovery_tables:
         db.plpy.notice(
-            f"there are no discovery tables in schema {db.schema}: nothing but the extension's objects was created"
+            f"there are no discovery tables in schema {db.schema}: only the extension's objects were created"
         )
         return
     _fill_catalog(db)
@@ -27,10 +27,8 @@ def install(db: Database) -> None:
             db.plpy.notice(f"removed the schedule of an earlier installation: {names}")
         db.plpy.notice(
             "user_challenges is not empty, so another service may be paying: nothing was scheduled",
-            hint="To adopt it: SELECT * FROM reconcile_challenges(full_scan => true, dry_run => true); to see what"
-            " would be written, SELECT audius_challenges.start_from_now(); to begin at the present, stop the other"
-            " service, then SELECT * FROM schedule_challenges(); The sweep still pays whoever qualifies and has no row"
-            " yet; audius_challenges.sweep_users = 0 leaves them out.",
+            hint="Follow docs/how-to/adopt.md: a dry run, audius_challenges.start_from_now(), stop the other service,"
+            " schedule_challenges().",
         )
     elif not has_pg_cron(db):
         db.plpy.notice(
@@ -50,8 +48,8 @@ def _fill_catalog(db: Database) -> None:
     for one in differences:
         if not one.missing:
             db.plpy.notice(
-                f'challenge "{one.id}" differs from the catalog of prod and was left alone ({one.details})',
-                hint="SELECT * FROM sync_challenge_catalog('prod'); aligns it.",
+                f'challenge "{one.id}" differs from the catalog of prod and was not changed ({one.details})',
+                hint=one.correction,
             )
 
 
@@ -60,7 +58,8 @@ def _schedule(db: Database) -> None:
         with db.plpy.subtransaction():
             jobs = schedule(db, "30 seconds")
     except Exception as error:  # noqa: BLE001 - whatever is wrong with pg_cron, the extension is created
-        db.plpy.warning(f"nothing was scheduled: {describe(error)}", hint="Later: SELECT * FROM schedule_challenges();")
+        hint = "Run SELECT * FROM schedule_challenges(); later."
+        db.plpy.warning(f"nothing was scheduled: {describe(error)}", hint=hint)
         return
     for job in jobs:
         db.plpy.notice(f"scheduled: {job['command']} ({job['schedule']})")

@@ -19,11 +19,13 @@ from audius_challenges.engine.state import State, forget_looks, load_states, rec
 from audius_challenges.engine.users import Slices
 from audius_challenges.errors import (
     EXTERNAL_ROUTINE_EXCEPTION,
-    NULL_VALUE_NOT_ALLOWED,
+    INSUFFICIENT_PRIVILEGE,
     OBJECT_NOT_IN_PREREQUISITE_STATE,
     ChallengeError,
     describe,
     is_operator_intervention,
+    null_argument,
+    sqlstate_of,
 )
 from audius_challenges.operation import transaction
 from audius_challenges.operation.transaction import Surroundings
@@ -116,9 +118,10 @@ class Run:
         except Exception as error:
             if is_operator_intervention(error):
                 raise
-            outcome = Outcome(processor.id, "failed", error=describe(error))
+            description = self._described(error)
+            outcome = Outcome(processor.id, "failed", error=description)
             self.works.pop(processor.id, None)
-            record_failure(self.db, processor.id, describe(error))
+            record_failure(self.db, processor.id, description)
         outcome.duration = time.monotonic() - began
         return outcome
 
@@ -145,6 +148,16 @@ class Run:
         outcome.rows_inserted = work.written.inserted
         outcome.rows_updated = work.written.updated
         outcome.rows_completed = work.written.completed
+
+    def _described(self, error: Exception) -> str:
+        description = describe(error)
+        if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE and "HINT:" not in description:
+            role = self.db.value("SELECT quote_literal(current_user)")
+            description += (
+                f" HINT: SELECT audius_challenges.grant_run({role}); grants what challenges need;"
+                " the application's triggers may need more."
+            )
+        return description
 
     def work(self, processor: Processor, challenge: Challenge) -> Work:
         """What the processor is handed."""
@@ -224,11 +237,9 @@ def _tick(db: Database) -> None:
     try:
         transaction.prepare_own(db, settings)
         surroundings = Surroundings.read(db)
-        if reason := surroundings.why_restoring(db):
-            db.plpy.notice(
-                f"{reason}: a restore seems to be under way, nothing was done",
-                hint="If it is not: SELECT * FROM reconcile_challenges(); takes the tables as they are from then on.",
-            )
+        if restoring := surroundings.why_restoring(db):
+            reason, hint = restoring
+            db.plpy.notice(f"{reason}: a restore seems to be under way, nothing was done", hint=hint)
             return
         run = Run.begin(db, settings, surroundings, db.value("SELECT now()::text"))
         failures: dict[str, str] = {}
@@ -292,8 +303,9 @@ def _in_run_order(challenge_ids: Sequence[str | None] | None) -> list[Processor]
     known = [processor.id for processor in CHALLENGES]
     for challenge_id in challenge_ids:
         if challenge_id not in known:
+            is_null = challenge_id is None
             raise ChallengeError(
-                f'unknown challenge id: "{challenge_id}"' if challenge_id is not None else "a challenge id is null",
+                "a challenge id must not be null" if is_null else f'unknown challenge id: "{challenge_id}"',
                 hint=f"The challenges are {', '.join(known)}.",
             )
     return [processor for processor in CHALLENGES if processor.id in challenge_ids]
@@ -301,7 +313,7 @@ def _in_run_order(challenge_ids: Sequence[str | None] | None) -> list[Processor]
 
 def _require_past(db: Database, as_of: str | None) -> None:
     if as_of is None:
-        raise ChallengeError("as_of is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is now().")
+        raise null_argument("as_of")
     clock = db.row(
         """
         SELECT
@@ -310,11 +322,11 @@ def _require_past(db: Database, as_of: str | None) -> None:
         """,
         as_of=as_of,
     )
-    if not clock["is_finite"] or clock["is_future"]:
-        raise ChallengeError(
-            f"as_of is {'in the future' if clock['is_finite'] else 'not a point in time'}: {as_of}",
-            hint="It is the clock of the run: now or a time in the past.",
-        )
+    hint = "as_of is the clock of the run."
+    if not clock["is_finite"]:
+        raise ChallengeError(f"as_of must be a finite timestamp, not {as_of}", hint=hint)
+    if clock["is_future"]:
+        raise ChallengeError(f"as_of must not be in the future: {as_of}", hint=hint)
 
 
 def _disabled(db: Database, processors: Iterable[Processor]) -> list[Outcome]:

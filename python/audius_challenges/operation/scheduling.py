@@ -6,11 +6,7 @@ import json
 from typing import Any
 
 from audius_challenges.database import Database
-from audius_challenges.errors import (
-    NULL_VALUE_NOT_ALLOWED,
-    OBJECT_NOT_IN_PREREQUISITE_STATE,
-    ChallengeError,
-)
+from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError, null_argument
 
 TICK = "audius_challenges tick"
 TICK_HALF_MINUTE = "audius_challenges tick +30s"
@@ -38,7 +34,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     :raises ChallengeError: if pg_cron cannot tick this database, or not at this interval
     """
     if every is None:
-        raise ChallengeError("every is null", sqlstate=NULL_VALUE_NOT_ALLOWED, hint="Its default is '30 seconds'.")
+        raise null_argument("every")
     knows_seconds = _pg_cron_version(db) >= FIRST_WITH_SECONDS
     jobs = [*_ticks(db, every, knows_seconds=knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
     unschedule(db)
@@ -51,8 +47,8 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
         )
     if _cron_setting(db, "use_background_workers") == "off":
         db.plpy.notice(
-            "pg_cron connects as any client does: if cron.job_run_details says 'connection failed', no tick ever runs",
-            hint="Let its connections in without a password (cron.host, pg_hba.conf), or set"
+            'pg_cron will connect over libpq; ticks fail with "connection failed" if it needs a password',
+            hint="Allow its connections without a password (cron.host, pg_hba.conf), or set"
             " cron.use_background_workers = on and restart the server.",
         )
     return _jobs(db)
@@ -118,7 +114,7 @@ def how_to_get_pg_cron(db: Database) -> str:
     home = _cron_setting(db, "database_name")
     here = db.value("SELECT current_database()::text")
     if home is None:
-        return "If it is not yet, add pg_cron to shared_preload_libraries and restart; then CREATE EXTENSION pg_cron;"
+        return "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"
     if home == here:
         return "CREATE EXTENSION pg_cron; SELECT * FROM schedule_challenges();"
     version = db.value("SELECT max(default_version) FROM pg_available_extensions WHERE name = 'pg_cron'")
@@ -137,7 +133,7 @@ def how_to_get_pg_cron(db: Database) -> str:
         """,
         jobs=json.dumps(jobs),
     )
-    return f"pg_cron lives in the database {home}. There: {commands}"
+    return f"pg_cron is installed in database {home}. Run there: {commands}"
 
 
 def _cron_setting(db: Database, name: str) -> str | None:
@@ -172,8 +168,10 @@ def _ticks(db: Database, every: str, *, knows_seconds: bool) -> list[Job]:
     if seconds > 0 and seconds % _MINUTE == 0 and _HOUR % seconds == 0:
         minutes = int(seconds // _MINUTE)
         return [(TICK, "0 * * * *" if minutes == 60 else f"*/{minutes} * * * *", TICK_COMMAND)]
-    possible = "1 to 59 whole seconds" if knows_seconds else "30 seconds (pg_cron before 1.5 knows no others)"
+    possible = (
+        "1 to 59 whole seconds" if knows_seconds else "30 seconds (the only interval below a minute before pg_cron 1.5)"
+    )
     raise ChallengeError(
         f"challenges cannot be scheduled every {every}",
-        hint=f"Possible are {possible}, or whole minutes that divide an hour, such as 1, 5 or 60 minutes.",
+        hint=f"Use {possible}, or a number of whole minutes that divides 60, such as 1, 5 or 60.",
     )

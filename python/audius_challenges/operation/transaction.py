@@ -49,19 +49,24 @@ class Surroundings:
         """Whether the states are of another database, which was restored or copied into this one."""
         return bool(self.present and self.remembered and not self.remembered.is_here(self.present))
 
-    def why_restoring(self, db: Database) -> str | None:
-        """The sign of a restore under way, if any: nothing may be written before triggers and keys are back."""
+    def why_restoring(self, db: Database) -> tuple[str, str] | None:
+        """The sign of a restore under way, if any, and a hint: nothing is written before triggers and keys are back."""
         if db.value(
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name = 'pg_restore')"
         ):
-            return "pg_restore is connected"
+            return "pg_restore is connected", "Wait until pg_restore has finished."
         if self.present is None:
-            return f"there is no table {db.schema}.user_challenges"
+            reason = f"there is no table {db.schema}.user_challenges"
+            return reason, "Is the extension in the schema of the discovery tables?"
         if self.contract.keyless:
-            return f"no primary key on {', '.join(self.contract.keyless)} yet"
+            tables = ", ".join(self.contract.keyless)
+            hint = f"If no restore is under way, create the primary key of {tables}; nothing runs without it."
+            return f"no primary key on {tables} yet", hint
         if self.are_moved and self.remembered and (missing := self.remembered.guards - self.present.guards):
-            return f"user_challenges has no {', '.join(sorted(missing))} yet"
+            reason = f"user_challenges has no {', '.join(sorted(missing))} yet"
+            hint = "If no restore is under way: SELECT * FROM reconcile_challenges(); accepts the table as it is."
+            return reason, hint
         return None
 
 
@@ -71,9 +76,9 @@ def require_usable_transaction(db: Database) -> Settings:
     isolation = db.value("SELECT current_setting('transaction_isolation')")
     if isolation != "read committed":
         raise ChallengeError(
-            f"a run needs READ COMMITTED, not {isolation.upper()}",
+            f"a run requires READ COMMITTED, not {isolation.upper()}",
             sqlstate=ACTIVE_SQL_TRANSACTION,
-            hint="Use READ COMMITTED, PostgreSQL's default: each step has to see what was committed before it.",
+            hint="Use READ COMMITTED, PostgreSQL's default: each step must see what was committed before it.",
         )
     return read_settings(db)
 
