@@ -118,12 +118,12 @@ _LISTENS = f"""
             AND streak.last_listen_date <> '-infinity'
         LIMIT 1
     ) AS state
-        ON true
+        ON TRUE
     CROSS JOIN LATERAL (
         SELECT string_agg(timestamp_send(plays.created_at), '' ORDER BY plays.created_at) AS listens
         FROM discovery.plays
         WHERE plays.user_id = eligible.user_id
-            AND plays.created_at >= coalesce(state.last_listen_date + INTERVAL '16 hours', '0001-01-01')
+            AND plays.created_at >= coalesce(state.last_listen_date + interval '16 hours', '0001-01-01')
             AND plays.created_at < '10000-01-01'
             AND NOT (
                 SELECT coalesce(range_agg(tsrange(
@@ -161,7 +161,7 @@ _SAVE_STATES = """
     INSERT INTO discovery.challenge_listen_streak AS state (user_id, last_listen_date, listen_streak)
     SELECT
         counted.user_id,
-        TIMESTAMP '2000-01-01' + counted.last_listen::float8 * INTERVAL '1 microsecond',
+        timestamp '2000-01-01' + counted.last_listen::float8 * interval '1 microsecond',
         counted.length
     FROM unnest((:user_ids::text)::integer[], (:last_listens::text)::bigint[], (:lengths::text)::integer[])
         AS counted (user_id, last_listen, length)
@@ -179,12 +179,12 @@ _WANTED = """
             streak.completed IS NOT NULL AS is_complete,
             streak.amount,
             listen.at AT TIME ZONE 'UTC' AS created_at,
-            TIMESTAMP '2000-01-01' + streak.completed::float8 * INTERVAL '1 microsecond' AS completed_at
+            timestamp '2000-01-01' + streak.completed::float8 * interval '1 microsecond' AS completed_at
         FROM unnest(
             (:user_ids::text)::integer[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
             (:created::text)::bigint[], (:completed::text)::bigint[]
         ) AS streak (user_id, specifier, steps, amount, created, completed)
-        CROSS JOIN LATERAL (SELECT TIMESTAMP '2000-01-01' + streak.created::float8 * INTERVAL '1 microsecond')
+        CROSS JOIN LATERAL (SELECT timestamp '2000-01-01' + streak.created::float8 * interval '1 microsecond')
             AS listen (at)
     )
 """

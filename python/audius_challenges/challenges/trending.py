@@ -18,17 +18,16 @@ FRIDAY = 5
 _WEEK = """
     SELECT
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date::text AS week,
-        extract(isodow FROM :as_of::timestamptz AT TIME ZONE 'UTC')::integer AS weekday,
+        extract(ISODOW FROM :as_of::timestamptz AT TIME ZONE 'UTC')::integer AS weekday,
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date < (clock_timestamp() AT TIME ZONE 'UTC')::date AS is_past
 """
 
 _IS_PAID = f"""
-    SELECT EXISTS (
-        SELECT FROM discovery.trending_results
-        WHERE trending_results.type::text = :ranked_type::text
-            AND trending_results.version::text = '{VERSION}'
-            AND trending_results.week = :week::date
-    ) AS is_paid
+    SELECT count(*) > 0 AS is_paid
+    FROM discovery.trending_results
+    WHERE trending_results.type::text = :ranked_type::text
+        AND trending_results.version::text = '{VERSION}'
+        AND trending_results.week = :week::date
 """
 
 
@@ -43,7 +42,7 @@ def _counts(owner: str) -> str:
                     coalesce(users.blocknumber, 0) DESC,
                     users.txhash DESC
                 LIMIT 1
-            ), false)"""
+            ), FALSE)"""
 
 
 # Of several current versions one that qualifies is enough; of several that do, the highest block's owner is paid.
@@ -203,7 +202,7 @@ class Trending:
                 winners.owner_id AS user_id,
                 to_char(:week::date, 'YYYY-MM-DD') || ':' || winners.rank::text AS specifier,
                 1 AS current_step_count,
-                true AS is_complete,
+                TRUE AS is_complete,
                 CASE WHEN winners.rank <= 5 THEN {self.amounts[0]} ELSE {self.amounts[1]} END AS amount,
                 :as_of::timestamptz AS created_at,
                 :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at

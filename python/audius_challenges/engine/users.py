@@ -50,7 +50,7 @@ def is_one_of_the_users(column: str) -> str:
     )
 
 
-def eligible_users(*texts: str, takes_part: str = "true") -> str:
+def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     """A common table expression `eligible`: those of the users who count (rule 8) and take part.
 
     :param texts: SQL that names the columns of `eligible` which it needs
@@ -68,7 +68,7 @@ def eligible_users(*texts: str, takes_part: str = "true") -> str:
             WHERE {is_one_of_the_users("users.user_id")}
                 AND users.is_current
             ORDER BY
-                users.user_id,
+                users.user_id ASC,
                 coalesce(users.blocknumber, 0) DESC,
                 users.txhash DESC
         ) AS eligible

@@ -25,7 +25,7 @@ _DIFFERING = """
             AND user_challenges.challenge_id::text = (SELECT :challenge_id::text)
             AND user_challenges.specifier::text = wanted.specifier
         LIMIT 1
-    ) AS existing ON true
+    ) AS existing ON TRUE
     WHERE CASE
         WHEN existing.specifier IS NULL
             THEN wanted.current_step_count >= 1
@@ -59,8 +59,8 @@ _COMPLETED_BLOCKNUMBER = f"""(
                         FROM discovery.blocks AS late
                         WHERE late.number IS NOT NULL
                         ORDER BY late.number DESC
-                        OFFSET {_LATE_BLOCKS}
                         LIMIT 1
+                        OFFSET {_LATE_BLOCKS}
                     ) + {_PLAUSIBLE}, 9223372036854775807)
                 )"""
 
@@ -100,7 +100,7 @@ def writing(wanted: str, *, only_new: bool = False) -> str:
                 differing.created_at,
                 CASE WHEN differing.is_complete THEN differing.completed_at END
             FROM differing
-            ORDER BY differing.specifier
+            ORDER BY differing.specifier COLLATE "C"
             {"" if only_new else _UPDATE_INCOMPLETE}
             RETURNING
                 is_complete,
