@@ -124,7 +124,7 @@ _LISTENS = f"""
         FROM discovery.plays
         WHERE plays.user_id = eligible.user_id
             AND plays.created_at >= coalesce(state.last_listen_date + interval '16 hours', '0001-01-01')
-            AND plays.created_at < '10000-01-01'
+            AND plays.created_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'
             AND NOT (
                 SELECT coalesce(range_agg(tsrange(
                     pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]'
@@ -250,7 +250,7 @@ class ListenStreak(PerUser):
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens, and write states and rows."""
-        listeners = work.db.rows(_LISTENS, challenge_id=self.id, **users.parameters)
+        listeners = work.db.rows(_LISTENS, challenge_id=self.id, as_of=work.as_of, **users.parameters)
         ids = [] if nothing_written else [listener["user_id"] for listener in listeners]
         found = work.db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids) if ids else []
         latest = {row["user_id"]: _row(row) for row in found}

@@ -12,7 +12,9 @@ from audius_challenges.sources import columns_read
 # and hash all rows of a challenge; the cost must follow what is examined, not what there is. And (SELECT …) around the
 # id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
 _DIFFERING = """
-    SELECT wanted.*
+    SELECT
+        wanted.*,
+        existing.specifier IS NULL AS is_new
     FROM wanted
     LEFT JOIN LATERAL (
         SELECT
@@ -84,7 +86,7 @@ def writing(wanted: str, *, only_new: bool = False) -> str:
     """SQL of the one write; see `write_user_challenges`."""
     return f"""
         WITH {wanted},
-        differing AS ({"SELECT * FROM wanted" if only_new else _DIFFERING}),
+        differing AS ({"SELECT *, TRUE AS is_new FROM wanted" if only_new else _DIFFERING}),
         written AS (
             INSERT INTO discovery.user_challenges AS existing
                 (challenge_id, user_id, specifier, is_complete, current_step_count,
@@ -103,14 +105,16 @@ def writing(wanted: str, *, only_new: bool = False) -> str:
             ORDER BY differing.specifier COLLATE "C"
             {"" if only_new else _UPDATE_INCOMPLETE}
             RETURNING
-                is_complete,
-                xmax = 0 AS is_new
+                existing.specifier::text AS specifier,
+                existing.is_complete
         )
         SELECT
-            count(*) FILTER (WHERE is_new) AS inserted,
-            count(*) FILTER (WHERE NOT is_new) AS updated,
-            count(*) FILTER (WHERE is_complete) AS completed
+            count(*) FILTER (WHERE differing.is_new) AS inserted,
+            count(*) FILTER (WHERE NOT differing.is_new) AS updated,
+            count(*) FILTER (WHERE written.is_complete) AS completed
         FROM written
+        INNER JOIN differing
+            ON written.specifier = differing.specifier
     """
 
 
