@@ -46,6 +46,7 @@ _KEYLESS = """
         ON namespace.oid = relation.relnamespace
     WHERE namespace.nspname = :schema::text
         AND relation.relname = ANY(:tables::text[])
+        AND relation.relkind IN ('r', 'p')
         AND NOT EXISTS (
             SELECT FROM pg_index AS key
             WHERE key.indrelid = relation.oid
@@ -71,21 +72,15 @@ class Contract:
     keyless: Sequence[str]
 
     def require(self, reads: Reads) -> None:
-        """Demand tables with columns.
+        """Demand tables with columns, and keys without which nothing can be written once and only once.
 
-        :raises ChallengeError: naming the first table or column that is missing or of another type
+        :raises ChallengeError: naming the first table or column that is missing or of another type, or without a key
         """
         for table, names in reads.items():
             self._require_table(table, names)
-
-    def require_keys(self) -> None:
-        """Demand the keys without which nothing can be written once and only once.
-
-        :raises ChallengeError: naming the tables without one
-        """
-        if self.keyless:
+        if keyless := [table for table in self.keyless if table in reads]:
             raise ChallengeError(
-                f"no primary key on {', '.join(f'{self.schema}.{table}' for table in self.keyless)}",
+                f"no primary key on {', '.join(f'{self.schema}.{table}' for table in keyless)}",
                 sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
                 hint="If a restore is under way, let it finish. If not, create the key: nothing runs without it.",
             )
