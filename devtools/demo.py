@@ -130,7 +130,7 @@ class _Demo:
         self.sql("SELECT jobname, schedule, command FROM cron.job ORDER BY jobid;")
 
     def reconcile(self) -> None:
-        self.step("Reconcile: the first build, all eleven challenges")
+        self.step("Reconcile: the first build of every challenge")
         rows = self.sql("SELECT * FROM reconcile_challenges();")
         failed = [row[0] for row in rows if row[1] not in {"ok", "inactive"}]
         if failed:

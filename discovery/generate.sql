@@ -294,6 +294,13 @@ SELECT
     pg_temp.txhash(height, 2),
     :first_block + height * :block_step
 FROM generate_series(0, :blocks) AS block (height);
+-- At the head of the chain, every block is there.
+INSERT INTO blocks (blockhash, number)
+SELECT
+    'head' || number,
+    number
+FROM generate_series(:first_block + :blocks * :block_step - 30, :first_block + :blocks * :block_step - 1) AS number
+ON CONFLICT (number) DO NOTHING;
 SELECT pg_temp.put_back('blocks');
 COMMIT;
 

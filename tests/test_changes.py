@@ -1066,7 +1066,7 @@ def test_plays_from_before_start_from_now_never_count(new_world: World) -> None:
     world.tick()
     world.reconcile("full_scan => TRUE")
     assert (world.streak(1), world.streak(2)) == (None, None)
-    now = world.value("SELECT clock_timestamp()::timestamp")
+    now = world.value("SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + interval '1 ms'")
     play(world.connection, 1, now)
     world.tick()
     assert world.streak(1) == (1, str(now))
@@ -1186,7 +1186,11 @@ def test_what_is_listened_during_a_pause_never_counts(world: World) -> None:
     world.execute("UPDATE challenges SET active = FALSE WHERE id = 'e'")
     world.tick()
     for user, writer in ((1, world.connection), (2, world.connection), (3, late)):
-        play(writer, user, world.value("SELECT clock_timestamp()::timestamp"))
+        play(
+            writer,
+            user,
+            world.value("SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + interval '1 ms'"),
+        )
     PLAYS.write_crowd(world.connection, NEXT + 10)
     world.tick(2)
     world.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
@@ -1200,7 +1204,7 @@ def test_what_is_listened_during_a_pause_never_counts(world: World) -> None:
     assert world.streak(1) == (1, str(now - timedelta(hours=24)))
     assert (world.streak(2), world.streak(3)) == (None, None)
 
-    after = world.value("SELECT clock_timestamp()::timestamp")
+    after = world.value("SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + interval '1 ms'")
     play(world.connection, 1, after)
     world.tick()
     assert world.streak(1) == (2, str(after))
