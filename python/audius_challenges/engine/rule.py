@@ -65,7 +65,7 @@ class Rule(PerUser):
     @cached_property
     def due(self) -> str | None:
         """Who the rule says is due; and who has completed the challenge before, but has no row of this one yet."""
-        return self.due_users or (self._freed if self.after else None)
+        return " UNION ".join(filter(None, (self.due_users, self.after and self._freed))) or None
 
     @cached_property
     def reads(self) -> Reads:
@@ -169,6 +169,8 @@ class Rule(PerUser):
                         found.steps,
                         {self.amount} AS amount
                     FROM found
+                    INNER JOIN eligible
+                        ON eligible.user_id = found.user_id
                 ) AS deed
                 ORDER BY deed.specifier, deed.steps DESC, deed.amount DESC, deed.user_id
             )
@@ -190,6 +192,7 @@ class Rule(PerUser):
 
     @property
     def _freed(self) -> str:
+        own = "own.user_id = found.user_id" if self.is_deed else f"own.specifier::text = {self.specifier}"
         return f"""
     SELECT found.user_id
     FROM discovery.user_challenges AS found
@@ -198,6 +201,6 @@ class Rule(PerUser):
         AND NOT EXISTS (
             SELECT FROM discovery.user_challenges AS own
             WHERE own.challenge_id::text = (SELECT '{self.id}')
-                AND own.specifier::text = {self.specifier}
+                AND {own}
         )
     """
