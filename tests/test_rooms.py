@@ -56,7 +56,7 @@ def _module(*candidates: str | None) -> str:
         return found
     first = str(candidates[0])
     assert not first.startswith(f"{PACKAGE}."), f"there is no {first}"
-    return first.split(".")[0]
+    return first.split(".", maxsplit=1)[0]
 
 
 def room_or_none(module: str) -> str | None:

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import errors
 
@@ -22,7 +21,6 @@ from tests.sessions import (
     rows,
     statuses,
     tick,
-    value,
 )
 
 DEEDS = Path(__file__).with_name("deeds.py")
@@ -70,9 +68,7 @@ def person(connection: Connection, user_id: int, *, is_verified: bool = True) ->
 
 
 def repost(connection: Connection, user_id: int, item: int, block: int = 103, txhash: str = "") -> None:
-    connection.execute(
-        "SELECT build.repost(%s, %s, blocknumber => %s, txhash => %s)", (user_id, item, block, txhash)
-    )
+    connection.execute("SELECT build.repost(%s, %s, blocknumber => %s, txhash => %s)", (user_id, item, block, txhash))
 
 
 def save(connection: Connection, user_id: int, *items: int) -> None:
@@ -255,7 +251,9 @@ def test_a_first_build_goes_on_after_a_failure_and_a_restore(connection: Connect
     connection.execute("UPDATE challenges SET amount = 'much' WHERE id IN ('x1', 'x2')")
     with pytest.raises(errors.ExternalRoutineException):
         tick(connection)
-    connection.execute("UPDATE challenges SET amount = CASE id WHEN 'x1' THEN '2' ELSE '5' END WHERE id IN ('x1', 'x2')")
+    connection.execute(
+        "UPDATE challenges SET amount = CASE id WHEN 'x1' THEN '2' ELSE '5' END WHERE id IN ('x1', 'x2')"
+    )
     assert built(connection) == whole(2)
     assert tick(connection) == []
     assert built(connection) == whole(4)
@@ -436,17 +434,17 @@ def test_a_lower_starting_block_counts_older_deeds(watching: Connection) -> None
     assert list(deeds(watching, "x1")) == ["ff:x:a", "ff:x:b"]
 
 
+ABSENT = """
+    CREATE TABLE kept AS SELECT * FROM challenges WHERE id LIKE 'x%';
+    ALTER TABLE user_challenges DROP CONSTRAINT user_challenges_challenge_id_fkey;
+    DELETE FROM challenges WHERE id LIKE 'x%';
+"""
 SWITCHED_OFF = {
     "inactive": (
         "UPDATE challenges SET active = FALSE WHERE id LIKE 'x%'",
         "UPDATE challenges SET active = TRUE WHERE id LIKE 'x%'",
     ),
-    "absent": (
-        "CREATE TABLE kept AS SELECT * FROM challenges WHERE id LIKE 'x%';"
-        "ALTER TABLE user_challenges DROP CONSTRAINT user_challenges_challenge_id_fkey;"
-        "DELETE FROM challenges WHERE id LIKE 'x%'",
-        "INSERT INTO challenges SELECT * FROM kept",
-    ),
+    "absent": (ABSENT, "INSERT INTO challenges SELECT * FROM kept"),
 }
 
 
@@ -580,9 +578,7 @@ def test_a_missing_column_of_a_source_is_named(watching: Connection) -> None:
     watching.execute("ALTER TABLE reposts RENAME COLUMN repost_item_id TO item_id")
     with pytest.raises(errors.ExternalRoutineException):
         tick(watching)
-    missing = (
-        'column "repost_item_id" of table "public.reposts" does not exist HINT: It should be of type integer.'
-    )
+    missing = 'column "repost_item_id" of table "public.reposts" does not exist HINT: It should be of type integer.'
     assert failing(watching) == {"x1": missing, "x3": missing}
 
 
