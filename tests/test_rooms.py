@@ -39,7 +39,7 @@ def room(module: str) -> str:
 @cache
 def imported(module: str) -> frozenset[str]:
     """What a module imports, wherever it does so: modules of the package, and the first name of others."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(modules()[module].read_text())):
         if isinstance(node, ast.Import):
             found.update(_module(alias.name) for alias in node.names)

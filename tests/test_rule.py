@@ -23,6 +23,9 @@ from tests.sessions import (
     tick,
 )
 
+Deeds = dict[str, tuple[int, int, bool, int]]
+"""Specifier → user, steps, whether complete, amount."""
+
 DEEDS = Path(__file__).with_name("deeds.py")
 REGISTERED = """
 from audius_challenges.challenges.deeds import DEEDS
@@ -76,8 +79,8 @@ def save(connection: Connection, user_id: int, *items: int) -> None:
         connection.execute("SELECT build.save(%s, %s)", (user_id, item))
 
 
-def deeds(connection: Connection, challenge: str) -> dict[str, tuple[int, int, bool, int]]:
-    """The user challenges: specifier → user, steps, whether complete, amount."""
+def deeds(connection: Connection, challenge: str) -> Deeds:
+    """The user challenges that there are."""
     found = rows(
         connection,
         """
@@ -88,7 +91,7 @@ def deeds(connection: Connection, challenge: str) -> dict[str, tuple[int, int, b
         """,
         challenge,
     )
-    return {specifier: tuple(rest) for specifier, *rest in found}
+    return {specifier: (user_id, steps, complete, amount) for specifier, user_id, steps, complete, amount in found}
 
 
 def phases(connection: Connection) -> dict[str, str]:
@@ -206,16 +209,17 @@ def build_first(connection: Connection) -> None:
         save(connection, user_id, 20, 21, 22, 30)
 
 
-def whole(users: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def whole(users: int) -> tuple[Deeds, Deeds]:
     """The rows of x1 and x2 that the first so many of them lead to."""
-    x1, x2 = {}, {}
+    x1: Deeds = {}
+    x2: Deeds = {}
     for user_id in range(1, users + 1):
         x1 |= {f"{user_id}:x:{item}": (user_id, 1, True, 6) for item in "ab"}
         x2 |= {f"{user_id}:2": (user_id, 3, True, 5), f"{user_id}:3": (user_id, 1, False, 5)}
     return x1, x2
 
 
-def built(connection: Connection) -> tuple[dict[str, Any], dict[str, Any]]:
+def built(connection: Connection) -> tuple[Deeds, Deeds]:
     return deeds(connection, "x1"), deeds(connection, "x2")
 
 
@@ -319,7 +323,7 @@ EVERYTHING_OF_255 = {
 }
 
 
-def everything(connection: Connection) -> dict[str, dict[str, tuple[int, int, bool, int]]]:
+def everything(connection: Connection) -> dict[str, Deeds]:
     return {challenge: deeds(connection, challenge) for challenge in ("x1", "x2", "x3")}
 
 

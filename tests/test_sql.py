@@ -138,8 +138,8 @@ COLUMNS = {
         reads(trending_results="user_id id rank"),
     ),
     "the target of an INSERT with an alias": (
-        "INSERT INTO discovery.blocks AS old (number) SELECT 1 ON CONFLICT (number) DO UPDATE SET number = old.number",
-        reads(blocks="number"),
+        "INSERT INTO discovery.challenges AS c (id, amount) SELECT 'a', 1 ON CONFLICT (id) DO UPDATE SET id = c.active",
+        reads(challenges="id amount active"),
     ),
     "what a literal says is not read": (
         "SELECT 'discovery.plays', 'it''s tracks.stem_of', tracks.owner_id FROM discovery.tracks",

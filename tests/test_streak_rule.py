@@ -238,7 +238,7 @@ STORIES = {
 @pytest.mark.parametrize("each_in_a_run", [False, True], ids=["in one run", "a run each"])
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
 def test_listens_lead_to_rows_and_a_state(story: Story, each_in_a_run: bool) -> None:
-    runs = [(at,) for at in story.listens] if each_in_a_run else [story.listens]
+    runs = [story.listens[n : n + 1] for n in range(len(story.listens))] if each_in_a_run else [story.listens]
     assert counted(story, runs) == (list(story.rows), story.state)
 
 

@@ -1,7 +1,7 @@
-"""Listen streaks, one history each: to the model and to the database. They are about state, rows and SQL; how listens are
-counted is told in tests/test_streak_rule.py.
+"""Listen streaks, one history each, to the model and to the database: what becomes of state and rows.
 
-Among them are those that once went wrong elsewhere.
+How listens are counted is told in tests/test_streak_rule.py. Among the histories are those that once went wrong
+elsewhere.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class Rule(PerUser):
     :ivar amount: SQL over `found` of the amount in whole $AUDIO
     :ivar completes_at: how many steps are enough, or STEP_COUNT
     :ivar takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
-    :ivar after: id of the challenge that a user must have completed before this one begins
+    :ivar after: id of the challenge that a user must have completed before this one begins; who has, and has no row of
+        this one yet, is examined at every run
     :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
     """
