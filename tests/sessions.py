@@ -3,8 +3,9 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
@@ -22,6 +23,7 @@ RUN_ORDER = tuple(processor.id for processor in CHALLENGES)
 """The challenges in the order they run. It is all that the tests import from the package."""
 REGISTRY = "challenges/__init__"
 """The module of the package where `CHALLENGES` is."""
+NO_MODULES: Mapping[str, str] = MappingProxyType({})
 TICK = "CALL audius_challenges.tick()"
 RUN_LOCK = "1633903724, 1"
 """The advisory lock of a run: whoever holds it, a run finds another one under way."""
@@ -192,13 +194,22 @@ def processor_of(challenge: str) -> str:
     return f"next(each for each in CHALLENGES if each.id == {challenge!r})"
 
 
-def replace_package(connection: Connection, mark: str, epilogue: str = "", module: str = "__init__") -> None:
-    """Gives a database another version of the extension's Python package: the same with another digest, and
-    with lines added at the end of one module. It touches the loader's source in this database and no file."""
+def replace_package(
+    connection: Connection,
+    mark: str,
+    epilogue: str = "",
+    module: str = "__init__",
+    new_modules: Mapping[str, str] = NO_MODULES,
+) -> None:
+    """Gives a database another version of the extension's Python package: the same with another digest, with
+    lines added at the end of one module, and with further modules (name → source). It touches the loader's source
+    in this database and no file."""
+    added = [f"SOURCES['audius_challenges/{name}.py'] = {source!r}" for name, source in new_modules.items()]
+    added.append(f"SOURCES['audius_challenges/{module}.py'] += {epilogue!r}")
     definition = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
     other = re.sub(r"DIGEST = '\w+'", f"DIGEST = '{mark}'", definition, count=1)
     before = "\n\n\nclass PackageFinder"
-    other = other.replace(before, f"\nSOURCES['audius_challenges/{module}.py'] += {epilogue!r}{before}", 1)
+    other = other.replace(before, "".join(f"\n{line}" for line in added) + before, 1)
     assert f"DIGEST = '{mark}'" in other
     assert repr(epilogue) in other
     connection.execute(other)

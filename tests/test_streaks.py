@@ -1,6 +1,7 @@
-"""Listen streaks, one history each: to the model and to the database.
+"""Listen streaks, one history each, to the model and to the database: what becomes of state and rows.
 
-Among them are those that once went wrong elsewhere.
+How listens are counted is told in tests/test_streak_rule.py. Among the histories are those that once went wrong
+elsewhere.
 """
 
 from __future__ import annotations
@@ -81,59 +82,17 @@ class Streak:
 
 
 STREAKS = {
-    "the first listen opens a row": Streak(
-        batches=((day(0),),),
-        rows=(a_row(day(0), 1),),
-        last_listen=day(0),
-        listen_streak=1,
-    ),
-    "a listen less than 16 hours later changes nothing": Streak(
-        batches=((day(0),), (day(0, 16 * HOUR - SHORTLY),)),
-        rows=(a_row(day(0), 1),),
-        last_listen=day(0),
-        listen_streak=1,
-    ),
-    "a listen exactly 16 hours later counts, in the same row": Streak(
-        batches=((day(0),), (day(0, 16 * HOUR),)),
+    "listens are read from exactly 16 hours after the state on": Streak(
+        batches=((day(0),), (day(0, 16 * HOUR - SHORTLY),), (day(0, 16 * HOUR), day(0, 16 * HOUR + SHORTLY))),
         rows=(a_row(day(0), 2),),
         last_listen=day(0, 16 * HOUR),
         listen_streak=2,
     ),
-    "16 hours are counted from the last counted listen": Streak(
-        batches=((day(0), day(0, 10 * HOUR), day(0, 20 * HOUR)),),
-        rows=(a_row(day(0), 2),),
-        last_listen=day(0, 20 * HOUR),
-        listen_streak=2,
-    ),
-    "a listen just under 48 hours later counts": Streak(
-        batches=((day(0),), (day(2, -SHORTLY),)),
-        rows=(a_row(day(0), 2),),
-        last_listen=day(2, -SHORTLY),
-        listen_streak=2,
-    ),
-    "a listen exactly 48 hours later starts over, and the broken row stays": Streak(
-        batches=((day(0), day(1)), (day(3),)),
-        rows=(a_row(day(0), 2), a_row(day(3), 1)),
-        last_listen=day(3),
+    "the last listen is kept to the microsecond": Streak(
+        batches=((day(0, SHORTLY),), (day(2),), (day(4),)),
+        rows=(a_row(day(0, SHORTLY), 2), a_row(day(4), 1)),
+        last_listen=day(4),
         listen_streak=1,
-    ),
-    "the row of a broken streak is never continued": Streak(
-        batches=(days(0, 2), (*days(10, 11),)),
-        rows=(a_row(day(0), 3), a_row(day(10), 2)),
-        last_listen=day(11),
-        listen_streak=2,
-    ),
-    "seven days in one batch complete one row": Streak(
-        batches=(days(0, 6),),
-        rows=(seven(day(0), day(6)),),
-        last_listen=day(6),
-        listen_streak=7,
-    ),
-    "seven days, a run each, complete one row": Streak(
-        batches=tuple((at,) for at in days(0, 6)),
-        rows=(seven(day(0), day(6)),),
-        last_listen=day(6),
-        listen_streak=7,
     ),
     "each day after the seventh adds one row, in one batch": Streak(
         batches=(days(0, 8),),
@@ -147,73 +106,17 @@ STREAKS = {
         last_listen=day(8),
         listen_streak=9,
     ),
-    "a second listen on the day of completion opens no second row, in the same batch": Streak(
-        batches=((*days(0, 6), day(6, HOUR), day(6, 15 * HOUR)),),
-        rows=(seven(day(0), day(6)),),
-        last_listen=day(6),
-        listen_streak=7,
-    ),
-    "a second listen on the day of completion opens no second row, in a later run": Streak(
-        batches=(days(0, 6), (day(6, HOUR),), (day(6, 15 * HOUR),)),
-        rows=(seven(day(0), day(6)),),
-        last_listen=day(6),
-        listen_streak=7,
-    ),
-    "a second listen on a day after completion adds no second row": Streak(
-        batches=((*days(0, 7), day(7, SHORTLY)), (day(7, 2 * HOUR),)),
-        rows=(seven(day(0), day(6)), extra(day(7))),
-        last_listen=day(7),
-        listen_streak=8,
-    ),
-    "many plays in one batch make one row, and one for each day after the seventh": Streak(
-        batches=(tuple(at + minute * timedelta(minutes=1) for at in days(0, 8) for minute in range(20)),),
-        rows=(seven(day(0), day(6)), extra(day(7)), extra(day(8))),
-        last_listen=day(8),
-        listen_streak=9,
-    ),
     "plays of a batch count in the order they were played": Streak(
         batches=((*reversed(days(0, 7)),),),
         rows=(seven(day(0), day(6)), extra(day(7))),
         last_listen=day(7),
         listen_streak=8,
     ),
-    "after completion a broken streak opens a new row": Streak(
-        batches=(days(0, 7), days(9, 10)),
-        rows=(seven(day(0), day(6)), extra(day(7)), a_row(day(9), 2)),
-        last_listen=day(10),
-        listen_streak=2,
-    ),
-    "two full streaks earn seven twice": Streak(
-        batches=(days(0, 6), days(10, 16)),
-        rows=(seven(day(0), day(6)), seven(day(10), day(16))),
-        last_listen=day(16),
-        listen_streak=7,
-    ),
     "a play that arrives late changes nothing": Streak(
         batches=((day(0), day(1)), (day(0, 17 * HOUR), day(-1), day(1, -SHORTLY)), (day(2),)),
         rows=(a_row(day(0), 3),),
         last_listen=day(2),
         listen_streak=3,
-    ),
-    "a play that arrives late does not mend a broken streak": Streak(
-        batches=((day(0), day(3)), (day(1), day(2))),
-        rows=(a_row(day(0), 1), a_row(day(3), 1)),
-        last_listen=day(3),
-        listen_streak=1,
-    ),
-    "a play at the very time of the last one changes nothing": Streak(
-        batches=((day(0), day(0)), (day(0),)),
-        rows=(a_row(day(0), 1),),
-        last_listen=day(0),
-        listen_streak=1,
-    ),
-    "a running row with the old specifier is continued": Streak(
-        left_state=ListenStreak(LISTENER, day(2), 3),
-        left_rows=(a_row(day(0), 3, specifier="ff:20251001"),),
-        batches=((day(3),), (day(4),)),
-        rows=(a_row(day(0), 5, specifier="ff:20251001"),),
-        last_listen=day(4),
-        listen_streak=5,
     ),
     "a running row with the old specifier is completed, and extra days have the new one": Streak(
         left_state=ListenStreak(LISTENER, day(5), 6),
@@ -249,37 +152,6 @@ STREAKS = {
         last_listen=day(4),
         listen_streak=5,
     ),
-    "a missing running row is opened complete on the seventh day": Streak(
-        left_state=ListenStreak(LISTENER, day(5), 6),
-        batches=((day(6),), (day(7),)),
-        rows=(a_row(day(6), 7, completed=day(6)), extra(day(7))),
-        last_listen=day(7),
-        listen_streak=8,
-    ),
-    "an older, broken row is not taken for a missing running row": Streak(
-        left_state=ListenStreak(LISTENER, day(20), 3),
-        left_rows=(a_row(day(12), 5),),
-        batches=((day(21),),),
-        rows=(a_row(day(12), 5), a_row(day(21), 4)),
-        last_listen=day(21),
-        listen_streak=4,
-    ),
-    "a row exactly as old as the streak can be is its running row": Streak(
-        left_state=ListenStreak(LISTENER, day(20), 3),
-        left_rows=(a_row(day(15), 5),),
-        batches=((day(21),),),
-        rows=(a_row(day(15), 4),),
-        last_listen=day(21),
-        listen_streak=4,
-    ),
-    "a row just older than the streak can be is not its running row": Streak(
-        left_state=ListenStreak(LISTENER, day(20), 3),
-        left_rows=(a_row(day(15, -SHORTLY), 5),),
-        batches=((day(21),),),
-        rows=(a_row(day(15, -SHORTLY), 5), a_row(day(21), 4)),
-        last_listen=day(21),
-        listen_streak=4,
-    ),
     "the latest row is the one opened last, whatever its specifier": Streak(
         left_state=ListenStreak(LISTENER, day(2), 3),
         left_rows=(a_row(day(-30), 2, specifier="ff:20250901"), a_row(day(0), 3)),
@@ -296,27 +168,12 @@ STREAKS = {
         last_listen=day(8),
         listen_streak=9,
     ),
-    "an incomplete running row after the seventh day is completed instead of an extra one": Streak(
-        left_state=ListenStreak(LISTENER, day(7), 8),
-        left_rows=(a_row(day(0), 6),),
-        batches=((day(8),), (day(9),)),
-        rows=(seven(day(0), day(8)), extra(day(9))),
-        last_listen=day(9),
-        listen_streak=10,
-    ),
     "a state without a last listen starts over": Streak(
         left_state=ListenStreak(LISTENER, None, 5),
         batches=((day(0),),),
         rows=(a_row(day(0), 1),),
         last_listen=day(0),
         listen_streak=1,
-    ),
-    "a state lost within the hour opens no second row": Streak(
-        left_rows=(a_row(day(0), 3),),
-        batches=((day(0, 10 * timedelta(minutes=1)),), (day(1),)),
-        rows=(a_row(day(0), 2),),
-        last_listen=day(1),
-        listen_streak=2,
     ),
     "a lost state is counted anew into the running row": Streak(
         left_rows=(a_row(day(0), 3),),
@@ -325,66 +182,11 @@ STREAKS = {
         last_listen=day(4),
         listen_streak=5,
     ),
-    "a lost state whose plays are gone, too, goes on with the second day": Streak(
-        left_rows=(a_row(day(0), 5),),
-        batches=((day(1),),),
-        rows=(a_row(day(0), 2),),
-        last_listen=day(1),
-        listen_streak=2,
-    ),
-    "a state lost too long ago leaves the row, and opens another": Streak(
-        left_rows=(a_row(day(0), 5),),
-        batches=((day(5),),),
-        rows=(a_row(day(0), 5), a_row(day(5), 1)),
-        last_listen=day(5),
-        listen_streak=1,
-    ),
     "a state lost after the seventh day earns nothing twice": Streak(
         left_rows=(a_row(day(0), 7, completed=day(6)),),
         batches=(days(0, 6), (day(6, HOUR),)),
         rows=(seven(day(0), day(6)),),
         last_listen=None,
-    ),
-    "a state lost after the seventh day goes on with one row a day": Streak(
-        left_rows=(a_row(day(0), 7, completed=day(6)),),
-        batches=(days(0, 7), (day(8),)),
-        rows=(seven(day(0), day(6)), extra(day(7)), extra(day(8))),
-        last_listen=day(8),
-        listen_streak=9,
-    ),
-    "a state lost after an extra day goes on with one row a day": Streak(
-        left_rows=(a_row(day(0), 7, completed=day(6)), extra(day(7))),
-        batches=(days(0, 8),),
-        rows=(seven(day(0), day(6)), extra(day(7)), extra(day(8))),
-        last_listen=day(8),
-        listen_streak=9,
-    ),
-    "a state lost after a full streak that has ended starts over": Streak(
-        left_rows=(a_row(day(0), 7, completed=day(6)),),
-        batches=((*days(0, 6), day(10), day(11)),),
-        rows=(seven(day(0), day(6)), a_row(day(10), 2)),
-        last_listen=day(11),
-        listen_streak=2,
-    ),
-    "a complete row with the specifier of a first listen stays as it is": Streak(
-        left_rows=(a_row(day(0), 7, completed=day(0), amount=7, block=None),),
-        batches=((day(0, 10 * timedelta(minutes=1)),),),
-        rows=(a_row(day(0), 7, completed=day(0), amount=7, block=None),),
-        last_listen=None,
-    ),
-    "days after a complete row of one step are extra days, in the same batch": Streak(
-        left_rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None),),
-        batches=((day(0, 10 * timedelta(minutes=1)), day(1), day(2)),),
-        rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None), extra(day(1)), extra(day(2))),
-        last_listen=day(2),
-        listen_streak=10,
-    ),
-    "days after a complete row of one step are extra days, a run each": Streak(
-        left_rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None),),
-        batches=((day(0, 10 * timedelta(minutes=1)),), (day(1),), (day(2),)),
-        rows=(a_row(day(0), 1, completed=day(0), amount=1, block=None), extra(day(1)), extra(day(2))),
-        last_listen=day(2),
-        listen_streak=10,
     ),
     "a specifier has the hour in UTC": Streak(
         batches=((day(0, timedelta(hours=13, minutes=44, seconds=59)),),),

@@ -39,7 +39,8 @@ class Rule(PerUser):
     :ivar amount: SQL over `found` of the amount in whole $AUDIO
     :ivar completes_at: how many steps are enough, or STEP_COUNT
     :ivar takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
-    :ivar after: id of the challenge that a user must have completed before this one begins
+    :ivar after: id of the challenge that a user must have completed before this one begins; who has, and has no row of
+        this one yet, is examined at every run
     :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
     """
@@ -65,7 +66,7 @@ class Rule(PerUser):
     @cached_property
     def due(self) -> str | None:
         """Who the rule says is due; and who has completed the challenge before, but has no row of this one yet."""
-        return self.due_users or (self._freed if self.after else None)
+        return " UNION ".join(filter(None, (self.due_users, self.after and self._freed))) or None
 
     @cached_property
     def reads(self) -> Reads:
@@ -196,6 +197,7 @@ class Rule(PerUser):
 
     @property
     def _freed(self) -> str:
+        own = "own.user_id = found.user_id" if self.is_deed else f"own.specifier::text = {self.specifier}"
         return f"""
     SELECT found.user_id
     FROM discovery.user_challenges AS found
@@ -204,6 +206,6 @@ class Rule(PerUser):
         AND NOT EXISTS (
             SELECT FROM discovery.user_challenges AS own
             WHERE own.challenge_id::text = (SELECT '{self.id}')
-                AND own.specifier::text = {self.specifier}
+                AND {own}
         )
     """

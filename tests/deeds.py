@@ -1,0 +1,83 @@
+"""Challenges that reward several deeds of a user; tests put them into a throw-away database.
+
+The file becomes a module of the extension's package there, beside those of the product.
+"""
+
+from __future__ import annotations
+
+from audius_challenges.engine.rule import STEP_COUNT, Rule
+from audius_challenges.engine.users import is_one_of_the_users
+from audius_challenges.sources import REPOSTERS, SAVERS
+
+POPULAR = "SELECT aggregate_user.user_id FROM discovery.aggregate_user WHERE aggregate_user.follower_count >= 100"
+
+# Each item that a user reposts; the last digit of the block says how many times the amount. Whoever is popular is due
+# at every run.
+X1 = Rule(
+    id="x1",
+    description="reposts",
+    changes=(REPOSTERS,),
+    is_deed=True,
+    specifier="to_hex(found.user_id) || ':x:' || to_hex(found.item)",
+    amount=":amount::integer * found.dollars",
+    due_users=POPULAR,
+    found=f"""
+        SELECT
+            reposts.user_id,
+            reposts.repost_item_id AS item,
+            reposts.blocknumber % 10 AS dollars,
+            1 AS steps
+        FROM discovery.reposts
+        WHERE {is_one_of_the_users("reposts.user_id")}
+            AND reposts.is_current
+            AND NOT reposts.is_delete
+            AND coalesce(reposts.blocknumber, 0) >= :starting_block::integer
+    """,
+)
+
+# Each album (ten items) of which a verified user saves as many items as the catalog says.
+X2 = Rule(
+    id="x2",
+    description="saved albums",
+    changes=(SAVERS,),
+    is_deed=True,
+    specifier="to_hex(found.user_id) || ':' || found.album",
+    completes_at=STEP_COUNT,
+    takes_part="eligible.is_verified",
+    found="""
+        SELECT
+            saves.user_id,
+            saves.save_item_id / 10 AS album,
+            count(*) AS steps
+        FROM eligible
+        INNER JOIN discovery.saves
+            ON saves.user_id = eligible.user_id
+        WHERE saves.is_current
+            AND NOT saves.is_delete
+        GROUP BY saves.user_id, saves.save_item_id / 10
+    """,
+)
+
+# Whoever reposts an item first, among those who have connected a verified account.
+X3 = Rule(
+    id="x3",
+    description="first repost of an item",
+    changes=(REPOSTERS,),
+    is_deed=True,
+    specifier="to_hex(found.item)",
+    after="v",
+    due_users=POPULAR,
+    found="""
+        SELECT
+            reposts.user_id,
+            reposts.repost_item_id AS item,
+            1 AS steps
+        FROM eligible
+        INNER JOIN discovery.reposts
+            ON reposts.user_id = eligible.user_id
+        WHERE reposts.is_current
+            AND NOT reposts.is_delete
+    """,
+)
+
+DEEDS = (X1, X2, X3)
