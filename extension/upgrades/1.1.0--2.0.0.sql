@@ -84,8 +84,12 @@ GROUP BY source.name, kept.number, kept.horizon;
 UPDATE audius_challenges.processor_state
 SET
     look = kept.number,
-    sources = ARRAY(SELECT name FROM jsonb_array_elements_text(kept.progress -> 'sources') AS name ORDER BY name),
-    nothing_written = coalesce((kept.progress -> 'is_from_nothing')::boolean, FALSE)
+    sources = ARRAY(
+        SELECT source.name
+        FROM jsonb_array_elements_text(kept.progress -> 'sources') AS source (name)
+        ORDER BY source.name COLLATE "C"
+    ),
+    nothing_written = phase = 'first build' AND coalesce((kept.progress -> 'is_from_nothing')::boolean, FALSE)
 FROM (
     SELECT
         checkpoint.challenge_id,
@@ -120,6 +124,7 @@ CROSS JOIN LATERAL (
     WHERE checkpoint.progress -> 'started_at' IS NOT NULL
 ) AS pause
 WHERE checkpoint.challenge_id = 'e'
+    AND coalesce(pause.ended >= pause.began, TRUE)  -- the clock was set back: nothing was listened then
 ON CONFLICT (challenge_id, began_at) DO NOTHING;
 
 UPDATE audius_challenges.processor_state
@@ -128,7 +133,8 @@ SET
     catalog_seen = CASE
         WHEN NOT EXISTS (SELECT FROM audius_challenges.pause WHERE pause.ended_at IS NULL) THEN catalog_seen
     END
-WHERE challenge_id = 'e';
+WHERE challenge_id = 'e'
+    AND phase IS NOT NULL;
 
 -- Who could work with checkpoints can work with looks and pauses. As these grants are not the extension's own, they are
 -- taken from the list of those that are, so that a dump has them.
@@ -138,13 +144,13 @@ DECLARE
 BEGIN
     FOR role IN
         SELECT
-            privilege.grantee::regrole AS name,
+            CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS name,
             string_agg(privilege.privilege_type, ', ') AS privileges,
             bool_or(privilege.privilege_type = 'INSERT') AS runs
         FROM pg_class AS relation
         CROSS JOIN LATERAL aclexplode(relation.relacl) AS privilege
         WHERE relation.oid = 'audius_challenges.checkpoint'::regclass
-            AND privilege.grantee NOT IN (0, relation.relowner)
+            AND privilege.grantee <> relation.relowner
             AND privilege.privilege_type IN ('SELECT', 'INSERT', 'UPDATE')
         GROUP BY privilege.grantee
     LOOP
