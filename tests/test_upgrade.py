@@ -139,7 +139,10 @@ def privileges(connection: Connection) -> dict[str, list[str]]:
 
 def everything_kept(connection: Connection) -> dict[str, list[Any]]:
     """Every row version of every table, and every grant and setting, but for what an update makes something else of."""
-    found = {**row_versions(connection, "public", "audius_challenges", "cron"), **privileges(connection)}
+    found: dict[str, list[Any]] = {
+        **row_versions(connection, "public", "audius_challenges", "cron"),
+        **privileges(connection),
+    }
     converted = {"processor_state", "checkpoint", "look", "pause"}
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
     kept["privileges"] = [
