@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -185,42 +186,52 @@ def test_whatever_is_open_or_unread_at_the_update_is_found(world: World, feed: F
     assert_exact(world)
 
 
-def listen_daily(session: Connection, users: Sequence[int]) -> None:
-    """Nine days of listening, a transaction for each play, in their order."""
+def listen_daily(session: Connection, users: Sequence[int], updated: threading.Event) -> None:
+    """Nine days of listening, a transaction for each play, in their order; the fifth is open across the update."""
     for number, user in itertools.product(range(1, 10), users):
         with session.transaction():
             play(session, user, day(number))
+            if number == 5:
+                updated.wait(60)
         time.sleep(0.02)
 
 
-def write_out_of_order(session: Connection, people: Sequence[int], numbers: Iterator[int]) -> None:
+def write_out_of_order(
+    session: Connection, people: Sequence[int], numbers: Iterator[int], updated: threading.Event
+) -> None:
     """A row of each of these people in every source but plays, a few in a transaction, some of which stay open long."""
     chance = random.Random(people[0])
     deeds = [(feed, person) for feed in FEEDS if feed is not PLAYS for person in people]
     chance.shuffle(deeds)
-    for some in (deeds[at : at + 5] for at in range(0, len(deeds), 5)):
+    for at in range(0, len(deeds), 5):
         with session.transaction():
-            for feed, person in some:
+            for feed, person in deeds[at : at + 5]:
                 with session.transaction():  # a savepoint
                     feed.write(session, person, next(numbers))
                 time.sleep(0.02)
-            if chance.random() < 0.2:
+            if at == 30:
+                updated.wait(60)
+            elif chance.random() < 0.2:
                 time.sleep(0.5)
 
 
 def test_nothing_is_lost_or_paid_twice_while_writers_and_ticks_hurry_through_the_update(world: World) -> None:
-    numbers = itertools.count(NEXT)
+    numbers, updated = itertools.count(NEXT), threading.Event()
     with ThreadPoolExecutor(6) as pool:
         writers = [
-            *(pool.submit(listen_daily, world.session(), users) for users in ((1, 2), (3, 120))),
-            *(pool.submit(write_out_of_order, world.session(), range(first, 49, 4), numbers) for first in (1, 2, 3, 4)),
+            *(pool.submit(listen_daily, world.session(), users, updated) for users in ((1, 2), (3, 120))),
+            *(
+                pool.submit(write_out_of_order, world.session(), range(first, 49, 4), numbers, updated)
+                for first in (1, 2, 3, 4)
+            ),
         ]
         written = "SELECT count(*) FROM plays WHERE id > %s"
-        while world.value(written, LATEST) < 12:
-            world.tick()
-        assert not any(writer.done() for writer in writers)
-        update(world)
-        assert not any(writer.done() for writer in writers)
+        try:
+            while world.value(written, LATEST) < 16:
+                world.tick()
+            update(world)
+        finally:
+            updated.set()
         while not all(writer.done() for writer in writers):
             world.tick()
         for writer in writers:

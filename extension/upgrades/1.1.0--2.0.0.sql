@@ -137,7 +137,8 @@ WHERE challenge_id = 'e'
     AND phase IS NOT NULL;
 
 -- Who could work with checkpoints can work with looks and pauses. As these grants are not the extension's own, they are
--- taken from the list of those that are, so that a dump has them.
+-- taken from the list of those that are, so that a dump has them; and, for PostgreSQL 17, from the list of what hinders
+-- DROP ROLE.
 DO $block$
 DECLARE
     role record;
@@ -165,6 +166,14 @@ $block$;
 DELETE FROM pg_init_privs
 WHERE classoid = 'pg_class'::regclass
     AND objoid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass);
+
+DELETE FROM pg_shdepend
+USING pg_database
+WHERE pg_database.datname = current_database()
+    AND pg_shdepend.dbid = pg_database.oid
+    AND pg_shdepend.classid = 'pg_class'::regclass
+    AND pg_shdepend.objid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass)
+    AND pg_shdepend.deptype = 'i';
 
 -- A table of state that is dropped alone would stay in the extension's list of those.
 ALTER EXTENSION audius_challenges DROP TABLE audius_challenges.checkpoint;
