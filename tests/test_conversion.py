@@ -186,6 +186,29 @@ def test_whatever_is_open_or_unread_at_the_update_is_found(world: World, feed: F
     assert_exact(world)
 
 
+@each([feed for feed in FEEDS if feed.table in ("follows", "playlists")])
+def test_what_was_open_when_a_source_had_few_rows_is_found(new_world: World, feed: Feed) -> None:
+    """1.1.0 remembered no position then, and one later: of both, the update keeps the one that reaches back further."""
+    world = new_world
+    world.execute(f"DELETE FROM {feed.table} WHERE {feed.user} >= 900000")
+    world.tick(2)
+    late = world.writer()
+    feed.write(late, 1, NEXT)
+    feed.write_crowd(world.connection, NEXT + 10, 2 * CROWD)
+    world.tick()
+    history = """
+        SELECT DISTINCT jsonb_array_length(progress -> 'history')
+        FROM audius_challenges.checkpoint
+        WHERE progress -> 'sources' ? %s
+    """
+    assert world.rows(history, feed.table) == [(2,)]
+    update(world)
+    world.tick()
+    late.commit()
+    world.tick()
+    assert world.found(feed, 1) == feed.steps
+
+
 def listen_daily(session: Connection, users: Sequence[int], updated: threading.Event) -> None:
     """Nine days of listening, a transaction for each play, in their order; the fifth is open across the update."""
     for number, user in itertools.product(range(1, 10), users):

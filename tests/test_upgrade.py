@@ -222,6 +222,7 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
         assert told == []
         for challenge, state in states(connection).items():
             assert state.items() >= states_before[challenge].items()
+            assert state["nothing_written"] is False
             assert (state["look"] is not None) is (challenge in ("u", "fp", "p", "v", "p1", "p2", "p3"))
         assert grants(connection, "pause") == works
         assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
@@ -572,3 +573,9 @@ def test_a_scheduled_database_ticks_on_through_an_update(new_cluster: NewCluster
         connection.execute("SELECT build.person(255, is_verified => TRUE)")
         until(lambda: completed(connection, "v") == ["ff"], "a tick after the update", seconds=FIRST_TICK)
         assert rows(connection, "SELECT * FROM cron.job_run_details WHERE status = 'failed'") == []
+
+        # And back: the page says that the schedule is gone then.
+        discovery.psql(way_back(RELEASES[-1]))
+        assert contents(connection)["cron.job"] == []
+        connection.execute("SELECT * FROM schedule_challenges()")
+        assert len(contents(connection)["cron.job"]) == len(jobs)
