@@ -40,6 +40,17 @@ def pgtap_command(
     raise typer.Exit(code)
 
 
+@app.command("explain")
+def explain_command() -> None:
+    """Have a server plan every statement of every challenge; they are left in build/statements."""
+    from devtools.statements import explain  # noqa: PLC0415
+
+    complaints = explain()
+    for complaint in complaints:
+        typer.secho(complaint, err=True, fg="red")
+    raise typer.Exit(1 if complaints else 0)
+
+
 @app.command("lint")
 def lint_command() -> None:
     """Run ruff, mypy, sqlfluff and pgspot over the repository."""

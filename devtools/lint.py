@@ -14,11 +14,15 @@ SQL_PATHS = ("sql", "discovery", "tests/challenges", "tests/pgtap")
 def commands() -> list[list[str]]:
     """The linters' commands, to be run in the repository's root."""
     bin_dir = Path(sys.executable).parent
+    statements = ["sqlfluff", "lint", "--disable-progress-bar", "--config", "devtools/statements.sqlfluff"]
     programs = [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["mypy", *_present(PYTHON_PATHS)],
         ["sqlfluff", "lint", "--disable-progress-bar", *_present(SQL_PATHS)],
+        # What the package composes, planned by a server and left in build/statements for the line after it.
+        ["python", "-m", "devtools", "explain"],
+        [*statements, "build/statements"],
         # It cannot read PL/Python and would count each such function as unknown; nothing else is ignored. What it
         # checks of functions (search_path, SECURITY DEFINER), tests/pgtap/08_interface.sql checks of those, too.
         ["pgspot", "--ignore-lang=plpython3u", *_scripts(upgrades=False)],

@@ -507,6 +507,8 @@ VALUES
 ('completed_at', 'e', NULL, 'the time of the listen'),
 ('counted afterwards', 'e', NULL, 'it goes by the time of the listen, not by when its row came'),
 ('amount', NULL, 'trending', 'by rank'),
+('created_at', NULL, 'trending', 'the real clock, also where a past Friday is paid'),
+('completed_at', NULL, 'trending', 'the real clock, also where a past Friday is paid'),
 ('specifier', NULL, 'trending', 'week and rank'),
 ('passed over', 'p2', NULL, 'whose p1 is complete and who has no row yet is examined at every run'),
 ('passed over', 'p3', NULL, 'whose p2 is complete and who has no row yet is examined at every run'),

@@ -72,7 +72,7 @@ _LOAD = """
     SELECT
         challenges.id,
         challenges.amount,
-        coalesce(challenges.active, false) AS active,
+        coalesce(challenges.active, FALSE) AS active,
         challenges.step_count,
         coalesce(challenges.starting_block, 0) AS starting_block
     FROM discovery.challenges

@@ -11,6 +11,7 @@ from audius_challenges.errors import (
     OBJECT_NOT_IN_PREREQUISITE_STATE,
     UNDEFINED_COLUMN,
     UNDEFINED_TABLE,
+    WRONG_OBJECT_TYPE,
     ChallengeError,
 )
 from audius_challenges.sources import TABLES, WRITTEN, Reads
@@ -18,6 +19,7 @@ from audius_challenges.sources import TABLES, WRITTEN, Reads
 _COLUMNS = """
     SELECT
         relation.relname::text AS table_name,
+        relation.relkind::text AS kind,
         attribute.attname::text AS column_name,
         format_type(coalesce(nullif(kind.typbasetype, 0), kind.oid), NULL) AS type_name
     FROM pg_class AS relation
@@ -34,6 +36,9 @@ _COLUMNS = """
         AND relation.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
 
+# What pg_class.relkind calls v, m, f.
+_VIEWS = {"v": "view", "m": "materialized view", "f": "foreign table"}
+
 _KEYLESS = """
     SELECT relation.relname::text AS table_name
     FROM pg_class AS relation
@@ -41,6 +46,7 @@ _KEYLESS = """
         ON namespace.oid = relation.relnamespace
     WHERE namespace.nspname = :schema::text
         AND relation.relname = ANY(:tables::text[])
+        AND relation.relkind IN ('r', 'p')
         AND NOT EXISTS (
             SELECT FROM pg_index AS key
             WHERE key.indrelid = relation.oid
@@ -56,29 +62,25 @@ class Contract:
     """The discovery tables as they are.
 
     :ivar columns: table name → column name → type
+    :ivar views: names of relations that are no tables → what they are
     :ivar keyless: tables that we write and that have no unique index, as in mid-restore
     """
 
     schema: str
     columns: Mapping[str, Mapping[str, str]]
+    views: Mapping[str, str]
     keyless: Sequence[str]
 
     def require(self, reads: Reads) -> None:
-        """Demand tables with columns.
+        """Demand tables with columns, and keys without which nothing can be written once and only once.
 
-        :raises ChallengeError: naming the first table or column that is missing or of another type
+        :raises ChallengeError: naming the first table or column that is missing or of another type, or without a key
         """
         for table, names in reads.items():
             self._require_table(table, names)
-
-    def require_keys(self) -> None:
-        """Demand the keys without which nothing can be written once and only once.
-
-        :raises ChallengeError: naming the tables without one
-        """
-        if self.keyless:
+        if keyless := [table for table in self.keyless if table in reads]:
             raise ChallengeError(
-                f"no primary key on {', '.join(f'{self.schema}.{table}' for table in self.keyless)}",
+                f"no primary key on {', '.join(f'{self.schema}.{table}' for table in keyless)}",
                 sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
                 hint="If a restore is under way, let it finish. If not, create the key: nothing runs without it.",
             )
@@ -90,6 +92,13 @@ class Contract:
                 sqlstate=UNDEFINED_TABLE,
                 hint=f"The extension looks for the discovery tables in schema {self.schema};"
                 " CREATE EXTENSION ... SCHEMA sets another.",
+            )
+        if table in self.views:
+            raise ChallengeError(
+                f'"{self.schema}.{table}" is a {self.views[table]}, not a table',
+                sqlstate=WRONG_OBJECT_TYPE,
+                hint="Changes are found by the transaction that wrote a row, its xmin, which only tables have."
+                f" Move the rows into a table named {table}.",
             )
         for name, expected in TABLES[table].columns.items():
             if name not in names:
@@ -116,7 +125,10 @@ class Contract:
 def read_contract(db: Database) -> Contract:
     """Look up what the discovery schema has."""
     columns: dict[str, dict[str, str]] = {}
+    views: dict[str, str] = {}
     for row in db.rows(_COLUMNS, schema=db.schema, tables=list(TABLES)):
         columns.setdefault(row["table_name"], {})[row["column_name"]] = row["type_name"]
+        if row["kind"] in _VIEWS:
+            views[row["table_name"]] = _VIEWS[row["kind"]]
     keyless = [row["table_name"] for row in db.rows(_KEYLESS, schema=db.schema, tables=list(WRITTEN))]
-    return Contract(db.schema, columns, keyless)
+    return Contract(db.schema, columns, views, keyless)

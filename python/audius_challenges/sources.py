@@ -39,6 +39,7 @@ class Table:
 
 
 _DERIVED = "SELECT, INSERT, UPDATE"
+_SCORE = {"type": TEXT, "version": TEXT, "time_range": TEXT, "score": FLOAT, "created_at": TIMESTAMP}
 _VERSION = {"is_current": BOOLEAN, "is_delete": BOOLEAN, "blocknumber": INTEGER, "txhash": TEXT}
 
 TABLES: Mapping[str, Table] = {
@@ -59,6 +60,7 @@ TABLES: Mapping[str, Table] = {
                 "is_verified": BOOLEAN,
                 "is_deactivated": BOOLEAN,
                 "blocknumber": INTEGER,
+                "updated_at": TIMESTAMP,
                 "txhash": TEXT,
             },
             clock="blocknumber",
@@ -96,11 +98,11 @@ TABLES: Mapping[str, Table] = {
         Table("aggregate_user", {"user_id": INTEGER, "follower_count": INTEGER, "following_count": INTEGER}),
         Table(
             "track_trending_scores",
-            {"track_id": INTEGER, "type": TEXT, "version": TEXT, "time_range": TEXT, "score": FLOAT},
+            {"track_id": INTEGER, **_SCORE},
         ),
         Table(
             "playlist_trending_scores",
-            {"playlist_id": INTEGER, "type": TEXT, "version": TEXT, "time_range": TEXT, "score": FLOAT},
+            {"playlist_id": INTEGER, **_SCORE},
         ),
         Table("blocks", {"number": INTEGER}),
         Table(

@@ -1,6 +1,6 @@
 -- Challenge e, listen streak: a state machine over plays, with the incidents it has had elsewhere.
 BEGIN;
-SELECT plan(58);
+SELECT plan(59);
 
 -- While it was never active.
 SELECT build.person(255);
@@ -499,7 +499,24 @@ SELECT results_eq(
     'a listen that a failed run could not count is counted by the next one'
 );
 
--- A listen later than any of these, by everybody in one batch: one row each, none twice.
+-- A listen from the future waits until its time has come; infinite times concern their user alone (rule 14).
+SELECT build.person(user_id) FROM generate_series(85, 89) AS user_id;
+SELECT build.play(85, 1, clock_timestamp() AT TIME ZONE 'UTC' + '4 minutes'::interval);
+SELECT build.play(86, 1, clock_timestamp() AT TIME ZONE 'UTC' + '6 minutes'::interval);
+SELECT build.play(86, 1, clock_timestamp() AT TIME ZONE 'UTC' - '1 minute'::interval);
+SELECT build.play(87, 1, 'infinity'), build.play(87, 1, '-infinity');
+INSERT INTO challenge_listen_streak (user_id, last_listen_date, listen_streak)
+VALUES (88, 'infinity', 3), (89, '-infinity', 3);
+SELECT build.play(user_id, 1, clock_timestamp() AT TIME ZONE 'UTC') FROM generate_series(88, 89) AS user_id;
+SELECT build.run(ARRAY['e']);
+SELECT results_eq(
+    $$SELECT user_id, listen_streak, last_listen_date <= clock_timestamp() AT TIME ZONE 'UTC' + '5 minutes'::interval
+    FROM challenge_listen_streak WHERE user_id BETWEEN 85 AND 89 ORDER BY user_id$$,
+    $$VALUES (85, 1, TRUE), (86, 1, TRUE), (88, 3, FALSE), (89, 1, TRUE)$$,
+    'a listen is there from 5 minutes before its time on, one at no time never; an infinite state stops its user alone'
+);
+
+-- Over all of these.
 SELECT results_eq(
     $$SELECT count(*) FROM user_challenges
     WHERE is_complete AND completed_blocknumber IS NULL AND user_id NOT BETWEEN 92 AND 94

@@ -1,7 +1,7 @@
 -- Challenges tt, tut, tp, weekly trending: the top ten of a Friday, once a week.
 -- Fridays of 2025: March 7, 14, 21, 28; April 4, 11, 18, 25; May 2, 9, 16, 23, 30; June 6.
 BEGIN;
-SELECT plan(47);
+SELECT plan(49);
 
 -- Off Friday. The session's time zone is eight hours behind UTC, and it writes dates and intervals in other styles.
 SET LOCAL timezone = 'America/Los_Angeles';
@@ -42,13 +42,21 @@ SELECT results_eq(
 SELECT results_eq(
     $$SELECT
         challenge_id::text, user_id, specifier::text, is_complete, current_step_count, amount,
-        completed_blocknumber, created_at, completed_at
+        completed_blocknumber
     FROM user_challenges ORDER BY user_id$$,
     $$SELECT
         'tt', place, '2025-03-07:' || place, TRUE, 1, CASE WHEN place <= 5 THEN 1000 ELSE 100 END,
-        25400000, '2025-03-07 00:00+00'::timestamptz, '2025-03-07 00:00'::timestamp
+        25400000
     FROM generate_series(1, 10) AS place$$,
     'each winner has a complete row: 1000 for the first five, 100 for the others'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT
+        created_at BETWEEN now() AND clock_timestamp(),
+        completed_at = created_at AT TIME ZONE 'UTC'
+    FROM user_challenges$$,
+    $$VALUES (TRUE, TRUE)$$,
+    'the rows of a week carry one time of the real clock, also where a past Friday is paid'
 );
 CREATE TEMPORARY TABLE before AS
 SELECT
@@ -399,6 +407,23 @@ SELECT results_eq(
     $$SELECT users_examined FROM reconcile_challenges(ARRAY['tp'], as_of => '2025-05-30 01:00+00')$$,
     $$VALUES (10::bigint)$$,
     'the winners are the users examined'
+);
+
+-- What is no score (rule 14): not a finite number, not above 0, or of a time that has not come.
+DELETE FROM track_trending_scores;
+SELECT build.person(900);
+SELECT build.track(track_id, 900) FROM generate_series(901, 909) AS track_id;
+SELECT build.track_score(901, 'NaN'), build.track_score(902, 'Infinity'), build.track_score(903, '-Infinity');
+SELECT build.track_score(904, 0), build.track_score(905, -1);
+SELECT build.track_score(906, 8, created_at => clock_timestamp() AT TIME ZONE 'UTC' + '6 minutes'::interval);
+SELECT build.track_score(907, 9, created_at => 'infinity');
+SELECT build.track_score(908, 7, created_at => clock_timestamp() AT TIME ZONE 'UTC' + '4 minutes'::interval);
+SELECT build.track_score(909, 6, created_at => '-infinity');
+SELECT build.run(ARRAY['tt'], as_of => '2025-07-04 01:00+00');
+SELECT results_eq(
+    $$SELECT id::text FROM trending_results WHERE week = '2025-07-04' ORDER BY rank$$,
+    $$VALUES ('908')$$,
+    'only finite scores above 0 rank, and none that claims to be from more than 5 minutes later or from no time at all'
 );
 
 SELECT * FROM finish();

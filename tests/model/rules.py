@@ -75,6 +75,8 @@ class Rule:
     """The model of one challenge. A subclass names the challenges that it is the model of."""
 
     IDS: ClassVar[tuple[str, ...]]
+    HAS_REAL_CLOCK: ClassVar[bool] = False
+    """Whether its rows carry the time that it really was, whatever as_of says."""
 
     def __init_subclass__(cls) -> None:
         for challenge in cls.__dict__.get("IDS", ()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from tests.model.challenges.listen_streak import ListenStreak as ListenStreakRule
@@ -139,6 +139,7 @@ class World:
         writes = self.database.writes()
         reported = self.database.reconcile(run)
         expected = self.model.reconcile(as_of, run.challenge_ids, now=now)
+        self.take_over_the_clock(now)
         self.assert_equal()
         agree(reported, expected)
         needed = sum(outcome.rows_inserted + outcome.rows_updated for outcome in expected)
@@ -157,6 +158,17 @@ class World:
         yield
         assert self.database.tuple_versions(locks=not but_rolled_back) == versions
         assert self.database.writes() == writes
+
+    def take_over_the_clock(self, now: datetime) -> None:
+        """Rows of this run that carry the real clock's time carry the database's, a moment after the model's."""
+        found = {(row.challenge_id, row.specifier): row for row in self.database.derived()["user_challenges"]}
+        for key, row in self.model.user_challenges.items():
+            if MODELS[row.challenge_id].HAS_REAL_CLOCK and row.created_at == now and (there := found.get(key)):
+                assert now <= there.created_at < now + timedelta(minutes=1)
+                assert there.completed_at == there.created_at.replace(tzinfo=None)
+                self.model.user_challenges[key] = replace(
+                    row, created_at=there.created_at, completed_at=there.completed_at
+                )
 
     def assert_equal(self) -> None:
         """The database's derived tables hold the model's rows, and no others."""

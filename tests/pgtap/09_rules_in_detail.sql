@@ -393,13 +393,17 @@ SELECT build.person(33, blocknumber => 202, txhash => '0xa');
 SELECT build.person(33, is_current => FALSE, is_deactivated => TRUE, blocknumber => 203, txhash => '0xz');
 SELECT build.person(34, blocknumber => 204, txhash => '0xz');
 SELECT build.person(34, is_deactivated => TRUE, blocknumber => 204, txhash => '0xa');
-SELECT build.playlist(300 + user_id, user_id) FROM generate_series(31, 34) AS user_id;
+SELECT build.person(35, is_deactivated => TRUE, blocknumber => 204, txhash => '0xz', created_at => '2024-01-01');
+SELECT build.person(35, blocknumber => 204, txhash => '0xa', created_at => '2024-01-02');
+SELECT build.person(36, is_deactivated => TRUE, blocknumber => 204, txhash => 'B');
+SELECT build.person(36, blocknumber => 204, txhash => 'a');
+SELECT build.playlist(300 + user_id, user_id) FROM generate_series(31, 36) AS user_id;
 SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1']);
 SELECT results_eq(
-    $$SELECT user_id FROM user_challenges WHERE challenge_id = 'fp' AND user_id BETWEEN 31 AND 34
+    $$SELECT user_id FROM user_challenges WHERE challenge_id = 'fp' AND user_id BETWEEN 31 AND 36
     ORDER BY user_id$$,
-    $$VALUES (32), (33), (34)$$,
-    'Rule 8: of two current rows of one user the higher block number decides, then the greater txhash'
+    $$VALUES (32), (33), (34), (35), (36)$$,
+    'Rule 8: of two current rows of one user the higher block decides, then the newer one, then the greater txhash'
 );
 
 -- Rule 9.

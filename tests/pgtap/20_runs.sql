@@ -54,7 +54,7 @@ SELECT build.track(track_id, 1, blocknumber => 25346436) FROM generate_series(1,
 SELECT build.track(3, 2);
 SELECT build.playlist(1, 1, blocknumber => 28350000);
 SELECT build.monthly(1, '2025-01-01', 10000);
-SELECT build.play(1, 3, '2025-06-01 12:00');
+SELECT build.play(1, 3, '2025-03-01 12:00');
 SELECT build.track_score(1, 1);
 SELECT build.track_score(3, 1, 'UNDERGROUND_TRACKS');
 SELECT build.playlist_score(1, 1);
@@ -118,7 +118,7 @@ SELECT results_eq(
 );
 SELECT build.track(4, 1, blocknumber => 25346436);
 UPDATE users SET bio = NULL WHERE user_id = 1;
-SELECT build.play(1, 3, '2025-06-02 12:00');
+SELECT build.play(1, 3, '2025-03-02 12:00');
 SELECT results_eq(
     $$SELECT challenge_id, rows_inserted, rows_updated, rows_completed
     FROM reconcile_challenges(ARRAY['u', 'p', 'e'])$$,

@@ -7,5 +7,11 @@ from audius_challenges.engine.rule import Rule
 CONNECT_VERIFIED = Rule(
     id="v",
     description="connect verified",
-    found="SELECT eligible.user_id, 1 AS steps FROM eligible WHERE eligible.is_verified",
+    found="""
+        SELECT
+            eligible.user_id,
+            1 AS steps
+        FROM eligible
+        WHERE eligible.is_verified
+    """,
 )

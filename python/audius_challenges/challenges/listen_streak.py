@@ -118,13 +118,13 @@ _LISTENS = f"""
             AND streak.last_listen_date <> '-infinity'
         LIMIT 1
     ) AS state
-        ON true
+        ON TRUE
     CROSS JOIN LATERAL (
         SELECT string_agg(timestamp_send(plays.created_at), '' ORDER BY plays.created_at) AS listens
         FROM discovery.plays
         WHERE plays.user_id = eligible.user_id
-            AND plays.created_at >= coalesce(state.last_listen_date + INTERVAL '16 hours', '0001-01-01')
-            AND plays.created_at < '10000-01-01'
+            AND plays.created_at >= coalesce(state.last_listen_date + interval '16 hours', '0001-01-01')
+            AND plays.created_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'
             AND NOT (
                 SELECT coalesce(range_agg(tsrange(
                     pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]'
@@ -161,7 +161,7 @@ _SAVE_STATES = """
     INSERT INTO discovery.challenge_listen_streak AS state (user_id, last_listen_date, listen_streak)
     SELECT
         counted.user_id,
-        TIMESTAMP '2000-01-01' + counted.last_listen::float8 * INTERVAL '1 microsecond',
+        timestamp '2000-01-01' + counted.last_listen::float8 * interval '1 microsecond',
         counted.length
     FROM unnest((:user_ids::text)::integer[], (:last_listens::text)::bigint[], (:lengths::text)::integer[])
         AS counted (user_id, last_listen, length)
@@ -179,12 +179,12 @@ _WANTED = """
             streak.completed IS NOT NULL AS is_complete,
             streak.amount,
             listen.at AT TIME ZONE 'UTC' AS created_at,
-            TIMESTAMP '2000-01-01' + streak.completed::float8 * INTERVAL '1 microsecond' AS completed_at
+            timestamp '2000-01-01' + streak.completed::float8 * interval '1 microsecond' AS completed_at
         FROM unnest(
             (:user_ids::text)::integer[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
             (:created::text)::bigint[], (:completed::text)::bigint[]
         ) AS streak (user_id, specifier, steps, amount, created, completed)
-        CROSS JOIN LATERAL (SELECT TIMESTAMP '2000-01-01' + streak.created::float8 * INTERVAL '1 microsecond')
+        CROSS JOIN LATERAL (SELECT timestamp '2000-01-01' + streak.created::float8 * interval '1 microsecond')
             AS listen (at)
     )
 """
@@ -250,7 +250,7 @@ class ListenStreak(PerUser):
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens, and write states and rows."""
-        listeners = work.db.rows(_LISTENS, challenge_id=self.id, **users.parameters)
+        listeners = work.db.rows(_LISTENS, challenge_id=self.id, as_of=work.as_of, **users.parameters)
         ids = [] if nothing_written else [listener["user_id"] for listener in listeners]
         found = work.db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids) if ids else []
         latest = {row["user_id"]: _row(row) for row in found}

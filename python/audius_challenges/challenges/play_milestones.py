@@ -34,8 +34,8 @@ def _play_milestone(challenge_id: str, plays: int, after: str | None = None) -> 
                     AND NOT tracks.is_delete
             ) AS owned
             INNER JOIN discovery.aggregate_monthly_plays AS monthly
-                ON monthly.play_item_id = owned.track_id
-            WHERE monthly.timestamp >= DATE '2025-01-01'
+                ON owned.track_id = monthly.play_item_id
+            WHERE monthly.timestamp >= date '2025-01-01'
             GROUP BY owned.owner_id
         """,
     )

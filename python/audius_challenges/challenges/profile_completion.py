@@ -47,7 +47,7 @@ _FOUND = f"""
                     ) AS followees
                 ) = 5 AS follows,
                 (
-                    SELECT true
+                    SELECT TRUE
                     FROM discovery.saves
                     WHERE saves.user_id = eligible.user_id
                         AND saves.is_current
@@ -55,7 +55,7 @@ _FOUND = f"""
                     LIMIT 1
                 ) IS NOT NULL AS favorites,
                 (
-                    SELECT true
+                    SELECT TRUE
                     FROM discovery.reposts
                     WHERE reposts.user_id = eligible.user_id
                         AND reposts.is_current
@@ -80,7 +80,7 @@ _ALSO_WRITES = f"""
                 WHERE completion.user_id = found.user_id
                 LIMIT 1
             ) AS existing
-                ON true
+                ON TRUE
             WHERE CASE
                 WHEN existing.user_id IS NULL
                     THEN found.steps > 0

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.state import Phase
+from audius_challenges.engine.users import DECIDING_FIRST
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.errors import UNIQUE_VIOLATION, ChallengeError, describe, sqlstate_of
 from audius_challenges.sources import Reads, columns_read, merged
@@ -18,17 +19,16 @@ FRIDAY = 5
 _WEEK = """
     SELECT
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date::text AS week,
-        extract(isodow FROM :as_of::timestamptz AT TIME ZONE 'UTC')::integer AS weekday,
+        extract(ISODOW FROM :as_of::timestamptz AT TIME ZONE 'UTC')::integer AS weekday,
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date < (clock_timestamp() AT TIME ZONE 'UTC')::date AS is_past
 """
 
 _IS_PAID = f"""
-    SELECT EXISTS (
-        SELECT FROM discovery.trending_results
-        WHERE trending_results.type::text = :ranked_type::text
-            AND trending_results.version::text = '{VERSION}'
-            AND trending_results.week = :week::date
-    ) AS is_paid
+    SELECT count(*) > 0 AS is_paid
+    FROM discovery.trending_results
+    WHERE trending_results.type::text = :ranked_type::text
+        AND trending_results.version::text = '{VERSION}'
+        AND trending_results.week = :week::date
 """
 
 
@@ -39,11 +39,16 @@ def _counts(owner: str) -> str:
                 FROM discovery.users
                 WHERE users.user_id = {owner}
                     AND users.is_current
-                ORDER BY
-                    coalesce(users.blocknumber, 0) DESC,
-                    users.txhash DESC
+                ORDER BY{DECIDING_FIRST}
                 LIMIT 1
-            ), false)"""
+            ), FALSE)"""
+
+
+# A score that is not a finite number above 0 is no score, nor is one that claims to be from later (rule 14).
+_IS_A_SCORE = """scores.score > 0
+            AND scores.score < 'Infinity'
+            AND scores.created_at > '-infinity'
+            AND scores.created_at <= clock_timestamp() AT TIME ZONE 'UTC' + interval '5 minutes'"""
 
 
 # Of several current versions one that qualifies is enough; of several that do, the highest block's owner is paid.
@@ -70,6 +75,7 @@ def _scored_tracks(score_type: str) -> str:
         WHERE scores.type::text = '{score_type}'
             AND scores.version::text = '{VERSION}'
             AND scores.time_range::text = 'week'
+            AND {_IS_A_SCORE}
             AND {_counts("track.owner_id")}"""
 
 
@@ -118,6 +124,7 @@ _PLAYLISTS = f"""
         WHERE scores.type::text = 'PLAYLISTS'
             AND scores.version::text = '{VERSION}'
             AND scores.time_range::text = 'week'
+            AND {_IS_A_SCORE}
             AND {_counts("playlist.playlist_owner_id")}
         ORDER BY
             scores.score DESC,
@@ -160,7 +167,7 @@ class Trending:
         if work.db.value(_IS_PAID, ranked_type=self.ranked_type, week=today["week"]):
             return
         try:
-            work.write(self._wanted, only_new=True, ranked_type=self.ranked_type, week=today["week"], as_of=work.as_of)
+            work.write(self._wanted, only_new=True, ranked_type=self.ranked_type, week=today["week"])
         except work.db.plpy.SPIError as error:
             if sqlstate_of(error) != UNIQUE_VIOLATION:
                 raise
@@ -187,6 +194,7 @@ class Trending:
                 scored.owner_id
             FROM ({self.scored} LIMIT 10) AS scored
         ),
+        moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
         results AS (
             INSERT INTO discovery.trending_results (user_id, id, rank, type, version, week)
             SELECT
@@ -203,11 +211,12 @@ class Trending:
                 winners.owner_id AS user_id,
                 to_char(:week::date, 'YYYY-MM-DD') || ':' || winners.rank::text AS specifier,
                 1 AS current_step_count,
-                true AS is_complete,
+                TRUE AS is_complete,
                 CASE WHEN winners.rank <= 5 THEN {self.amounts[0]} ELSE {self.amounts[1]} END AS amount,
-                :as_of::timestamptz AS created_at,
-                :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at
+                moment.now AS created_at,
+                moment.now AT TIME ZONE 'UTC' AS completed_at
             FROM winners
+            CROSS JOIN moment
         )
         """
 

@@ -92,7 +92,7 @@ class Feed:
     def __init__(self, db: Database, states: Iterable[State]) -> None:
         self._db = db
         reached = [state.look for state in states if state.look is not None]
-        found = db.rows(_STANDINGS, reached=reached, tables=list(_CLOCKED))
+        found = db.rows(STANDINGS, reached=reached, tables=list(_CLOCKED))
         self._standings = {(row.pop("look"), row.pop("source")): Standing(**row) for row in found}
         self._latest = max((look for look, _ in self._standings), default=0)
         self.number = max(self._latest, *reached, 0) + 1
@@ -139,13 +139,13 @@ class Feed:
         news = {table: self._read(table) for table in state.sources if self._is_news(table)}
         if news:
             self._db.rows(
-                _SAVE,
+                SAVE,
                 number=self.number,
                 sources=list(news),
                 horizons=[present.horizon for present in news.values()],
                 positions=[present.position for present in news.values()],
             )
-            self._db.rows(_TRIM, **self._needed())
+            self._db.rows(TRIM, **self._needed())
 
     def _read(self, table: str) -> Present:
         if table not in self._present:
@@ -192,7 +192,7 @@ def _tables(sources: Sequence[Source]) -> list[str]:
 
 _CLOCKED = tuple(table.name for table in TABLES.values() if table.clock)
 
-_STANDINGS = f"""
+STANDINGS = f"""
     SELECT
         reached.number AS look,
         standing.source,
@@ -229,10 +229,10 @@ _STANDINGS = f"""
         ORDER BY look.number DESC
         LIMIT 1
     ) AS oldest
-        ON true
+        ON TRUE
 """
 
-_SAVE = """
+SAVE = """
     INSERT INTO audius_challenges.look (number, source, horizon, position)
     SELECT
         :number::bigint,
@@ -243,7 +243,7 @@ _SAVE = """
     ON CONFLICT (source, number) DO NOTHING
 """
 
-_TRIM = """
+TRIM = """
     DELETE FROM audius_challenges.look
     USING unnest(:sources::text[], :numbers::bigint[]) AS needed (source, number)
     WHERE look.source = needed.source
@@ -255,8 +255,8 @@ _LATE_BLOCK = f"""
             FROM discovery.blocks
             WHERE blocks.number IS NOT NULL
             ORDER BY blocks.number DESC
-            OFFSET {LATEST_BLOCKS}
             LIMIT 1
+            OFFSET {LATEST_BLOCKS}
 """
 
 _LATE_PLAY = f"""
@@ -268,8 +268,8 @@ _LATE_PLAY = f"""
                 LIMIT {LATEST_PLAYS}
             ) AS late
             ORDER BY late.id
-            OFFSET {LOW_PLAYS}
             LIMIT 1
+            OFFSET {LOW_PLAYS}
 """
 
 
@@ -285,8 +285,8 @@ def present(table: str) -> str:
             FROM discovery.{table}
             WHERE {clock} IS NOT NULL
             ORDER BY {clock} DESC
-            OFFSET {OUTLIERS}
             LIMIT 1
+            OFFSET {OUTLIERS}
         ) AS position
     FROM pg_current_snapshot() AS snapshot
 """

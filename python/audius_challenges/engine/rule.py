@@ -52,7 +52,7 @@ class Rule(PerUser):
     specifier: str = "to_hex(found.user_id)"
     amount: str = ":amount::integer"
     completes_at: int | Literal["step_count"] = 1
-    takes_part: str = "true"
+    takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None
     also_writes: str | None = None
@@ -140,7 +140,7 @@ class Rule(PerUser):
                     coalesce(found.steps, 0) AS steps
                 FROM eligible
                 LEFT JOIN found
-                    ON found.user_id = eligible.user_id
+                    ON eligible.user_id = found.user_id
             ) AS found"""
 
     @property
@@ -170,7 +170,11 @@ class Rule(PerUser):
                         {self.amount} AS amount
                     FROM found
                 ) AS deed
-                ORDER BY deed.specifier, deed.steps DESC, deed.amount DESC, deed.user_id
+                ORDER BY
+                    deed.specifier ASC,
+                    deed.steps DESC,
+                    deed.amount DESC,
+                    deed.user_id ASC
             )
             SELECT deeds.*
             FROM deeds

@@ -9,7 +9,13 @@ from typing import Any
 from audius_challenges.database import Database
 from audius_challenges.sources import columns_read, merged
 
-_DECIDES = ("user_id", "is_current", "is_deactivated", "blocknumber", "txhash")
+_DECIDES = ("user_id", "is_current", "is_deactivated", "blocknumber", "updated_at", "txhash")
+
+# Of several current rows of one user the first in this order decides (rule 8).
+DECIDING_FIRST = """
+                coalesce(users.blocknumber, 0) DESC,
+                users.updated_at DESC,
+                users.txhash::text COLLATE "C" DESC"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def is_one_of_the_users(column: str) -> str:
     )
 
 
-def eligible_users(*texts: str, takes_part: str = "true") -> str:
+def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     """A common table expression `eligible`: those of the users who count (rule 8) and take part.
 
     :param texts: SQL that names the columns of `eligible` which it needs
@@ -68,9 +74,7 @@ def eligible_users(*texts: str, takes_part: str = "true") -> str:
             WHERE {is_one_of_the_users("users.user_id")}
                 AND users.is_current
             ORDER BY
-                users.user_id,
-                coalesce(users.blocknumber, 0) DESC,
-                users.txhash DESC
+                users.user_id ASC,{DECIDING_FIRST}
         ) AS eligible
         WHERE NOT eligible.is_deactivated
             AND {takes_part}

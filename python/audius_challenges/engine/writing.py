@@ -12,7 +12,9 @@ from audius_challenges.sources import columns_read
 # and hash all rows of a challenge; the cost must follow what is examined, not what there is. And (SELECT …) around the
 # id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
 _DIFFERING = """
-    SELECT wanted.*
+    SELECT
+        wanted.*,
+        existing.specifier IS NULL AS is_new
     FROM wanted
     LEFT JOIN LATERAL (
         SELECT
@@ -25,7 +27,7 @@ _DIFFERING = """
             AND user_challenges.challenge_id::text = (SELECT :challenge_id::text)
             AND user_challenges.specifier::text = wanted.specifier
         LIMIT 1
-    ) AS existing ON true
+    ) AS existing ON TRUE
     WHERE CASE
         WHEN existing.specifier IS NULL
             THEN wanted.current_step_count >= 1
@@ -59,8 +61,8 @@ _COMPLETED_BLOCKNUMBER = f"""(
                         FROM discovery.blocks AS late
                         WHERE late.number IS NOT NULL
                         ORDER BY late.number DESC
-                        OFFSET {_LATE_BLOCKS}
                         LIMIT 1
+                        OFFSET {_LATE_BLOCKS}
                     ) + {_PLAUSIBLE}, 9223372036854775807)
                 )"""
 
@@ -84,7 +86,7 @@ def writing(wanted: str, *, only_new: bool = False) -> str:
     """SQL of the one write; see `write_user_challenges`."""
     return f"""
         WITH {wanted},
-        differing AS ({"SELECT * FROM wanted" if only_new else _DIFFERING}),
+        differing AS ({"SELECT *, TRUE AS is_new FROM wanted" if only_new else _DIFFERING}),
         written AS (
             INSERT INTO discovery.user_challenges AS existing
                 (challenge_id, user_id, specifier, is_complete, current_step_count,
@@ -100,17 +102,19 @@ def writing(wanted: str, *, only_new: bool = False) -> str:
                 differing.created_at,
                 CASE WHEN differing.is_complete THEN differing.completed_at END
             FROM differing
-            ORDER BY differing.specifier
+            ORDER BY differing.specifier COLLATE "C"
             {"" if only_new else _UPDATE_INCOMPLETE}
             RETURNING
-                is_complete,
-                xmax = 0 AS is_new
+                existing.specifier::text AS specifier,
+                existing.is_complete
         )
         SELECT
-            count(*) FILTER (WHERE is_new) AS inserted,
-            count(*) FILTER (WHERE NOT is_new) AS updated,
-            count(*) FILTER (WHERE is_complete) AS completed
+            count(*) FILTER (WHERE differing.is_new) AS inserted,
+            count(*) FILTER (WHERE NOT differing.is_new) AS updated,
+            count(*) FILTER (WHERE written.is_complete) AS completed
         FROM written
+        INNER JOIN differing
+            ON written.specifier = differing.specifier
     """
 
 

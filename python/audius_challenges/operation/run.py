@@ -137,7 +137,6 @@ class Run:
             processor.pause(work)
         else:
             self.contract.require(processor.reads)
-            self.contract.require_keys()
             _ = challenge.amount  # An invalid amount fails the challenge even if its processor never reads it (rule 5).
             processor.run(work)
         save_state(self.db, work.state)

@@ -84,7 +84,7 @@ def trim_run_details(db: Database) -> int:
             WHERE (command LIKE 'CALL audius\\_challenges.tick(%' OR command = '{TRIM_COMMAND}')
                 AND CASE
                     WHEN coalesce(end_time, start_time) IS NOT NULL
-                        THEN coalesce(end_time, start_time) < clock_timestamp() - INTERVAL '{KEPT_DAYS} days'
+                        THEN coalesce(end_time, start_time) < clock_timestamp() - interval '{KEPT_DAYS} days'
                     -- A refused connection is recorded without any time: what a week of ticks leaves is kept.
                     ELSE runid < (SELECT max(runid) FROM cron.job_run_details) - {KEPT_DAYS} * 24 * 60 * 2
                 END

@@ -13,6 +13,8 @@ LISTENS_TOGETHER = timedelta(hours=16)
 """A listen that follows the last one sooner than this is the same day's."""
 STREAK_BREAKS = timedelta(hours=48)
 """A listen that follows the last one by this or more starts over."""
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""A listen that claims to be from later than this is not there yet."""
 STREAK_TARGET = 7
 STREAK_AMOUNT = 7
 EXTRA_DAY_AMOUNT = 1
@@ -51,7 +53,9 @@ class ListenStreak(Rule):
             self.pauses.append((self.paused_at, _naive(terms.now)))
             self.paused_at = None
         for play in sorted(self.sources.plays, key=lambda play: play.created_at):
-            if play.user_id is not None and self.model.person(play.user_id) and not self.in_a_pause(play.created_at):
+            if play.created_at > _naive(terms.as_of) + CLOCKS_DIFFER or self.in_a_pause(play.created_at):
+                continue
+            if play.user_id is not None and self.model.person(play.user_id):
                 self.listen(play.user_id, play.created_at, terms.block)
 
     def in_a_pause(self, at: datetime) -> bool:

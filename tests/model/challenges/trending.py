@@ -1,5 +1,6 @@
 """tt, tut, tp, weekly trending: the winners of a Friday, once a week, all or none."""
 
+import math
 from collections.abc import Callable
 
 from tests.model.rows import TrendingResult, UserChallenge, UserCounters
@@ -18,6 +19,7 @@ UNDERGROUND_BELOW = 1500
 
 class Trending(Rule):
     IDS = tuple(TYPES)
+    HAS_REAL_CLOCK = True
 
     def reconcile(self, terms: Terms) -> None:
         week = terms.as_of.date()
@@ -51,13 +53,14 @@ class Trending(Rule):
                 current_step_count=1,
                 completed_blocknumber=None,
                 amount=amounts[0] if rank <= 5 else amounts[1],
-                created_at=terms.as_of,
+                created_at=terms.now,
                 completed_at=None,
             )
-            self.model.user_challenges[terms.id, specifier] = completed(row, terms.as_of, terms.block)
+            self.model.user_challenges[terms.id, specifier] = completed(row, terms.now, terms.block)
 
     def ranked(self, scores: dict[int, float], owner_of: Callable[[int], int | None]) -> list[tuple[int, int]]:
         """The eligible items with their owners, the best first: by score, then id, both descending."""
+        scores = {item: score for item, score in scores.items() if 0 < score < math.inf}
         order = sorted(scores, key=lambda item: (scores[item], item), reverse=True)
         owners = [(item, owner_of(item)) for item in order]
         return [(item, owner) for item, owner in owners if owner is not None and self.model.person(owner)]
