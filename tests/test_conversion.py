@@ -111,11 +111,8 @@ def states(world: World) -> dict[str, list[Any]]:
 
 
 def update(world: World) -> None:
-    """Update, and assert that everything but streaks goes on from where it stood."""
-    counted = "SELECT challenge_id, sweep_rounds FROM audius_challenges.processor_state"
-    rounds = dict(world.rows(counted))
+    """Update, in the session that ticks."""
     world.execute(UPDATE)
-    assert dict(world.rows(counted)) == rounds
 
 
 def derived(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
@@ -268,7 +265,7 @@ def test_nothing_is_lost_or_paid_twice_while_writers_and_ticks_hurry_through_the
 
 
 def test_a_challenge_that_was_failing_stays_behind_and_catches_up(world: World) -> None:
-    (amount,) = (world.value("SELECT amount FROM challenges WHERE id = 'u'"),)
+    amount = world.value("SELECT amount FROM challenges WHERE id = 'u'")
     tracks = next(feed for feed in FEEDS if feed.table == "tracks")
     world.execute("UPDATE challenges SET amount = 'much' WHERE id = 'u'")
     tracks.write(world.connection, 1, NEXT)
@@ -508,10 +505,12 @@ def test_listens_that_1_1_0_has_skipped_count_once_the_user_is_eligible(world: W
     world.tick(2)
     world.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
     world.tick()
+    play(world.connection, 1, day(1))
+    world.tick()
     assert streak(world, 301) is None
     update(world)
     world.tick()
     assert (streak(world, 301), streak(world, 302)) == ((1, day(1)), None)
     world.execute("SELECT build.person(302, blocknumber => %s)", NEXT)
     world.tick()
-    assert_streaks(world, {301: [day(1)], 302: [day(1)]})
+    assert_streaks(world, {1: [day(1)], 301: [day(1)], 302: [day(1)]})
