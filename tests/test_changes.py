@@ -1210,6 +1210,16 @@ def test_what_is_listened_during_a_pause_never_counts(world: World) -> None:
     assert world.streak(1) == (2, str(after))
 
 
+def test_a_clock_that_was_set_back_during_a_pause_stops_no_streak(world: World) -> None:
+    world.execute("UPDATE challenges SET active = FALSE WHERE id = 'e'")
+    world.tick()
+    world.execute("UPDATE audius_challenges.pause SET began_at = began_at + INTERVAL '1 hour'")
+    world.execute("UPDATE challenges SET active = TRUE WHERE id = 'e'")
+    play(world.connection, 1, day(1))
+    world.tick()
+    assert world.streak(1) == (1, str(day(1)))
+
+
 def test_the_first_run_that_finds_the_challenge_active_counts_all_the_plays_there_are(new_world: World) -> None:
     world = new_world
     world.execute("UPDATE challenges SET active = FALSE WHERE id = 'e'")

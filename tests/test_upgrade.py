@@ -1,4 +1,7 @@
-"""ALTER EXTENSION … UPDATE from every release: the objects of a fresh install, all state kept, whoever is at work."""
+"""ALTER EXTENSION … UPDATE from every release: the objects of a fresh install, all state kept, whoever is at work.
+
+What 1.1.0 had read and not read is in test_conversion.py.
+"""
 
 import re
 import threading
@@ -22,13 +25,17 @@ from tests.sessions import (
     NewCluster,
     column,
     completed,
+    failed,
+    failing,
     knows_seconds,
     replace_package,
     row_versions,
     rows,
+    shown,
     tick,
     until,
     value,
+    well,
 )
 
 PRESENT = "SELECT default_version FROM pg_available_extensions WHERE name = 'audius_challenges'"
@@ -92,7 +99,7 @@ def roles(old: Discovery) -> Iterator[None]:
             "GRANT EXECUTE ON FUNCTION reconcile_challenges TO upgrade_custom WITH GRANT OPTION",
             "GRANT EXECUTE ON PROCEDURE audius_challenges.tick TO PUBLIC",
             "GRANT SELECT (challenge_id, status) ON challenge_status TO PUBLIC",
-            "GRANT DELETE ON audius_challenges.checkpoint TO upgrade_custom",
+            "GRANT SELECT ON audius_challenges.checkpoint TO upgrade_custom, PUBLIC",
             "GRANT USAGE ON SCHEMA audius_challenges TO PUBLIC",
             "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO upgrade_custom",
             f"ALTER DATABASE {name} SET audius_challenges.max_completions = 77",
@@ -132,9 +139,35 @@ def privileges(connection: Connection) -> dict[str, list[str]]:
     return {"privileges": column(connection, described), "settings": column(connection, settings)}
 
 
-def everything(connection: Connection) -> dict[str, list[Any]]:
-    """Every row version of every table, and every grant and setting."""
-    return {**row_versions(connection, "public", "audius_challenges", "cron"), **privileges(connection)}
+def everything_kept(connection: Connection) -> dict[str, list[Any]]:
+    """Every row version of every table, and every grant and setting, but for what an update makes something else of."""
+    found: dict[str, list[Any]] = {
+        **row_versions(connection, "public", "audius_challenges", "cron"),
+        **privileges(connection),
+    }
+    converted = {"processor_state", "checkpoint", "look", "pause"}
+    kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
+    kept["privileges"] = [
+        one for one in kept["privileges"] if not re.search(r"\.(checkpoint|look|pause)(_pkey)?\b", one)
+    ]
+    return kept
+
+
+def states(connection: Connection) -> dict[str, dict[str, Any]]:
+    """What is remembered of each challenge, by id."""
+    found = column(connection, "SELECT to_jsonb(state) FROM audius_challenges.processor_state AS state")
+    return {state["challenge_id"]: state for state in found}
+
+
+def grants(connection: Connection, table: str) -> set[tuple[str, str]]:
+    """Who besides the owner may do what with a table of the state."""
+    query = """
+        SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type
+        FROM pg_class
+        CROSS JOIN LATERAL aclexplode(relacl)
+        WHERE oid = %s::regclass AND grantee <> relowner
+    """
+    return set(rows(connection, query, f"audius_challenges.{table}"))
 
 
 # What there is afterwards
@@ -144,7 +177,7 @@ def test_the_present_version_is_not_among_the_releases_and_each_of_them_can_be_u
     with closing(discovery.connect()) as connection:
         present = value(connection, PRESENT)
         assert present not in RELEASES
-        assert "1.0.0" in RELEASES
+        assert RELEASES
         paths = "SELECT source, path FROM pg_extension_update_paths('audius_challenges') WHERE target = %s"
         found = dict(rows(connection, paths, present))
         assert {release: found[release] for release in RELEASES} == {
@@ -176,17 +209,25 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
     with closing(old.connect()) as connection:
         fill(connection)
         connection.execute("DELETE FROM challenges WHERE id = 'tp'")  # which install() would put there again
-        before = everything(connection)
+        before, states_before = everything_kept(connection), states(connection)
         assert len(before["public.user_challenges"]) > FILLED_USERS
-        assert len(before["audius_challenges.checkpoint"]) == 8
         assert len(before["public.challenge_listen_streak"]) == 2
+        readers = {(role, "SELECT") for role in ("upgrade_runner", "upgrade_reader", "upgrade_custom", "PUBLIC")}
+        works = readers | {("upgrade_runner", privilege) for privilege in ("INSERT", "UPDATE")}
+        assert grants(connection, "checkpoint") == works
         told = []
         connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
 
         connection.execute(UPDATE)
 
-        assert everything(connection) == before
+        assert everything_kept(connection) == before
         assert told == []
+        for challenge, state in states(connection).items():
+            assert state.items() >= states_before[challenge].items()
+            assert state["nothing_written"] is False
+            assert (state["look"] is not None) is (challenge in ("u", "fp", "p", "v", "p1", "p2", "p3"))
+        assert grants(connection, "pause") == works
+        assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
         connection.execute("SELECT * FROM sync_challenge_catalog()")
         connection.execute("UPDATE challenges SET active = TRUE, starting_block = 0")
         tick(connection)
@@ -214,14 +255,57 @@ def test_a_dump_of_an_updated_database_restores_with_every_grant(old: Discovery,
             goes_on(restored)
 
 
-def test_a_dump_of_a_release_restores_into_the_present_version(old: Discovery, copy: Discovery) -> None:
+@pytest.mark.usefixtures("roles")
+def test_a_dump_of_a_release_is_restored_into_that_release_and_updated(
+    old: Discovery, copy: Discovery, release: str
+) -> None:
+    cluster = old.cluster
+    with closing(old.connect()) as connection, closing(copy.connect()) as restored:
+        fill(connection)
+        for active in (False, True):
+            connection.execute("UPDATE challenges SET active = %s WHERE id = 'e'", [active])
+            assert tick(connection) == []
+        path = dump(cluster, old.name)
+        # In the words of dump-restore-upgrade.md.
+        restored.execute(f"CREATE EXTENSION audius_challenges VERSION '{release}' CASCADE")
+        cluster.run("pg_restore", "--exit-on-error", f"--dbname={copy.name}", cluster.inside(path))
+        assert contents(restored) == contents(connection)
+        assert privileges(restored)["privileges"] == privileges(connection)["privileges"]
+
+        restored.execute(UPDATE)
+
+        assert value(restored, VERSION) == value(restored, PRESENT)
+        assert value(restored, "SELECT count(*) FROM audius_challenges.pause WHERE ended_at > began_at") == 1
+        goes_on(restored)
+
+
+def test_a_dump_of_a_release_restored_naively_lets_streaks_wait_for_a_person(old: Discovery, copy: Discovery) -> None:
     cluster = old.cluster
     with closing(old.connect()) as connection, closing(copy.connect()) as restored:
         fill(connection)
         path = dump(cluster, old.name)
-        cluster.run("pg_restore", "--exit-on-error", f"--dbname={copy.name}", cluster.inside(path))
-        assert value(restored, VERSION) == value(restored, PRESENT)
-        assert contents(restored) == contents(connection)
+        done = cluster.run("pg_restore", f"--dbname={copy.name}", cluster.inside(path), check=False)
+        assert (done.returncode, done.stderr.count("error: ")) == (1, 1)
+        assert 'relation "audius_challenges.checkpoint" does not exist' in done.stderr
+        paid = "SELECT ctid, xmin, each::text FROM user_challenges AS each ORDER BY 3"
+        before = rows(restored, paid)
+        assert len(before) > FILLED_USERS
+
+        for _ in range(2):
+            with pytest.raises(errors.ExternalRoutineException) as refused:
+                tick(restored)
+            assert failed(refused.value.diag.message_primary) == ["e"]
+        why = failing(restored)["e"]
+        assert why.startswith("the state of challenge e is of version 1.1.0: what it knew of pauses was not restored")
+        assert rows(restored, paid) == before
+        assert {phase for (phase,) in rows(restored, "SELECT phase FROM audius_challenges.processor_state")} == {
+            "watching"
+        }
+
+        # Whoever knows that there was no pause says so, as the hint has it.
+        (statement,) = re.findall(r"UPDATE audius_challenges\.processor_state SET .*?;", why)
+        restored.execute(statement)
+        assert tick(restored) == []
         goes_on(restored)
 
 
@@ -234,10 +318,10 @@ def test_a_failed_update_leaves_the_old_version_whole(old: Discovery, release: s
         connection.execute("ALTER EXTENSION audius_challenges DROP FUNCTION audius_challenges.grant_status(text)")
         before = anatomy(connection), contents(connection)
 
-        with pytest.raises(errors.ObjectNotInPrerequisiteState) as failed:
+        with pytest.raises(errors.ObjectNotInPrerequisiteState) as refused:
             connection.execute(UPDATE)
 
-        assert failed.value.diag.message_primary == (
+        assert refused.value.diag.message_primary == (
             'function audius_challenges.grant_status(text) is not a member of extension "audius_challenges"'
         )
         assert (anatomy(connection), contents(connection)) == before
@@ -316,10 +400,15 @@ def test_an_update_waits_for_the_tick_under_way_and_ticks_meanwhile_leave_it_alo
         # The tick has ended as what it began: all of it, by the old code. Now the update is done, if not committed.
         assert loaded(ticking) == release
         assert completed(observer, "v") == ["1", "2", "3"]
-        assert value(observer, "SELECT count(*) FROM audius_challenges.processor_state") == len(known)
         assert value(observer, VERSION) == release
         assert [notice.message for notice in tick(other)] == busy
+        # Whoever looks now waits for the new version, and then sees it.
+        looking = Beside(other, "CREATE TEMPORARY TABLE seen AS SELECT challenge_id FROM challenge_status")
+        looking.wait_until_blocked(observer)
         updating.execute("COMMIT")
+        assert looking.finish() is None
+        assert column(other, "SELECT challenge_id FROM seen") == known
+        assert value(observer, "SELECT count(*) FROM audius_challenges.processor_state") == len(known)
 
         observer.execute("SELECT build.person(255, is_verified => TRUE)")
         assert tick(ticking) == []
@@ -328,7 +417,8 @@ def test_an_update_waits_for_the_tick_under_way_and_ticks_meanwhile_leave_it_alo
 
 
 def test_whatever_is_called_while_updating_nothing_fails_and_nothing_is_paid_twice(old: Discovery) -> None:
-    failed: list[psycopg.Error] = []
+    errors_met: list[psycopg.Error] = []
+    ticks_of_before: list[psycopg.Error] = []
     over = threading.Event()
     calls = (
         TICK,
@@ -346,8 +436,10 @@ def test_whatever_is_called_while_updating_nothing_fails_and_nothing_is_paid_twi
                 try:
                     session.execute(statement)
                 except psycopg.Error as error:
-                    failed.append(error)
-                    return
+                    if 'relation "audius_challenges.checkpoint" does not exist' not in str(error):
+                        errors_met.append(error)
+                        return
+                    ticks_of_before.append(error)
 
     with closing(old.connect()) as connection:
         fill(connection)
@@ -365,9 +457,12 @@ def test_whatever_is_called_while_updating_nothing_fails_and_nothing_is_paid_twi
             over.set()
             for thread in others:
                 thread.join()
-        assert failed == []
+        assert errors_met == []
+        # A tick that began before the commit, and came to the lock after it, fails as the old version: one at most.
+        assert len(ticks_of_before) <= 1
         assert value(connection, VERSION) == value(connection, PRESENT)
-        tick(connection)
+        assert tick(connection) == []
+        assert shown(connection) == well(connection)
         verified = column(connection, "SELECT to_hex(user_id) FROM users WHERE is_verified ORDER BY 1")
         assert completed(connection, "v") == verified
         completions = """
@@ -393,25 +488,76 @@ def test_a_tick_that_slept_through_an_update_runs_the_new_code(discovery: Discov
 # And back
 
 
-@pytest.mark.usefixtures("roles")
-def test_the_way_back_in_the_documentation_keeps_the_state_and_goes_on(old: Discovery, release: str) -> None:
+def way_back(release: str) -> str:
+    """The transaction of upgrade.md that goes back to a release."""
     page = (REPOSITORY / "docs" / "how-to" / "upgrade.md").read_text()
     found = re.search(r"## Roll back.*?```sql\n(.*?)```", page, re.DOTALL)
     assert found is not None
+    return re.sub(r"VERSION '[\d.]+'", f"VERSION '{release}'", found[1])
+
+
+@pytest.mark.usefixtures("roles")
+def test_the_way_back_in_the_documentation_keeps_the_state_and_goes_on(old: Discovery, release: str) -> None:
     with closing(old.connect()) as connection:
         fill(connection)
-        as_released = anatomy(connection)
+        as_released, states_released = anatomy(connection), states(connection)
         connection.execute(UPDATE)
         assert tick(connection) == []
-        before = contents(connection)
+        before = {table: each for table, each in contents(connection).items() if "audius_challenges." not in table}
+        states_before = states(connection)
 
-        old.psql(re.sub(r"VERSION '[\d.]+'", f"VERSION '{release}'", found[1]))
+        old.psql(way_back(release))
 
         assert value(connection, VERSION) == release
-        assert contents(connection) == before
+        assert contents(connection).items() >= before.items()
         assert anatomy(connection)["members"] == as_released["members"]
+        for challenge, state in states(connection).items():
+            assert state.keys() == states_released[challenge].keys()
+            assert state.items() <= states_before[challenge].items()
         goes_on(connection)
         assert loaded(connection) == release
+
+
+@pytest.mark.parametrize("paused", ["before", "still", "since ever", "never active"])
+def test_the_way_back_in_the_documentation_forgets_no_pause(old: Discovery, release: str, paused: str) -> None:
+    """And a second update knows them again."""
+    now = "(clock_timestamp() AT TIME ZONE 'UTC')"
+    with closing(old.connect()) as connection:
+        streak = "SELECT user_id, listen_streak FROM challenge_listen_streak ORDER BY user_id"
+        active = "UPDATE challenges SET active = %s WHERE id = 'e'"
+        connection.execute("SELECT build.person(n) FROM generate_series(1, 4) AS n")
+        connection.execute(UPDATE)
+        connection.execute(active, [paused != "never active"])
+        connection.execute(f"SELECT build.play(1, 1, {now} - INTERVAL '20 hours')")
+        if paused == "since ever":
+            connection.execute("SELECT audius_challenges.start_from_now()")
+        tick(connection)
+        if paused in ("before", "still"):
+            connection.execute(active, [False])
+            tick(connection)
+            connection.execute(f"SELECT build.play(2, 1, {now})")
+            connection.execute(active, [paused == "still"])
+            connection.execute(active, [paused == "before"])
+            tick(connection)
+
+        old.psql(way_back(release))
+
+        tick(connection)
+        if paused == "still":
+            connection.execute(f"SELECT build.play(3, 1, {now})")
+        if paused in ("still", "never active"):
+            tick(connection)
+            connection.execute(active, [True])
+            tick(connection)
+        for user in (1, 4):
+            connection.execute(f"SELECT build.play(%s, 1, {now})", [user])
+        tick(connection)
+        expected = [(1, 1 if paused == "since ever" else 2), (4, 1)]
+        assert rows(connection, streak) == expected
+        connection.execute(UPDATE)
+        tick(connection)
+        connection.execute("SELECT * FROM reconcile_challenges(full_scan => TRUE)")
+        assert rows(connection, streak) == expected
 
 
 # The schedule
@@ -435,3 +581,9 @@ def test_a_scheduled_database_ticks_on_through_an_update(new_cluster: NewCluster
         connection.execute("SELECT build.person(255, is_verified => TRUE)")
         until(lambda: completed(connection, "v") == ["ff"], "a tick after the update", seconds=FIRST_TICK)
         assert rows(connection, "SELECT * FROM cron.job_run_details WHERE status = 'failed'") == []
+
+        # And back: the page says that the schedule is gone then.
+        discovery.psql(way_back(RELEASES[-1]))
+        assert contents(connection)["cron.job"] == []
+        connection.execute("SELECT * FROM schedule_challenges()")
+        assert len(contents(connection)["cron.job"]) == len(jobs)

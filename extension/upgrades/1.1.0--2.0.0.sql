@@ -99,8 +99,12 @@ GROUP BY source.name, kept.number, kept.horizon;
 UPDATE audius_challenges.processor_state
 SET
     look = kept.number,
-    sources = ARRAY(SELECT name FROM jsonb_array_elements_text(kept.progress -> 'sources') AS name ORDER BY name),
-    nothing_written = coalesce((kept.progress -> 'is_from_nothing')::boolean, FALSE)
+    sources = ARRAY(
+        SELECT source.name
+        FROM jsonb_array_elements_text(kept.progress -> 'sources') AS source (name)
+        ORDER BY source.name COLLATE "C"
+    ),
+    nothing_written = phase = 'first build' AND coalesce((kept.progress -> 'is_from_nothing')::boolean, FALSE)
 FROM (
     SELECT
         checkpoint.challenge_id,
@@ -135,6 +139,7 @@ CROSS JOIN LATERAL (
     WHERE checkpoint.progress -> 'started_at' IS NOT NULL
 ) AS pause
 WHERE checkpoint.challenge_id = 'e'
+    AND coalesce(pause.ended >= pause.began, TRUE)  -- the clock was set back: nothing was listened then
 ON CONFLICT (challenge_id, began_at) DO NOTHING;
 
 UPDATE audius_challenges.processor_state
@@ -143,23 +148,25 @@ SET
     catalog_seen = CASE
         WHEN NOT EXISTS (SELECT FROM audius_challenges.pause WHERE pause.ended_at IS NULL) THEN catalog_seen
     END
-WHERE challenge_id = 'e';
+WHERE challenge_id = 'e'
+    AND phase IS NOT NULL;
 
 -- Who could work with checkpoints can work with looks and pauses. As these grants are not the extension's own, they are
--- taken from the list of those that are, so that a dump has them.
+-- taken from the list of those that are, so that a dump has them; and, for PostgreSQL 17, from the list of what hinders
+-- DROP ROLE.
 DO $block$
 DECLARE
     role record;
 BEGIN
     FOR role IN
         SELECT
-            privilege.grantee::regrole AS name,
+            CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS name,
             string_agg(privilege.privilege_type, ', ') AS privileges,
             bool_or(privilege.privilege_type = 'INSERT') AS runs
         FROM pg_class AS relation
         CROSS JOIN LATERAL aclexplode(relation.relacl) AS privilege
         WHERE relation.oid = 'audius_challenges.checkpoint'::regclass
-            AND privilege.grantee NOT IN (0, relation.relowner)
+            AND privilege.grantee <> relation.relowner
             AND privilege.privilege_type IN ('SELECT', 'INSERT', 'UPDATE')
         GROUP BY privilege.grantee
     LOOP
@@ -174,6 +181,14 @@ $block$;
 DELETE FROM pg_init_privs
 WHERE classoid = 'pg_class'::regclass
     AND objoid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass);
+
+DELETE FROM pg_shdepend
+USING pg_database
+WHERE pg_database.datname = current_database()
+    AND pg_shdepend.dbid = pg_database.oid
+    AND pg_shdepend.classid = 'pg_class'::regclass
+    AND pg_shdepend.objid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass)
+    AND pg_shdepend.deptype = 'i';
 
 -- A table of state that is dropped alone would stay in the extension's list of those.
 ALTER EXTENSION audius_challenges DROP TABLE audius_challenges.checkpoint;

@@ -199,7 +199,7 @@ def test_pg_upgrade_carries_a_ticking_database_over_and_it_goes_on(fifteen: Disc
             assert rows(connection, "SELECT cluster, relation FROM audius_challenges.installation") == [after]
             again = dict(rows(connection, swept))
             swept_again = {challenge for challenge in again if again[challenge] > rounds[challenge]}
-            assert swept_again == {"u", "fp", "p", "v", "p1", "p2", "p3"}
+            assert swept_again == {"u", "fp", "p", "v", "e", "p1", "p2", "p3"}
         new.psql("postgres", "ALTER SYSTEM SET cron.use_background_workers = on")
         new.restart()
         with closing(discovery.connect()) as connection:

@@ -198,7 +198,7 @@ _BEGIN_PAUSE = """
 
 _END_PAUSE = """
     UPDATE audius_challenges.pause
-    SET ended_at = clock_timestamp()
+    SET ended_at = greatest(began_at, clock_timestamp())
     WHERE challenge_id = :challenge_id::text AND ended_at IS NULL
 """
 
