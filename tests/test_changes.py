@@ -185,6 +185,9 @@ PLAYS = Feed(
 BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS)
 FEEDS = (*BLOCK_FEEDS, PLAYS)
 
+# A time that prints alike here and there: without zeros at the end.
+NOW = "SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + INTERVAL '1001 microseconds'"
+
 # One of each kind, where the sources do not differ: an actor's row, a row with an owner, a row that is counted once.
 KINDS = (FOLLOWS, TRACKS, PLAYS)
 
@@ -1066,7 +1069,7 @@ def test_plays_from_before_start_from_now_never_count(new_world: World) -> None:
     world.tick()
     world.reconcile("full_scan => TRUE")
     assert (world.streak(1), world.streak(2)) == (None, None)
-    now = world.value("SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + interval '1 ms'")
+    now = world.value(NOW)
     play(world.connection, 1, now)
     world.tick()
     assert world.streak(1) == (1, str(now))
@@ -1189,7 +1192,7 @@ def test_what_is_listened_during_a_pause_never_counts(world: World) -> None:
         play(
             writer,
             user,
-            world.value("SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + interval '1 ms'"),
+            world.value(NOW),
         )
     PLAYS.write_crowd(world.connection, NEXT + 10)
     world.tick(2)
@@ -1204,7 +1207,7 @@ def test_what_is_listened_during_a_pause_never_counts(world: World) -> None:
     assert world.streak(1) == (1, str(now - timedelta(hours=24)))
     assert (world.streak(2), world.streak(3)) == (None, None)
 
-    after = world.value("SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + interval '1 ms'")
+    after = world.value(NOW)
     play(world.connection, 1, after)
     world.tick()
     assert world.streak(1) == (2, str(after))

@@ -224,10 +224,7 @@ class ListenStreak(PerUser):
     )
 
     def run(self, work: Work) -> None:
-        """Examine whose turn it is; the first run that finds the challenge active again ends its pause.
-
-        :raises ChallengeError: if the state was restored from a version that remembered pauses otherwise
-        """
+        """Examine whose turn it is; the first run that finds the challenge active again ends its pause."""
         if work.state.phase and not work.state.sources:
             raise _UNCONVERTED
         if work.state.catalog_seen is None:
