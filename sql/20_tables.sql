@@ -51,7 +51,7 @@ CREATE TABLE audius_challenges.look (
     number bigint NOT NULL,
     horizon bigint NOT NULL,
     position bigint,
-    looked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    looked_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (source, number)
 );
 

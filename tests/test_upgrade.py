@@ -296,7 +296,7 @@ def test_a_dump_of_a_release_restored_naively_lets_streaks_wait_for_a_person(old
                 tick(restored)
             assert failed(refused.value.diag.message_primary) == ["e"]
         why = failing(restored)["e"]
-        assert why.startswith("the state of challenge e is of version 1.1.0: what it knew of pauses was not restored")
+        assert why.startswith('the state of challenge "e" is from version 1.1.0, and its pauses were not restored')
         assert rows(restored, paid) == before
         assert {phase for (phase,) in rows(restored, "SELECT phase FROM audius_challenges.processor_state")} == {
             "watching"

@@ -367,7 +367,7 @@ SELECT results_eq(
         (92, '5c2025030412', TRUE, 1, 1),
         (93, '5d2025030312', TRUE, 1, 1),
         (93, '5d2025030412', TRUE, 1, 1)$$,
-    'a complete row stands in for a lost state: nothing up to its completion counts again, the next day is a further one'
+    'a complete row stands in for a lost state: nothing up to it counts again, the next day is a further one'
 );
 SELECT results_eq(
     $$SELECT user_id, last_listen_date, listen_streak FROM challenge_listen_streak

@@ -13,7 +13,7 @@ class Installation:
     """The database that the remembered states are true of.
 
     A restored or copied database has another cluster or another `user_challenges`; its transaction ids are not
-    those that the checkpoints speak of, and its triggers may not be there yet.
+    those that looks speak of, and its triggers may not be there yet.
 
     :ivar cluster: the system identifier of the cluster
     :ivar relation: the object id of `user_challenges`
