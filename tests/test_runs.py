@@ -762,6 +762,32 @@ def test_the_sessions_time_zone_and_styles_change_nothing_that_is_written(
     assert created == {"2026-11-20T22:30:00.123456+00:00"}
 
 
+@pytest.mark.parametrize("call", [RECONCILE, TICK], ids=["reconcile", "tick"])
+def test_the_applications_triggers_find_schemas_that_a_setting_adds(connection: Connection, call: str) -> None:
+    connection.execute(
+        """
+        CREATE SCHEMA extras;
+        CREATE SCHEMA "More, of it";
+        CREATE SCHEMA "More extras";
+        CREATE TABLE "More extras".audited (specifier text);
+        CREATE FUNCTION extras.marked(text) RETURNS text LANGUAGE sql AS $$ SELECT 'audited ' || $1 $$;
+        CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO audited VALUES (marked(new.specifier));
+            RETURN NULL;
+        END
+        $$;
+        CREATE TRIGGER audit AFTER INSERT ON user_challenges FOR EACH ROW EXECUTE FUNCTION audit();
+        SELECT build.person(255, is_verified => TRUE);
+        """
+    )
+    connection.execute("SET audius_challenges.trigger_schemas = 'extras, More extras'")
+    before = value(connection, "SHOW search_path")
+    connection.execute(call)
+    assert value(connection, "SHOW search_path") == before
+    assert column(connection, 'SELECT specifier FROM "More extras".audited') == ["audited ff"]
+
+
 @pytest.mark.parametrize("path", ["", "pg_catalog", "build, nowhere"])
 def test_the_applications_triggers_find_their_tables_whatever_the_sessions_search_path(
     connection: Connection, path: str

@@ -45,6 +45,13 @@ def _milliseconds(text: str) -> int:
     return duration
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    if not all(names):
+        raise ValueError(text)
+    return names
+
+
 @dataclass(frozen=True)
 class _Setting:
     default: str
@@ -60,6 +67,7 @@ _SETTINGS = {
     "changed_users": _Setting("100000", _count(1), f"a whole number from 1 to {MAX_INTEGER}"),
     "time_budget": _Setting("25s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
     "lock_timeout": _Setting("2s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
+    "trigger_schemas": _Setting("", _names, "names of schemas, separated by commas"),
 }
 
 
@@ -74,6 +82,7 @@ class Settings:
     :ivar changed_users: changed users of one challenge beyond which the sweep catches up instead
     :ivar time_budget: milliseconds after which a tick begins no further slice
     :ivar lock_timeout: milliseconds to wait for a lock; 0 waits without end
+    :ivar trigger_schemas: further schemas that the application's triggers need on the search_path
     """
 
     enabled: bool
@@ -83,6 +92,7 @@ class Settings:
     changed_users: int
     time_budget: int
     lock_timeout: int
+    trigger_schemas: tuple[str, ...]
 
 
 def read_settings(db: Database) -> Settings:
@@ -109,7 +119,7 @@ def read_settings(db: Database) -> Settings:
         except (KeyError, ValueError):
             raise ChallengeError(
                 f'invalid value for setting "{row["name"]}": "{row["setting"]}"',
-                detail=f"Expected {setting.expected}; the default is {setting.default}.",
+                detail=f"Expected {setting.expected}; the default is {setting.default or 'none'}.",
                 hint=f"RESET {row['name']}; in the session, or with ALTER DATABASE or ALTER ROLE if it was set there.",
             ) from None
     return Settings(**values)

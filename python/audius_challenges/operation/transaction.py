@@ -102,13 +102,19 @@ def read_committed(db: Database) -> Iterator[None]:
         db.plpy.commit()
 
 
-def set_search_path(db: Database) -> None:
-    """The first statement in each transaction of a tick, where the caller's path is in force, and calls no function."""
-    db.plpy.execute(f"SET LOCAL search_path = pg_catalog, {db.plpy.quote_ident(db.schema)}, pg_temp")
+def set_search_path(db: Database, *schemas: str) -> None:
+    """The first statement in each transaction of a tick, where the caller's path is in force, and calls no function.
+
+    :param schemas: further ones, behind that of the discovery tables; our own SQL needs none of them
+    """
+    path = ", ".join(map(db.plpy.quote_ident, ("pg_catalog", db.schema, *schemas, "pg_temp")))
+    db.plpy.execute(f"SET LOCAL search_path = {path}")
 
 
 def prepare(db: Database, settings: Settings) -> None:
     """Set what a run needs, for this transaction; rows that policies hide are an error, and never taken for gone."""
+    if settings.trigger_schemas:
+        set_search_path(db, *settings.trigger_schemas)
     db.rows(_SETTINGS, lock_timeout=str(settings.lock_timeout))
 
 
