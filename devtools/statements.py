@@ -46,6 +46,7 @@ def _statements() -> Iterator[tuple[str, Any]]:
     from audius_challenges.engine import feed, users  # noqa: PLC0415
 
     statements = {"slice": users.SLICE, "look_load": feed.STANDINGS, "look_save": feed.SAVE, "look_trim": feed.TRIM}
+    statements["look_merge"] = feed.MERGE
     for table, present in feed.PRESENT.items():
         statements[f"present_{table}"] = present
     for processor in CHALLENGES:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from audius_challenges.engine.rule import STEP_COUNT, Rule
 from audius_challenges.engine.users import is_one_of_the_users
-from audius_challenges.sources import REPOSTERS, SAVERS
+from audius_challenges.sources import REPOSTERS, SAVERS, TRACK_OWNERS
 
 POPULAR = "SELECT aggregate_user.user_id FROM discovery.aggregate_user WHERE aggregate_user.follower_count >= 100"
 
@@ -80,4 +80,27 @@ X3 = Rule(
     """,
 )
 
-DEEDS = (X1, X2, X3)
+# As many plays of a track as the catalog says: the track may change hands meanwhile.
+D4 = Rule(
+    id="d4",
+    description="played tracks",
+    changes=(TRACK_OWNERS,),
+    is_deed=True,
+    specifier="to_hex(found.track_id)",
+    completes_at=STEP_COUNT,
+    found="""
+        SELECT
+            tracks.owner_id AS user_id,
+            tracks.track_id,
+            sum(monthly.count) AS steps
+        FROM eligible
+        INNER JOIN discovery.tracks
+            ON eligible.user_id = tracks.owner_id
+        INNER JOIN discovery.aggregate_monthly_plays AS monthly
+            ON tracks.track_id = monthly.play_item_id
+        WHERE tracks.is_current
+        GROUP BY tracks.owner_id, tracks.track_id
+    """,
+)
+
+DEEDS = (X1, X2, X3, D4)

@@ -648,6 +648,28 @@ def test_the_transaction_ids_may_wrap_around(wrapping_world: World) -> None:
     assert (world.versions("look"), world.writes()) == (versions, writes)
 
 
+def test_looks_stay_few_while_a_challenge_fails_and_a_transaction_stays_open(world: World) -> None:
+    late = world.writer()
+    TRACKS.write(late, 1, NEXT)
+    world.execute("UPDATE challenges SET amount = 'none' WHERE id = 'v'")
+    for number in range(NEXT + 10, NEXT + 10 + 120 * 40, 40):
+        TRACKS.write_crowd(world.connection, number, 40)
+        USERS.write_crowd(world.connection, number, 1)
+        world.connection.execute("SELECT * FROM reconcile_challenges('{u, v}')")
+    looks = "SELECT max(number) FROM (SELECT count(*) AS number FROM audius_challenges.look GROUP BY source) AS sources"
+    assert world.value(looks) <= 2 * 32
+    late.commit()
+    world.execute("SELECT build.person(255, is_verified => TRUE, blocknumber => %s)", NEXT)
+    world.execute("UPDATE challenges SET amount = '5' WHERE id = 'v'")
+    world.tick()
+    assert (world.steps(1, "u"), world.steps(255, "v")) == ({"u": 1}, {"v": 1})
+    for number in (8000, 8100):
+        USERS.write_crowd(world.connection, number, 1)
+        TRACKS.write_crowd(world.connection, number, 1)
+        world.tick()
+    assert world.value(looks) <= 3
+
+
 # Numbers that do not only grow
 
 
@@ -1221,6 +1243,55 @@ def test_a_clock_that_was_set_back_during_a_pause_stops_no_streak(world: World) 
     play(world.connection, 1, day(1))
     world.tick()
     assert world.streak(1) == (1, str(day(1)))
+
+
+def test_a_pause_ends_when_a_run_finds_the_challenge_active_though_it_fails(world: World) -> None:
+    for change in ("active = FALSE", "active = TRUE, amount = 'plenty'"):
+        world.execute(f"UPDATE challenges SET {change} WHERE id = 'e'")
+        world.connection.execute("SELECT * FROM reconcile_challenges('{e}')")
+    now = world.value(NOW)
+    time.sleep(0.01)
+    play(world.connection, 1, now)
+    world.execute("UPDATE challenges SET amount = '1' WHERE id = 'e'")
+    world.tick()
+    assert world.streak(1) == (1, str(now))
+
+
+def test_a_state_that_is_older_than_the_users_complete_row_pays_nothing_again(world: World) -> None:
+    """As after a restore of that table alone."""
+    for number in range(1, 10):
+        play(world.connection, 1, day(number))
+    world.tick()
+    rows, writes = streak_rows(world, 1), world.writes()
+    world.execute("UPDATE challenge_listen_streak SET last_listen_date = %s, listen_streak = 3", day(3))
+    world.execute("UPDATE plays SET updated_at = now()")
+    world.tick()
+    world.reconcile("full_scan => TRUE")
+    assert (streak_rows(world, 1), world.writes()) == (rows, writes)
+    play(world.connection, 1, day(10))
+    world.tick()
+    assert streak_rows(world, 1) == [*rows, ("12026111012", 1, True, 1)]
+
+
+def test_a_state_beyond_all_bounds_stops_its_user_alone(world: World) -> None:
+    world.execute(
+        """
+        INSERT INTO challenge_listen_streak (user_id, last_listen_date, listen_streak)
+        VALUES (1, '2026-10-31 12:00', 2147483647), (2, '294276-12-31 23:59', 3), (3, 'infinity', 3)
+        """
+    )
+    world.execute(
+        """
+        INSERT INTO user_challenges
+            (challenge_id, user_id, specifier, is_complete, current_step_count, amount, created_at)
+        VALUES ('e', 4, 'odd', FALSE, 1, 7, 'infinity')
+        """
+    )
+    for user in range(1, 6):
+        play(world.connection, user, day(1))
+    world.tick()
+    assert world.streak(1) == (2147483647, str(day(1)))
+    assert [world.streak(user) for user in (4, 5)] == [(1, str(day(1)))] * 2
 
 
 def test_the_first_run_that_finds_the_challenge_active_counts_all_the_plays_there_are(new_world: World) -> None:

@@ -104,7 +104,7 @@ def states(world: World) -> dict[str, list[Any]]:
         """
         SELECT challenge_id, phase, look IS NOT NULL, sweep_rounds
         FROM audius_challenges.processor_state
-        WHERE challenge_id NOT LIKE 't%%'
+        WHERE challenge_id IN (SELECT id FROM challenges WHERE type <> 'trending')
         """
     )
     return {challenge: state for challenge, *state in found}
@@ -131,7 +131,14 @@ def assert_exact(world: World) -> None:
     try:
         fresh = Discovery(cluster, name)
         tables = "user_challenges, challenge_profile_completion, challenge_listen_streak, trending_results"
-        fresh.psql("DROP EXTENSION audius_challenges", f"TRUNCATE {tables}", CREATE_EXTENSION)
+        # A challenge that is younger than the release has no row in an updated catalog, and is not begun here either.
+        fresh.psql(
+            "CREATE TABLE known AS SELECT id FROM challenges",
+            "DROP EXTENSION audius_challenges",
+            f"TRUNCATE {tables}",
+            CREATE_EXTENSION,
+            "DELETE FROM challenges WHERE id NOT IN (SELECT id FROM known)",
+        )
         with fresh.connect() as connection:
             for _ in range(2):
                 connection.execute("CALL audius_challenges.tick()")
@@ -271,16 +278,16 @@ def test_a_challenge_that_was_failing_stays_behind_and_catches_up(world: World) 
     tracks.write(world.connection, 1, NEXT)
     for number in range(NEXT + 1, NEXT + 1 + 4 * CROWD, CROWD):
         tracks.write_crowd(world.connection, number)
-        with pytest.raises(Exception, match="1 of 11 challenges failed: u"):
+        with pytest.raises(Exception, match=r"1 of \d+ challenges failed: u\b"):
             world.tick()
     assert world.found(tracks, 1) == {"p1": 10}
 
     update(world)
 
-    with pytest.raises(Exception, match="1 of 11 challenges failed: u"):
+    with pytest.raises(Exception, match=r"1 of \d+ challenges failed: u\b"):
         world.tick()
     tracks.write_crowd(world.connection, NEXT + 1 + 4 * CROWD)
-    with pytest.raises(Exception, match="1 of 11 challenges failed: u"):
+    with pytest.raises(Exception, match=r"1 of \d+ challenges failed: u\b"):
         world.tick()
     world.execute("UPDATE challenges SET amount = %s WHERE id = 'u'", amount)
     rounds = states(world)["u"]

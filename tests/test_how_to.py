@@ -44,7 +44,7 @@ SITUATIONS = {
 OTHERS = {
     "dump-restore-upgrade.md": "its commands are those of test_restore.py and tests/deployment/test_majors.py",
     "install.md": "followed by tests/deployment/test_packages.py",
-    "past-friday.md": "its outputs depend on the day; its rules are in tests/pgtap/16_trending.sql",
+    "past-friday.md": "its outputs depend on the day; its rules are in tests/challenges/trending.sql",
     "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",
     "run-the-image.md": "its commands are those of tests/deployment/test_image.py",
     "troubleshoot.md": "its situations take locks and failures; tests/test_runs.py makes them",

@@ -182,6 +182,33 @@ def test_steps_go_up_and_down_until_the_deed_is_complete(watching: Connection) -
     assert deeds(watching, "x2") == {"ff:2": (255, 3, True, 5), "ff:3": (255, 3, True, 5)}
 
 
+def test_an_incomplete_row_goes_with_its_deed_to_whoever_earns_it_now(watching: Connection) -> None:
+    watching.execute(
+        "INSERT INTO challenges (id, type, amount, active, step_count) VALUES ('d4', 'numeric', '5', TRUE, 10)"
+    )
+    for user in (1, 2):
+        person(watching, user)
+    watching.execute("SELECT build.track(200, 2), build.monthly(200, '2026-01-01', 6)")
+    assert tick(watching) == []
+    assert deeds(watching, "d4") == {"c8": (2, 6, False, 5)}
+
+    watching.execute("UPDATE tracks SET owner_id = 1")
+    set_to(watching, "sweep_users", "1")
+    for _ in range(4):
+        assert tick(watching) == []
+    assert deeds(watching, "d4") == {"c8": (1, 6, False, 5)}
+    versions = row_versions(watching, "public")
+    for _ in range(4):
+        assert tick(watching) == []
+    assert row_versions(watching, "public") == versions
+
+    watching.execute("SELECT build.monthly(200, '2026-01-01', 10)")
+    assert statuses(watching, "reconcile_challenges('{d4}', full_scan => TRUE)") == {"d4": ("ok", None)}
+    watching.execute("UPDATE tracks SET owner_id = 2")
+    assert statuses(watching, "reconcile_challenges('{d4}', full_scan => TRUE)") == {"d4": ("ok", None)}
+    assert deeds(watching, "d4") == {"c8": (1, 10, True, 5)}
+
+
 def test_a_deed_of_one_step_stays_when_it_vanishes(watching: Connection) -> None:
     person(watching, 255)
     repost(watching, 255, 10)

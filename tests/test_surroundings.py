@@ -183,4 +183,4 @@ def test_rows_that_a_policy_hides_fail_the_challenge_by_the_tables_name(discover
     hidden = f'query would be affected by row-level security policy for table "{table}"'
     failed = [error for _, status, error in found if status == "failed"]
     assert failed
-    assert [error for error in failed if hidden not in error] == []
+    assert [error for error in failed if hidden not in error or "BYPASSRLS" not in error] == []

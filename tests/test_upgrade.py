@@ -298,9 +298,11 @@ def test_a_dump_of_a_release_restored_naively_lets_streaks_wait_for_a_person(old
         why = failing(restored)["e"]
         assert why.startswith('the state of challenge "e" is from version 1.1.0, and its pauses were not restored')
         assert rows(restored, paid) == before
-        assert {phase for (phase,) in rows(restored, "SELECT phase FROM audius_challenges.processor_state")} == {
-            "watching"
-        }
+        phases = """
+            SELECT DISTINCT phase FROM audius_challenges.processor_state
+            WHERE challenge_id IN (SELECT id FROM challenges)
+        """
+        assert column(restored, phases) == ["watching"]
 
         # Whoever knows that there was no pause says so, as the hint has it.
         (statement,) = re.findall(r"UPDATE audius_challenges\.processor_state SET .*?;", why)
@@ -407,7 +409,8 @@ def test_an_update_waits_for_the_tick_under_way_and_ticks_meanwhile_leave_it_alo
         looking.wait_until_blocked(observer)
         updating.execute("COMMIT")
         assert looking.finish() is None
-        assert column(other, "SELECT challenge_id FROM seen") == known
+        seen = column(other, "SELECT challenge_id FROM seen")  # and those that are younger than the release
+        assert [challenge for challenge in seen if challenge in known] == known
         assert value(observer, "SELECT count(*) FROM audius_challenges.processor_state") == len(known)
 
         observer.execute("SELECT build.person(255, is_verified => TRUE)")
@@ -512,6 +515,8 @@ def test_the_way_back_in_the_documentation_keeps_the_state_and_goes_on(old: Disc
         assert contents(connection).items() >= before.items()
         assert anatomy(connection)["members"] == as_released["members"]
         for challenge, state in states(connection).items():
+            if challenge not in states_released:  # it is younger than the release
+                continue
             assert state.keys() == states_released[challenge].keys()
             assert state.items() <= states_before[challenge].items()
         goes_on(connection)

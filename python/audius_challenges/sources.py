@@ -171,7 +171,6 @@ TABLES: Mapping[str, Table] = {
     )
 }
 
-BLOCK_STAMPED = tuple(table.name for table in TABLES.values() if table.clock == "blocknumber")
 WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "INSERT" in table.privileges)
 
 

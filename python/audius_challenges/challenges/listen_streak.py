@@ -21,23 +21,18 @@ from audius_challenges.engine.processor import Work
 from audius_challenges.engine.users import Users, eligible_users
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
+from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import LISTENERS, USERS, columns_read, merged
 
 TOO_SOON = 16 * 3_600_000_000
 TOO_LATE = 48 * 3_600_000_000
 NEVER = 0  # in place of null, which the setting array_nulls would have read as a word
-STREAK_LENGTH = 7
-STREAK_AMOUNT = 7
-FURTHER_AMOUNT = 1
+STREAK_LENGTH, STREAK_AMOUNT, FURTHER_AMOUNT = 7, 7, 1
 
 
 @dataclass(slots=True)
 class Row:
-    """A user challenge of a streak.
-
-    :ivar created_at: the listen that opened it
-    :ivar specifier: of a row that is there already; None: made from created_at
-    """
+    """A user challenge of a streak, opened by the listen at created_at; one that is new has no specifier yet."""
 
     created_at: int
     steps: int = 1
@@ -63,11 +58,9 @@ class Streak:
 
     @classmethod
     def after(cls, latest: Row | None) -> Streak:
-        """The streak of a user without a state: his latest row stands in for one that was lost."""
-        if latest is None:
-            return cls()
-        if latest.completed_at is None:
-            return cls(1, latest.created_at, latest)
+        """The streak of a user whose state is lost, or older than his latest row, which stands in for it."""
+        if latest is None or latest.completed_at is None:
+            return cls(1, latest.created_at, latest) if latest else cls()
         length = STREAK_LENGTH if latest.steps >= STREAK_LENGTH else STREAK_LENGTH + 1
         return cls(length, latest.completed_at, latest)
 
@@ -80,7 +73,7 @@ class Streak:
     def _count(self, at: int) -> None:
         row = self._running_row(at)
         is_broken = self.last_listen is None or at - self.last_listen >= TOO_LATE
-        self.length = 1 if is_broken else self.length + 1
+        self.length = 1 if is_broken else min(self.length + 1, MAX_INTEGER)
         self.last_listen = at
         if row is not None:
             row.steps, row.amount = min(self.length, STREAK_LENGTH), STREAK_AMOUNT
@@ -112,10 +105,9 @@ _LISTENS = f"""
         heard.listens
     FROM eligible
     LEFT JOIN LATERAL (
-        SELECT streak.listen_streak, streak.last_listen_date
+        SELECT streak.listen_streak, least(streak.last_listen_date, '200000-01-01') AS last_listen_date
         FROM discovery.challenge_listen_streak AS streak
-        WHERE streak.user_id = eligible.user_id
-            AND streak.last_listen_date <> '-infinity'
+        WHERE streak.user_id = eligible.user_id AND streak.last_listen_date <> '-infinity'
         LIMIT 1
     ) AS state
         ON TRUE
@@ -123,13 +115,17 @@ _LISTENS = f"""
         SELECT string_agg(timestamp_send(plays.created_at), '' ORDER BY plays.created_at) AS listens
         FROM discovery.plays
         WHERE plays.user_id = eligible.user_id
-            AND plays.created_at >= coalesce(state.last_listen_date + interval '16 hours', '0001-01-01')
+            AND plays.created_at >= greatest(
+                state.last_listen_date + interval '16 hours', '0001-01-01', (
+                    SELECT max(pause.ended_at AT TIME ZONE 'UTC') FROM audius_challenges.pause
+                    WHERE pause.challenge_id = :challenge_id::text AND pause.began_at = '-infinity'
+                )
+            )
             AND plays.created_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'
             AND NOT (
-                SELECT coalesce(range_agg(tsrange(
-                    pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]'
-                )), '{{}}')
-                FROM audius_challenges.pause
+                SELECT coalesce(range_agg(
+                    tsrange(pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]')
+                ), '{{}}') FROM audius_challenges.pause
                 WHERE pause.challenge_id = :challenge_id::text
             ) @> plays.created_at
     ) AS heard
@@ -150,7 +146,7 @@ _LATEST_ROWS = """
             ) AS completed_at
         FROM discovery.user_challenges AS own
         WHERE own.user_id = listener.user_id
-            AND own.challenge_id::text || '' = :challenge_id::text
+            AND own.challenge_id::text || '' = :challenge_id::text AND isfinite(own.created_at)
         ORDER BY own.created_at DESC, own.specifier COLLATE "C" DESC
         LIMIT 1
     ) AS latest
@@ -224,12 +220,14 @@ class ListenStreak(PerUser):
     )
 
     def run(self, work: Work) -> None:
-        """Examine whose turn it is; the first run that finds the challenge active again ends its pause."""
+        """Examine whose turn it is, unless the state is of a version that remembered pauses otherwise."""
         if work.state.phase and not work.state.sources:
             raise _UNCONVERTED
-        if work.state.catalog_seen is None:
-            work.db.rows(_END_PAUSE, challenge_id=self.id)
         super().run(work)
+
+    def resume(self, work: Work) -> None:
+        """The pause is over."""
+        work.db.rows(_END_PAUSE, challenge_id=self.id)
 
     def pause(self, work: Work) -> None:
         """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
@@ -280,6 +278,8 @@ LISTEN_STREAK = ListenStreak()
 def _counted(listener: Mapping[str, Any], latest: Mapping[int, Row]) -> Streak:
     row, last_listen = latest.get(listener["user_id"]), listener["last_listen"]
     streak = Streak(listener["length"], _times(last_listen)[0], row) if last_listen else Streak.after(row)
+    if row and row.completed_at and streak.last_listen and row.completed_at > streak.last_listen:
+        streak = Streak.after(row)
     streak.count(_times(listener["listens"]))
     return streak
 

@@ -69,7 +69,7 @@ def _scored_tracks(score_type: str) -> str:
                 AND tracks.is_available
             ORDER BY
                 coalesce(tracks.blocknumber, 0) DESC,
-                tracks.txhash DESC
+                tracks.txhash::text COLLATE "C" DESC
             LIMIT 1
         ) AS track
         WHERE scores.type::text = '{score_type}'
@@ -118,7 +118,7 @@ _PLAYLISTS = f"""
                 AND NOT playlists.is_private
             ORDER BY
                 coalesce(playlists.blocknumber, 0) DESC,
-                playlists.txhash DESC
+                playlists.txhash::text COLLATE "C" DESC
             LIMIT 1
         ) AS playlist
         WHERE scores.type::text = 'PLAYLISTS'
@@ -220,6 +220,9 @@ class Trending:
             CROSS JOIN moment
         )
         """
+
+    def resume(self, work: Work) -> None:
+        """Nothing was missed but Fridays."""
 
     def pause(self, work: Work) -> None:
         """A Friday without the challenge being active passes by."""

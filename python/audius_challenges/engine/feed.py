@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from audius_challenges.database import Database
 from audius_challenges.engine.state import State
@@ -47,6 +46,10 @@ LOW_PLAYS = 20
 RENEWAL_AGE = 1 << 24
 TRUSTED_AGE = 1 << 31
 
+# So many looks of a source are kept as they are; of more, as many as there are while a transaction stays open or a
+# challenge fails for long, each two are merged.
+MOST_LOOKS = 32
+
 START_OF_TIME = -(1 << 62)
 
 
@@ -63,12 +66,14 @@ class Standing:
     :ivar position: how far numbers had come; None: the source had few rows
     :ivar oldest: the oldest look of the source that the window needs; None: all that there are
     :ivar least: the least number that an unread row can have, as far as looks say
+    :ivar looks: how many looks that goes by
     """
 
     horizon: int
     position: int | None
     oldest: int | None
     least: int
+    looks: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Feed:
         self._standings = {(row.pop("look"), row.pop("source")): Standing(**row) for row in found}
         self._latest = max((look for look, _ in self._standings), default=0)
         self.number = max(self._latest, *reached, 0) + 1
+        self._is_trimmed = False
         self._present: dict[str, Present] = {}
         self._changed: dict[tuple[Source, int], list[int]] = {}
 
@@ -145,7 +151,8 @@ class Feed:
                 horizons=[present.horizon for present in news.values()],
                 positions=[present.position for present in news.values()],
             )
-            self._db.rows(TRIM, **self._needed())
+            if not self._is_trimmed:
+                self._trim()
 
     def _read(self, table: str) -> Present:
         if table not in self._present:
@@ -178,12 +185,18 @@ class Feed:
         latest, present = self._standings.get((self._latest, table)), self._read(table)
         return latest is None or (latest.horizon, latest.position) != (present.horizon, present.position)
 
-    def _needed(self) -> dict[str, list[Any]]:
-        """The oldest look of each source that any challenge needs."""
+    def _trim(self) -> None:
+        """Delete the looks that no challenge needs; of many that are needed, merge each two into one."""
         oldest: dict[str, int] = {}
+        crowded = set()
         for (_, table), standing in self._standings.items():
             oldest[table] = min(oldest.get(table, self.number), standing.oldest or 0)
-        return {"sources": list(oldest), "numbers": list(oldest.values())}
+            if standing.looks > MOST_LOOKS:
+                crowded.add(table)
+        self._db.rows(TRIM, sources=list(oldest), numbers=list(oldest.values()))
+        for table in crowded:
+            self._db.rows(MERGE, source=table, oldest=oldest[table], latest=self._latest)
+        self._is_trimmed = True
 
 
 def _tables(sources: Sequence[Source]) -> list[str]:
@@ -199,12 +212,8 @@ STANDINGS = f"""
         standing.horizon,
         standing.position,
         oldest.number AS oldest,
-        (
-            SELECT min(coalesce(look.position, {START_OF_TIME}))
-            FROM audius_challenges.look
-            WHERE look.source = standing.source
-                AND look.number >= coalesce(oldest.number, 0)
-        ) AS least
+        needed.least,
+        needed.looks
     FROM (
         SELECT unnest(:reached::bigint[]) AS number
         UNION
@@ -230,6 +239,14 @@ STANDINGS = f"""
         LIMIT 1
     ) AS oldest
         ON TRUE
+    CROSS JOIN LATERAL (
+        SELECT
+            min(coalesce(look.position, {START_OF_TIME})) AS least,
+            count(*) AS looks
+        FROM audius_challenges.look
+        WHERE look.source = standing.source
+            AND look.number >= coalesce(oldest.number, 0)
+    ) AS needed
 """
 
 SAVE = """
@@ -248,6 +265,40 @@ TRIM = """
     USING unnest(:sources::text[], :numbers::bigint[]) AS needed (source, number)
     WHERE look.source = needed.source
         AND look.number < needed.number
+"""
+
+# Two looks become the later one, with the lower position of both: windows only get wider. Who stood at the earlier one
+# stands at the one before it then, and reads some rows again.
+MERGE = """
+    WITH kept AS (
+        SELECT
+            look.number,
+            look.position,
+            row_number() OVER earlier_first AS place,
+            lag(look.number) OVER earlier_first AS merged_number,
+            lag(look.position) OVER earlier_first AS merged_position
+        FROM audius_challenges.look
+        WHERE look.source = :source::text
+            AND look.number > :oldest::bigint
+            AND look.number < :latest::bigint
+        WINDOW earlier_first AS (ORDER BY look.number)
+    ),
+    merged AS (
+        DELETE FROM audius_challenges.look
+        USING kept
+        WHERE look.source = :source::text
+            AND look.number = kept.merged_number
+            AND kept.place % 2 = 0
+    )
+    UPDATE audius_challenges.look
+    SET position = CASE
+        WHEN kept.position IS NOT NULL AND kept.merged_position IS NOT NULL
+            THEN least(kept.position, kept.merged_position)
+    END
+    FROM kept
+    WHERE look.source = :source::text
+        AND look.number = kept.number
+        AND kept.place % 2 = 0
 """
 
 _LATE_BLOCK = f"""
@@ -273,7 +324,7 @@ _LATE_PLAY = f"""
 """
 
 
-def present(table: str) -> str:
+def present_of(table: str) -> str:
     """SQL of a source as it is now; its position is no higher than that of late blocks, or of late plays."""
     clock = f"{table}.{TABLES[table].clock}"
     return f"""
@@ -292,7 +343,7 @@ def present(table: str) -> str:
 """
 
 
-PRESENT = {table: present(table) for table in _CLOCKED}
+PRESENT = {table: present_of(table) for table in _CLOCKED}
 
 
 @cache

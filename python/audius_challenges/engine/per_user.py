@@ -51,6 +51,9 @@ class PerUser(ABC):
                 work.users_examined += users.size
                 self.reconcile(work, users, nothing_written=nothing_written)
 
+    def resume(self, work: Work) -> None:  # noqa: B027 - as a rule there is nothing more to do
+        """Everybody is examined again, by the run."""
+
     def pause(self, work: Work) -> None:
         """Nothing moves; once active again, the catalog row differs from what was seen, and everybody is examined."""
         work.state.catalog_seen = None
@@ -62,6 +65,7 @@ class PerUser(ABC):
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None
+        work.state.nothing_written = False
 
     def _turn(self, work: Work) -> Iterator[tuple[Users, bool]]:
         """Whose turn it is in this run, and whether nothing of theirs was ever written."""
@@ -74,7 +78,7 @@ class PerUser(ABC):
             affected.update(row["user_id"] for row in work.db.rows(self.due))
         nothing_written = work.is_first_build and work.state.nothing_written
         for users in sweep.next_slices(work):
-            affected = users.without(affected)
+            affected = users.outside(affected)
             yield users, nothing_written
         yield Users.listed(affected), False
 

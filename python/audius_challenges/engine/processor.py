@@ -121,6 +121,9 @@ class Processor(Protocol):
         :raises ChallengeError: if the catalog row makes no sense, or there are too many completions
         """
 
+    def resume(self, work: Work) -> None:
+        """Called before `run` when the challenge is found active again; what it writes stays even if the run fails."""
+
     def pause(self, work: Work) -> None:
         """Called instead of `run` while the challenge is inactive; writes no user challenge."""
 

@@ -72,7 +72,14 @@ class Rule(PerUser):
     def reads(self) -> Reads:
         """Everything that reconciling needs."""
         own = columns_read(self._wanted, eligible="users")
-        return merged([WRITES, own, *(source.reads for source in self.sources), columns_read(self.due or "")])
+        return merged(
+            [
+                WRITES,
+                own,
+                *(source.reads for source in self.sources),
+                columns_read(self.due_users or "", (self.after and self._freed) or ""),
+            ]
+        )
 
     @cached_property
     def statements(self) -> Mapping[str, str]:
@@ -156,7 +163,7 @@ class Rule(PerUser):
                 gone.amount
             FROM eligible
             INNER JOIN discovery.user_challenges AS gone
-                ON gone.user_id = eligible.user_id
+                ON eligible.user_id = gone.user_id
             WHERE gone.challenge_id::text = (SELECT :challenge_id::text)
                 AND gone.is_complete IS NOT TRUE
                 AND gone.specifier::text NOT IN (SELECT deeds.specifier FROM deeds)"""

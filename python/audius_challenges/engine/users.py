@@ -43,7 +43,7 @@ class Users:
         """What `is_one_of_the_users` needs."""
         return {"least_user": self.least, "greatest_user": self.greatest, "users": self.ids}
 
-    def without(self, ids: Collection[int]) -> set[int]:
+    def outside(self, ids: Collection[int]) -> set[int]:
         """Those of the ids that are outside the bounds."""
         return {user_id for user_id in ids if not self.least <= user_id <= self.greatest}
 

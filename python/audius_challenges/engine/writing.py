@@ -19,6 +19,7 @@ _DIFFERING = """
     LEFT JOIN LATERAL (
         SELECT
             user_challenges.specifier,
+            user_challenges.user_id,
             user_challenges.is_complete,
             user_challenges.current_step_count,
             user_challenges.amount
@@ -33,13 +34,14 @@ _DIFFERING = """
             THEN wanted.current_step_count >= 1
         ELSE
             existing.is_complete IS NOT TRUE
-            AND (existing.current_step_count, existing.is_complete, existing.amount)
-            IS DISTINCT FROM (wanted.current_step_count, wanted.is_complete, wanted.amount)
+            AND (existing.user_id, existing.current_step_count, existing.is_complete, existing.amount)
+            IS DISTINCT FROM (wanted.user_id, wanted.current_step_count, wanted.is_complete, wanted.amount)
     END
 """
 
 _UPDATE_INCOMPLETE = """
     ON CONFLICT (challenge_id, specifier) DO UPDATE SET
+        user_id = excluded.user_id,
         is_complete = excluded.is_complete,
         current_step_count = excluded.current_step_count,
         completed_blocknumber = excluded.completed_blocknumber,

@@ -102,7 +102,7 @@ class Run:
                 forget_looks(db)
             remember_installation(db, present)
         states = load_states(db)
-        feed = Feed(db, states.values())
+        feed = Feed(db, [states[processor.id] for processor in CHALLENGES if processor.id in states])
         return cls(db, settings, as_of, full_scan, contract, catalog, states, feed, Slices(db))
 
     def process(self, processor: Processor) -> Outcome:
@@ -113,6 +113,7 @@ class Run:
         began = time.monotonic()
         outcome = Outcome(processor.id)
         try:
+            self._resume(processor)
             with self.db.plpy.subtransaction():
                 self._process(processor, outcome)
         except Exception as error:
@@ -129,6 +130,14 @@ class Run:
         """Whether the processor's first build has slices left."""
         work = self.works.get(processor.id)
         return work is not None and work.is_unfinished
+
+    def _resume(self, processor: Processor) -> None:
+        """Outside the subtransaction that a failure takes back: that it was found active does not wait for success."""
+        challenge = None if isinstance(self.catalog, ChallengeError) else self.catalog.get(processor.id)
+        state = self.states.get(processor.id)
+        if challenge and challenge.active and (state is None or state.catalog_seen is None):
+            with self.db.plpy.subtransaction():
+                processor.resume(self.work(processor, challenge))
 
     def _process(self, processor: Processor, outcome: Outcome) -> None:
         if isinstance(self.catalog, ChallengeError):
@@ -152,11 +161,15 @@ class Run:
     def _described(self, error: Exception) -> str:
         description = describe(error)
         if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE and "HINT:" not in description:
-            role = self.db.value("SELECT quote_literal(current_user)")
-            description += (
-                f" HINT: SELECT audius_challenges.grant_run({role}); grants what challenges need;"
-                " the application's triggers may need more."
-            )
+            role = self.db.row("SELECT quote_ident(current_user) AS name, quote_literal(current_user) AS text")
+            if "row-level security" in description:
+                hint = f"ALTER ROLE {role['name']} BYPASSRLS; or create a policy that shows this role all rows."
+            else:
+                hint = (
+                    f"SELECT audius_challenges.grant_run({role['text']}); grants what challenges need;"
+                    " the application's triggers may need more."
+                )
+            description += f" HINT: {hint}"
         return description
 
     def work(self, processor: Processor, challenge: Challenge) -> Work:

@@ -94,8 +94,8 @@ def read_committed(db: Database) -> Iterator[None]:
     # SET TRANSACTION is not for subtransactions, which each statement of PL/Python is: the next transaction it is.
     db.rows(_SET_DEFAULT, isolation="read committed")
     db.plpy.commit()
-    set_search_path(db)
     try:
+        set_search_path(db)
         yield
     finally:
         db.rows(_SET_DEFAULT, isolation=default)

@@ -62,11 +62,12 @@ class ListenStreak(Rule):
         return any(began_at <= at <= ended_at for began_at, ended_at in self.pauses)
 
     def state_of(self, user_id: int) -> State:
-        """The user's state; where it is lost, his latest row stands in; without one, a state of nothing."""
+        """The user's state; where it is lost or older than his latest, complete row, that stands in."""
         state = self.states.get(user_id)
-        if state and state.last_listen_date:
-            return state
         row = self.latest_row(user_id)
+        is_older = state and state.last_listen_date and row and row.is_complete and row.completed_at
+        if state and state.last_listen_date and not (is_older and is_older > state.last_listen_date):
+            return state
         if row is None:
             return State(user_id, None, 0)
         if not row.is_complete:
@@ -112,7 +113,7 @@ class ListenStreak(Rule):
         if there is None:
             self.model.user_challenges[key] = row
         elif not there.is_complete:
-            self.model.user_challenges[key] = replace(row, user_id=there.user_id, created_at=there.created_at)
+            self.model.user_challenges[key] = replace(row, created_at=there.created_at)
 
 
 def _naive(at: datetime) -> datetime:
