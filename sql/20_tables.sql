@@ -28,7 +28,7 @@ COMMENT ON TABLE audius_challenges.processor_state IS
 'State of each challenge that has run; read it through challenge_status';
 COMMENT ON COLUMN audius_challenges.processor_state.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.processor_state.phase IS
-'Whether all users have been examined (see the type); null: no run has succeeded yet';
+'Whether all users have been examined (see the type); null: no run has succeeded while it was active';
 COMMENT ON COLUMN audius_challenges.processor_state.catalog_seen IS
 'active, amount, step_count and starting_block of the catalog row at the last success (JSON); null while inactive';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_position IS

@@ -229,7 +229,8 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
         assert grants(connection, "pause") == works
         assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
         connection.execute("SELECT * FROM sync_challenge_catalog()")
-        connection.execute("UPDATE challenges SET active = TRUE, starting_block = 0")
+        # Those that are younger than the release are not what this is about.
+        connection.execute("UPDATE challenges SET active = id = ANY(%s), starting_block = 0", [list(states_before)])
         tick(connection)
         goes_on(connection)
         with closing(old.connect("upgrade_runner")) as runner:

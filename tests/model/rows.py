@@ -285,7 +285,7 @@ class Sources:
             table.delete(lambda row: row.block() == number)
 
     def greatest_block(self) -> int:
-        """The greatest of `blocks.number` and the block numbers in the source tables; 0 if there are none."""
+        """The greatest of `blocks.number`, as far as histories go: they have no absurd ones; 0 if there are none."""
         numbers = [row.block() for table in self.tables().values() for row in table]
         return max((number for number in numbers if number is not None), default=0)
 
