@@ -670,6 +670,26 @@ def test_looks_stay_few_while_a_challenge_fails_and_a_transaction_stays_open(wor
     assert world.value(looks) <= 3
 
 
+def test_a_challenge_that_stays_at_its_very_first_look_keeps_it(new_world: World) -> None:
+    """As one does whose first build takes hours, with a transaction open that was there before."""
+    world = new_world
+    bystander = world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    world.tick(2)
+    assert (world.phase("u"), world.phase("v")) == ("watching", "watching")
+    world.execute("UPDATE challenges SET amount = 'none' WHERE id = 'v'")
+    for number in range(NEXT, NEXT + 80 * 40, 40):
+        USERS.write_crowd(world.connection, number, 40)
+        world.connection.execute("SELECT * FROM reconcile_challenges('{u, v}')")
+    USERS.write(world.connection, 1, NEXT + 80 * 40)
+    world.execute("UPDATE challenges SET amount = '5' WHERE id = 'v'")
+    world.reconcile("'{v}'")
+    assert world.steps(201, "v") == {"v": 1}
+    assert world.rows("SELECT phase, sweep_rounds FROM audius_challenges.processor_state WHERE challenge_id = 'v'") == [
+        ("watching", 1)
+    ]
+
+
 # Numbers that do not only grow
 
 

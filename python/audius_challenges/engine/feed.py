@@ -62,6 +62,7 @@ def _is_not_before(later: str, earlier: str) -> str:
 class Standing:
     """Where a look left a source.
 
+    :ivar number: of the look whose row that is
     :ivar horizon: the oldest transaction that was still running
     :ivar position: how far numbers had come; None: the source had few rows
     :ivar oldest: the oldest look of the source that the window needs; None: all that there are
@@ -69,6 +70,7 @@ class Standing:
     :ivar looks: how many looks that goes by
     """
 
+    number: int
     horizon: int
     position: int | None
     oldest: int | None
@@ -195,7 +197,8 @@ class Feed:
                 crowded.add(table)
         self._db.rows(TRIM, sources=list(oldest), numbers=list(oldest.values()))
         for table in crowded:
-            self._db.rows(MERGE, source=table, oldest=oldest[table], latest=self._latest)
+            stood_at = [standing.number for (_, source), standing in self._standings.items() if source == table]
+            self._db.rows(MERGE, source=table, oldest=oldest[table], stood_at=stood_at)
         self._is_trimmed = True
 
 
@@ -209,6 +212,7 @@ STANDINGS = f"""
     SELECT
         reached.number AS look,
         standing.source,
+        standing.number,
         standing.horizon,
         standing.position,
         oldest.number AS oldest,
@@ -267,8 +271,7 @@ TRIM = """
         AND look.number < needed.number
 """
 
-# Two looks become the later one, with the lower position of both: windows only get wider. Who stood at the earlier one
-# stands at the one before it then, and reads some rows again.
+# Two looks at which nobody stands become the later one, with the lower position of both: windows only get wider.
 MERGE = """
     WITH kept AS (
         SELECT
@@ -280,7 +283,7 @@ MERGE = """
         FROM audius_challenges.look
         WHERE look.source = :source::text
             AND look.number > :oldest::bigint
-            AND look.number < :latest::bigint
+            AND look.number <> ALL(:stood_at::bigint[])
         WINDOW earlier_first AS (ORDER BY look.number)
     ),
     merged AS (
