@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from devtools.cluster import Cluster
-from devtools.discovery import Discovery
+from devtools.discovery import BUILDERS, CREATE_EXTENSION, SCHEMA, Discovery
 from tests.sessions import RUN_ORDER, Connection, rows, tick
 
 FRIDAY = "2025-03-07 10:00+00"
@@ -96,13 +96,30 @@ def peopled(cluster: Cluster, full_template: str) -> Iterator[Discovery]:
     """A database in which somebody qualifies for every challenge, and somebody almost does."""
     cluster.create_database("surroundings", full_template)
     database = Discovery(cluster, "surroundings")
+    people(database)
+    yield database
+    cluster.drop_database("surroundings")
+
+
+def people(database: Discovery) -> None:
+    """Fill it so."""
     with closing(database.connect()) as session:
         session.execute("UPDATE challenges SET active = TRUE, starting_block = 0")
         for number, challenge in enumerate(RUN_ORDER):
             session.execute("SELECT build.qualify(%s, %s)", [challenge, 100 + number])
             session.execute("SELECT build.almost(%s, %s)", [challenge, 200 + number])
-    yield database
-    cluster.drop_database("surroundings")
+        # Of two current rows in one block the greater txhash decides, bytewise: in a dictionary, B comes after a.
+        session.execute(
+            """
+            SELECT build.person(300, is_deactivated => TRUE, txhash => 'B'), build.person(300, txhash => 'a');
+            SELECT build.playlist(300, 300);
+            SELECT build.person(301), build.person(302);
+            SELECT build.track(301, 301, txhash => 'B'), build.track(301, 302, txhash => 'a');
+            SELECT build.track_score(301, 1e9);
+            SELECT build.playlist(303, 301, txhash => 'B'), build.playlist(303, 302, txhash => 'a');
+            SELECT build.playlist_score(303, 1e9);
+            """
+        )
 
 
 def paid(session: Connection) -> tuple[list[Any], list[Any]]:
@@ -143,6 +160,28 @@ def test_no_setting_changes_what_is_paid(peopled: Discovery) -> None:
                     differing[name, value] = str([row for row in found[0] if row not in expected[0]][:2] or "rows")
     assert differing == {}
     assert tried > 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["LOCALE_PROVIDER icu ICU_LOCALE 'en'", "ENCODING 'LATIN1' LOCALE 'C'", "ENCODING 'SQL_ASCII' LOCALE 'C'"],
+)
+def test_no_locale_or_encoding_of_a_database_changes_what_is_paid(peopled: Discovery, options: str) -> None:
+    cluster = peopled.cluster
+    with closing(cluster.connect("postgres")) as session:
+        session.execute(f"CREATE DATABASE elsewhere TEMPLATE template0 {options}")
+    try:
+        elsewhere = Discovery(cluster, "elsewhere")
+        elsewhere.psql(SCHEMA, BUILDERS, CREATE_EXTENSION)
+        people(elsewhere)
+        encoded = psycopg.connect(elsewhere.dsn(), autocommit=True, client_encoding="UTF8")
+        with closing(peopled.connect()) as here, closing(encoded) as there:
+            expected = paid(here)
+            assert paid(there) == expected
+    finally:
+        cluster.drop_database("elsewhere")
+    earners = {(challenge, specifier): user for challenge, user, specifier, *_ in expected[1]}
+    assert [earners["fp", "12c"], earners["tt", "2025-03-07:1"], earners["tp", "2025-03-07:1"]] == [300, 302, 302]
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable", "read uncommitted"])
