@@ -2,12 +2,14 @@
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 
+from audius_challenges.challenges import CHALLENGES
+from audius_challenges.database import Statement, translated
+from audius_challenges.engine import feed, users
 from devtools import REPOSITORY
 from devtools.cluster import Cluster
 from devtools.discovery import SCHEMA
@@ -18,8 +20,6 @@ STATE = ("10_schema.sql", "20_tables.sql")
 # Where a piece of a statement is empty.
 BLANKS = re.compile(r"[ \t]*\n(?:[ \t]*\n)*")
 NOT_IN_A_SCRIPT = re.compile(r"^SELECT .*pg_extension_config_dump.*$", re.MULTILINE)
-
-sys.path.insert(0, str(REPOSITORY / "python"))
 
 
 def explain() -> list[str]:
@@ -40,13 +40,14 @@ def explain() -> list[str]:
     return complaints
 
 
-def _statements() -> Iterator[tuple[str, Any]]:
-    from audius_challenges.challenges import CHALLENGES  # noqa: PLC0415 (the package is not installed)
-    from audius_challenges.database import translated  # noqa: PLC0415
-    from audius_challenges.engine import feed, users  # noqa: PLC0415
-
-    statements = {"slice": users.SLICE, "look_load": feed.STANDINGS, "look_save": feed.SAVE, "look_trim": feed.TRIM}
-    statements["look_merge"] = feed.MERGE
+def _statements() -> Iterator[tuple[str, Statement]]:
+    statements = {
+        "slice": users.SLICE,
+        "look_load": feed.STANDINGS,
+        "look_save": feed.SAVE,
+        "look_trim": feed.TRIM,
+        "look_merge": feed.MERGE,
+    }
     for table, present in feed.PRESENT.items():
         statements[f"present_{table}"] = present
     for processor in CHALLENGES:
@@ -58,7 +59,7 @@ def _statements() -> Iterator[tuple[str, Any]]:
         yield name, translated(text, "public")
 
 
-def _explain(connection: psycopg.Connection[Any], statement: Any) -> str | None:
+def _explain(connection: psycopg.Connection[Any], statement: Statement) -> str | None:
     types = ", ".join(statement.parameters.values())
     prepare = f"PREPARE checked{f' ({types})' if types else ''} AS {statement.text}"
     nulls = ", ".join("NULL" for _ in statement.parameters)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from audius_challenges.catalog import Challenge
-from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.engine.feed import Feed
 from audius_challenges.engine.state import Phase, State
@@ -45,7 +44,6 @@ class Work:
     """
 
     db: Database
-    contract: Contract
     feed: Feed
     slices: Slices
     challenge: Challenge

@@ -176,7 +176,6 @@ class Run:
         """What the processor is handed."""
         return Work(
             db=self.db,
-            contract=self.contract,
             feed=self.feed,
             slices=self.slices,
             challenge=challenge,

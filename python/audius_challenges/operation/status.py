@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from audius_challenges.catalog import CATALOG
+from audius_challenges.catalog import CATALOG, load_catalog
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
 from audius_challenges.errors import ChallengeError
 
 _STATES = "SELECT * FROM audius_challenges.processor_state"
-
-_CATALOG = "SELECT id, coalesce(active, false) AS active FROM discovery.challenges"
 
 _USERS_DONE = """
     SELECT round(100.0 * :position::bigint / greatest(max(users.user_id), :position::bigint, 1)::numeric, 1)
@@ -37,7 +35,7 @@ def status(db: Database) -> list[tuple[Any, ...]]:
     contract = read_contract(db)
     try:
         contract.require(CATALOG)
-        active = {row["id"]: row["active"] for row in db.rows(_CATALOG)}
+        active = {challenge.id: challenge.active for challenge in load_catalog(db).values()}
     except ChallengeError:
         active = {}
     states = {row["challenge_id"]: row for row in db.rows(_STATES)}
