@@ -14,6 +14,7 @@ from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.engine.feed import Feed
 from audius_challenges.engine.installation import remember_installation
+from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
 from audius_challenges.engine.state import (
     State,
@@ -40,6 +41,10 @@ from audius_challenges.settings import PREFIX, Settings
 
 # Advisory lock of a run, (class, object): two runs in one database never overlap.
 LOCK = "1633903724, 1"
+
+
+# The challenges that have a first round.
+WITH_ROUNDS = [processor.id for processor in CHALLENGES if isinstance(processor, PerUser)]
 
 
 @dataclass
@@ -142,7 +147,7 @@ class Run:
     def exempt_first_build(self) -> None:
         """Limit no challenge's first round if nothing is completed when the database's first build begins."""
         if self.is_first:
-            exempt_if_nothing_completed(self.db, self.states, [processor.id for processor in CHALLENGES])
+            exempt_if_nothing_completed(self.db, self.states, WITH_ROUNDS)
 
     def is_unfinished(self, processor: Processor) -> bool:
         """Whether the processor's first build has slices left."""
