@@ -58,9 +58,9 @@ SELECT
     status.*,
     audius_challenges.unpayable_rows(status.challenge_id) AS unpayable_rows,
     (
-        SELECT count(DISTINCT aside.user_id)
+        SELECT pg_catalog.count(DISTINCT aside.user_id)
         FROM audius_challenges.set_aside AS aside
-        WHERE aside.challenge_id = status.challenge_id
+        WHERE aside.challenge_id OPERATOR(pg_catalog.=) status.challenge_id
     ) AS users_set_aside
 FROM audius_challenges.status() AS status;
 

@@ -721,10 +721,12 @@ def test_a_challenge_that_is_added_to_a_living_database_does_not_pay_its_past_wi
         assert len(completed(connection, "fp")) == 4
         assert failing(connection) == {
             "fp": 'challenge "fp" would complete at least 6 rewards in its first round;'
-            " audius_challenges.max_completions is 5 DETAIL: Nothing was written for it in this run; earlier runs have"
-            " completed 4. Rewards were completed here before it was added, so its past must be approved first. HINT: If"
-            " its past is not to be paid: SELECT audius_challenges.start_from_now('{fp}'); if it is: SET"
-            " audius_challenges.max_completions = ...; SELECT * FROM reconcile_challenges('{fp}', full_scan => true);"
+            " audius_challenges.max_completions is 5"
+            " DETAIL: Nothing was written for it in this run; earlier runs of the round completed 4."
+            " It begins in a database that has paid before, so its past must be approved first."
+            " HINT: To leave the past out: a starting_block of the present, or SELECT"
+            " audius_challenges.start_from_now('{fp}'); to pay it: SET audius_challenges.max_completions = ...;"
+            " SELECT * FROM reconcile_challenges('{fp}', full_scan => true);"
         }
         connection.execute("SET audius_challenges.max_completions = 9")
         connection.execute("SELECT * FROM reconcile_challenges('{fp}', full_scan => true)")
@@ -743,6 +745,18 @@ def test_the_round_after_start_from_now_is_limited_too(discovery: Discovery) -> 
         with pytest.raises(errors.ExternalRoutineException, match="fp"):
             tick(connection)
         assert len(completed(connection, "fp")) == 4
+
+
+def test_a_first_round_of_one_slice_is_called_so(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        living_database(connection, "UPDATE challenges SET active = FALSE WHERE id = 'fp'")
+        connection.execute("UPDATE challenges SET active = TRUE WHERE id = 'fp'")
+        connection.execute("SET audius_challenges.slice_users = 50000")
+        ((status, error),) = statuses(connection, "reconcile_challenges('{fp}')").values()
+        assert (status, (error or "").split(";")[0]) == (
+            "failed",
+            'challenge "fp" would complete at least 9 rewards in its first round',
+        )
 
 
 def test_after_the_first_round_each_run_is_limited_by_itself(connection: Connection) -> None:

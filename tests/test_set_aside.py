@@ -216,8 +216,11 @@ def test_errors_that_may_be_of_one_row(
 def test_constraints_of_the_application(session: Connection, constraint: str, sqlstate: str) -> None:
     qualify(session, "fp", 12, 13, 14)
     session.execute("SELECT build.complete('fp', 13, 'another')")
-    session.execute(f"ALTER TABLE user_challenges ADD CONSTRAINT odd {constraint} NOT VALID" if "CHECK" in constraint
-                    else f"ALTER TABLE user_challenges ADD CONSTRAINT odd {constraint}")
+    session.execute(
+        f"ALTER TABLE user_challenges ADD CONSTRAINT odd {constraint} NOT VALID"
+        if "CHECK" in constraint
+        else f"ALTER TABLE user_challenges ADD CONSTRAINT odd {constraint}"
+    )
     tick(session)
     assert column(session, PAID, "fp") == [12, 13, 14]  # his is the other one
     ((challenge, user, _, error),) = rows(session, SET_ASIDE)
@@ -263,7 +266,9 @@ def test_too_many_fail_together_and_nobody_is_set_aside(session: Connection) -> 
     refuse(session, "TRUE")
     with pytest.raises(Exception, match="1 of 11 challenges failed: fp"):
         tick(session)
-    assert failing(session)["fp"].startswith('challenge "fp" fails for more than 1000 users DETAIL: Nothing was written')
+    assert failing(session)["fp"].startswith(
+        'challenge "fp" fails for more than 1000 users DETAIL: Nothing was written'
+    )
     assert rows(session, SET_ASIDE) == []
     mend(session)
     refuse(session, "new.user_id > 2001")

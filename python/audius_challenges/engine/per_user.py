@@ -52,6 +52,7 @@ class PerUser(ABC):
         if not is_followed:
             work.feed.follow(state, self.sources)
         work.is_first_build = state.phase is Phase.FIRST_BUILD
+        work.is_first_round = not state.sweep_rounds
         set_aside = SetAside(work.db, state)
         for turn, nothing_written in self._turn(work):
             work.users_examined += turn.size

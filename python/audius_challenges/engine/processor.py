@@ -41,6 +41,7 @@ class Work:
     :ivar users_examined: users (or ranked entries) examined so far in this run
     :ivar written: what was written so far in this run
     :ivar is_first_build: whether the run is (part of) the challenge's first build
+    :ivar is_first_round: whether it is part of the sweep's first round
     :ivar is_exempt: whether completions are not limited
     :ivar completed_before: how many rewards earlier runs have completed, while the first round lasts
     """
@@ -56,6 +57,7 @@ class Work:
     users_examined: int = 0
     written: Written = field(default_factory=Written)
     is_first_build: bool = False
+    is_first_round: bool = False
     is_exempt: bool = field(init=False)
     completed_before: int = field(init=False)
 
@@ -93,8 +95,10 @@ class Work:
 
     def _too_many(self) -> ChallengeError:
         name, limit = self.challenge.id, self.settings.max_completions
-        let_pass = f"SET {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{name}}}', full_scan => true);"
-        if self.state.sweep_rounds and not self.completed_before:
+        let_pass = (
+            f"SET {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{name}}}', full_scan => true);"
+        )
+        if not self.is_first_round:
             return ChallengeError(
                 f'challenge "{name}" would complete at least {self.completed} rewards in one run;'
                 f" {PREFIX}max_completions is {limit}",
@@ -107,10 +111,10 @@ class Work:
             f'challenge "{name}" would complete at least {self.completed} rewards in its first round;'
             f" {PREFIX}max_completions is {limit}",
             sqlstate=PROGRAM_LIMIT_EXCEEDED,
-            detail=f"Nothing was written for it in this run; earlier runs have completed {self.completed_before}."
-            " Rewards were completed here before it was added, so its past must be approved first.",
-            hint=f"If its past is not to be paid: SELECT audius_challenges.start_from_now('{{{name}}}');"
-            f" if it is: {let_pass}",
+            detail="Nothing was written for it in this run; earlier runs of the round completed"
+            f" {self.completed_before}. It begins in a database that has paid before, so its past must be approved first.",
+            hint=f"To leave the past out: a starting_block of the present, or SELECT"
+            f" audius_challenges.start_from_now('{{{name}}}'); to pay it: {let_pass}",
         )
 
     def has_user_challenges(self) -> bool:

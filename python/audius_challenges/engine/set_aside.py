@@ -69,7 +69,7 @@ class SetAside:
         self._failures: dict[tuple[int, str], str] = {}
 
     def apart(self, users: Users, slices: Slices) -> Iterator[Users]:
-        """The same users: those who are not known to fail together, or in pieces between the others; then each alone."""
+        """The same users: those who were set aside before come last, each alone."""
         alone = sorted(user_id for user_id in self._known if users.has(user_id))
         yield from users.without(alone, slices)
         yield from (Users.listed([user_id]) for user_id in alone)
@@ -91,8 +91,8 @@ class SetAside:
                 f'challenge "{self._state.challenge_id}" fails for more than {MOST_NEW} users',
                 sqlstate=PROGRAM_LIMIT_EXCEEDED,
                 detail=f"Nothing was written, and nobody set aside. User {user_id}: {describe(error)}",
-                hint="Check the constraints and triggers of the tables that the challenge writes. If each of these users"
-                " has a bad row of his own, examine fewer users at once: audius_challenges.slice_users.",
+                hint="Check the constraints and triggers of the tables that the challenge writes. If each of these"
+                " users has a bad row of his own, examine fewer at once: audius_challenges.slice_users.",
             )
 
     def save(self) -> None:
