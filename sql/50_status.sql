@@ -60,7 +60,7 @@ SELECT
     (
         SELECT pg_catalog.count(DISTINCT aside.user_id)
         FROM audius_challenges.set_aside AS aside
-        WHERE aside.challenge_id OPERATOR(pg_catalog.=) status.challenge_id
+        WHERE aside.challenge_id OPERATOR (pg_catalog.=) status.challenge_id
     ) AS users_set_aside
 FROM audius_challenges.status() AS status;
 

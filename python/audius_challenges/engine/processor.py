@@ -112,7 +112,8 @@ class Work:
             f" {PREFIX}max_completions is {limit}",
             sqlstate=PROGRAM_LIMIT_EXCEEDED,
             detail="Nothing was written for it in this run; earlier runs of the round completed"
-            f" {self.completed_before}. It begins in a database that has paid before, so its past must be approved first.",
+            f" {self.completed_before}. It begins in a database that has paid before, so its past must be approved"
+            " first.",
             hint=f"To leave the past out: a starting_block of the present, or SELECT"
             f" audius_challenges.start_from_now('{{{name}}}'); to pay it: {let_pass}",
         )
