@@ -11,6 +11,9 @@ CREATE TYPE savetype AS ENUM ('track', 'playlist', 'album');
 -- What a repost can point at.
 CREATE TYPE reposttype AS ENUM ('track', 'playlist', 'album');
 
+-- What an event is.
+CREATE TYPE eventtype AS ENUM ('remix_contest', 'live_event', 'new_release');
+
 --
 -- Source tables: the indexer writes, the challenges only read.
 --
@@ -98,6 +101,7 @@ CREATE TABLE tracks (
     is_unlisted boolean NOT NULL DEFAULT FALSE,
     is_available boolean NOT NULL DEFAULT TRUE,
     stem_of jsonb,
+    pinned_comment_id integer,
     blocknumber integer,
     created_at timestamp NOT NULL,
     updated_at timestamp NOT NULL,
@@ -123,6 +127,79 @@ CREATE TABLE playlists (
     CONSTRAINT playlists_pkey PRIMARY KEY (playlist_id, txhash),
     CONSTRAINT playlists_blocknumber_fkey
     FOREIGN KEY (blocknumber) REFERENCES blocks (number) ON DELETE CASCADE
+);
+
+-- Which track is a remix of which, rewritten with the child.
+CREATE TABLE remixes (
+    parent_track_id integer NOT NULL,
+    child_track_id integer NOT NULL,
+    CONSTRAINT remixes_pkey PRIMARY KEY (parent_track_id, child_track_id)
+);
+
+-- Comments, updated in place; the client chooses the id, and entity_type comes in any case.
+CREATE TABLE comments (
+    comment_id integer NOT NULL,
+    user_id integer NOT NULL,
+    entity_id integer NOT NULL,
+    entity_type text NOT NULL,
+    text text NOT NULL,
+    is_delete boolean DEFAULT FALSE,
+    is_visible boolean DEFAULT TRUE,
+    blocknumber integer,
+    created_at timestamp NOT NULL,
+    updated_at timestamp NOT NULL,
+    txhash text NOT NULL,
+    blockhash text NOT NULL,
+    CONSTRAINT comments_pkey PRIMARY KEY (comment_id),
+    CONSTRAINT comments_blocknumber_fkey FOREIGN KEY (blocknumber) REFERENCES blocks (number) ON DELETE CASCADE
+);
+
+-- Contests and other events; a contest's winners are in its data.
+CREATE TABLE events (
+    event_id integer NOT NULL,
+    event_type eventtype NOT NULL,
+    user_id integer NOT NULL,
+    entity_type text,
+    entity_id integer,
+    end_date timestamp,
+    is_deleted boolean DEFAULT FALSE,
+    event_data jsonb,
+    blocknumber integer,
+    created_at timestamp NOT NULL,
+    updated_at timestamp NOT NULL,
+    txhash text NOT NULL,
+    blockhash text NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (event_id),
+    CONSTRAINT events_blocknumber_fkey FOREIGN KEY (blocknumber) REFERENCES blocks (number)
+);
+
+-- How a user came: who referred him, whether by a mobile app.
+CREATE TABLE user_events (
+    id serial NOT NULL,
+    blocknumber integer,
+    is_current boolean NOT NULL,
+    user_id integer NOT NULL,
+    referrer integer,
+    is_mobile_user boolean NOT NULL DEFAULT FALSE,
+    slot integer,
+    CONSTRAINT user_events_pkey PRIMARY KEY (id),
+    CONSTRAINT user_events_blocknumber_fkey FOREIGN KEY (blocknumber) REFERENCES blocks (number) ON DELETE CASCADE
+);
+
+-- Purchases in USDC; amount in millionths of a dollar. is_valid is null until it was checked, and turns in place.
+CREATE TABLE sol_purchases (
+    signature varchar NOT NULL,
+    instruction_index integer NOT NULL,
+    amount bigint NOT NULL,
+    slot bigint NOT NULL,
+    from_account varchar NOT NULL,
+    content_type varchar NOT NULL,
+    content_id integer NOT NULL,
+    buyer_user_id integer NOT NULL,
+    access_type varchar NOT NULL,
+    valid_after_blocknumber bigint NOT NULL,
+    is_valid boolean,
+    CONSTRAINT sol_purchases_pkey PRIMARY KEY (signature, instruction_index)
 );
 
 -- The numbers of plays, taken before the transaction that inserts the play commits.
@@ -255,6 +332,18 @@ CREATE TABLE challenge_disbursements (
     CONSTRAINT challenge_disbursements_pkey PRIMARY KEY (challenge_id, specifier)
 );
 
+-- What has been paid on the other chain, where that is indexed; amount in 10^-8 $AUDIO.
+CREATE TABLE sol_reward_disbursements (
+    signature varchar NOT NULL,
+    instruction_index integer NOT NULL,
+    amount bigint NOT NULL,
+    slot bigint NOT NULL,
+    user_bank varchar NOT NULL,
+    challenge_id varchar NOT NULL,
+    specifier varchar NOT NULL,
+    CONSTRAINT sol_reward_disbursements_pkey PRIMARY KEY (signature, instruction_index)
+);
+
 -- What the application tells its users; the trigger on user_challenges reads and fills it.
 CREATE TABLE notification (
     id serial NOT NULL,
@@ -299,6 +388,8 @@ CREATE INDEX saves_blocknumber_idx ON saves (blocknumber);
 CREATE INDEX reposts_blocknumber_idx ON reposts (blocknumber);
 CREATE INDEX tracks_blocknumber_idx ON tracks (blocknumber);
 CREATE INDEX playlists_blocknumber_idx ON playlists (blocknumber);
+CREATE INDEX comments_blocknumber_idx ON comments (blocknumber);
+CREATE INDEX user_events_blocknumber_idx ON user_events (blocknumber);
 
 -- Whom somebody follows, all versions.
 CREATE INDEX follows_follower_followee_idx ON follows (follower_user_id, followee_user_id);
@@ -310,6 +401,10 @@ WHERE NOT is_delete;
 CREATE INDEX saves_user_idx ON saves (user_id, save_type, save_item_id, is_delete);
 -- What somebody reposted.
 CREATE INDEX reposts_user_idx ON reposts (user_id, repost_type, repost_item_id, created_at, is_delete);
+-- Who saved something.
+CREATE INDEX saves_item_idx ON saves (save_item_id, save_type, user_id, is_delete);
+-- Who reposted something.
+CREATE INDEX reposts_item_idx ON reposts (repost_item_id, repost_type, user_id, is_delete);
 
 -- Tracks of an owner.
 CREATE INDEX tracks_owner_idx ON tracks (owner_id);
@@ -323,6 +418,23 @@ CREATE INDEX plays_created_at_idx ON plays (created_at);
 -- The listening history of a user.
 CREATE INDEX plays_user_idx ON plays (user_id, play_item_id, created_at)
 WHERE user_id IS NOT NULL;
+
+-- What a track is a remix of.
+CREATE INDEX remixes_child_idx ON remixes (child_track_id, parent_track_id);
+-- Events of a kind, and of a track.
+CREATE INDEX events_event_type_idx ON events (event_type);
+CREATE INDEX events_entity_id_idx ON events (entity_id);
+-- How a user came.
+CREATE INDEX user_events_user_id_idx ON user_events (user_id);
+
+-- What somebody bought.
+CREATE INDEX sol_purchases_buyer_idx ON sol_purchases (buyer_user_id, is_valid);
+-- Who bought something.
+CREATE INDEX sol_purchases_content_idx ON sol_purchases (content_id, content_type, access_type, is_valid);
+-- What is to be checked, and what was, by the block from which on it can be.
+CREATE INDEX sol_purchases_valid_idx ON sol_purchases (is_valid, valid_after_blocknumber);
+-- Whether something was paid.
+CREATE INDEX sol_reward_disbursements_specifier_idx ON sol_reward_disbursements (challenge_id, specifier);
 
 -- User challenges of a challenge.
 CREATE INDEX user_challenges_challenge_id_idx ON user_challenges (challenge_id);
