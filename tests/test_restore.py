@@ -225,7 +225,10 @@ class Restore:
 
 KEYLESS = "challenge_listen_streak, challenge_profile_completion, challenges, trending_results, user_challenges"
 NO_KEYS = [f"no primary key on {KEYLESS} yet: {REFUSED_BY_A_RESTORE}"]
-NO_TRIGGERS = [f"user_challenges has no log_user_challenge, on_user_challenge yet: {REFUSED_BY_A_RESTORE}"]
+NO_TRIGGERS = [
+    "user_challenges has no trigger that calls handle_user_challenge(), no trigger that calls log_user_challenge() yet:"
+    f" {REFUSED_BY_A_RESTORE}"
+]
 
 
 def test_a_tick_in_the_middle_of_a_restore_does_nothing_and_says_so(filled: Discovery, copy: Discovery) -> None:

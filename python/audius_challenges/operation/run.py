@@ -17,6 +17,7 @@ from audius_challenges.engine.installation import remember_installation
 from audius_challenges.engine.processor import Processor, Work
 from audius_challenges.engine.state import State, forget_looks, load_states, record_failure, save_state
 from audius_challenges.engine.users import Slices
+from audius_challenges.engine.writing import require_room_for_block_numbers
 from audius_challenges.errors import (
     EXTERNAL_ROUTINE_EXCEPTION,
     INSUFFICIENT_PRIVILEGE,
@@ -95,6 +96,7 @@ class Run:
         try:
             contract.require(CATALOG)
             catalog = load_catalog(db)
+            require_room_for_block_numbers(db, contract)
         except ChallengeError as error:
             catalog = error
         if present and present != surroundings.remembered and not contract.keyless:
