@@ -1,5 +1,4 @@
-"""Schemas and tables that are renamed, moved, and replaced by copies: what is paid stays the same, or an error says what
-to do."""
+"""Schemas and tables that are renamed, moved, replaced by copies: the same is paid, or an error says what to do."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -227,8 +226,8 @@ def take_its_place(connection: Connection, table: str) -> None:
         WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgname <> 'sync'
     """
     for name, definition in rows(connection, triggers, table):
-        definition = definition.replace(f" {name} ", f" new_{name} ", 1).replace(f".{table} ", f".{new} ", 1)
-        connection.execute(definition)
+        renamed = definition.replace(f" {name} ", f" new_{name} ", 1)
+        connection.execute(renamed.replace(f".{table} ", f".{new} ", 1))
     owned = "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND column_default ~ 'nextval'"
     for (name,) in rows(connection, owned, table):
         sequence = value(connection, "SELECT pg_get_serial_sequence(%s, %s)", table, name)

@@ -232,10 +232,8 @@ CONNECTED = """
     FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'pg_restore'
 """
-NO_TRIGGERS = [
-    "user_challenges has no trigger that calls handle_user_challenge(), no trigger that calls log_user_challenge() yet:"
-    f" {REFUSED_BY_A_RESTORE}"
-]
+TRIGGERS = ("trigger that calls handle_user_challenge()", "trigger that calls log_user_challenge()")
+NO_TRIGGERS = [f"user_challenges has no {', no '.join(TRIGGERS)} yet: {REFUSED_BY_A_RESTORE}"]
 
 
 def test_a_tick_in_the_middle_of_a_restore_does_nothing_and_says_so(filled: Discovery, copy: Discovery) -> None:
@@ -319,9 +317,7 @@ STATE = ("processor_state", "look", "pause", "installation")
 
 
 @pytest.mark.parametrize("with_state", [True, False])
-def test_rows_set_back_in_place_to_those_of_an_older_dump_go_on_from_there(
-    filled: Discovery, with_state: bool
-) -> None:
+def test_rows_set_back_in_place_to_those_of_an_older_dump_go_on_from_there(filled: Discovery, with_state: bool) -> None:
     """TRUNCATE and COPY: the same cluster and the same table, whose rows are other versions of older ones."""
     with closing(filled.connect()) as connection:
         connection.execute("SELECT build.person(300, is_verified => TRUE)")
