@@ -65,7 +65,12 @@ COMMENT ON FUNCTION audius_challenges.unpayable_rows(text) IS
 CREATE VIEW @extschema@.challenge_status AS
 SELECT
     status.*,
-    audius_challenges.unpayable_rows(status.challenge_id) AS unpayable_rows
+    audius_challenges.unpayable_rows(status.challenge_id) AS unpayable_rows,
+    (
+        SELECT pg_catalog.count(DISTINCT aside.user_id)
+        FROM audius_challenges.set_aside AS aside
+        WHERE aside.challenge_id OPERATOR (pg_catalog.=) status.challenge_id
+    ) AS users_set_aside
 FROM audius_challenges.status() AS status;
 
 COMMENT ON VIEW @extschema@.challenge_status IS 'State of each challenge, in run order';
@@ -88,3 +93,5 @@ COMMENT ON COLUMN @extschema@.challenge_status.sweep_finished_at IS 'When the la
 COMMENT ON COLUMN @extschema@.challenge_status.unpayable_rows IS
 'Complete rows whose completed_blocknumber is null: a disburser that pages by it never pays them. '
 'Counting reads the challenge''s user_challenges; leave the column out when polling often';
+COMMENT ON COLUMN @extschema@.challenge_status.users_set_aside IS
+'Users whose rows cannot be written, in whole or in part, while all others are; see audius_challenges.set_aside';

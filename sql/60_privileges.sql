@@ -33,7 +33,7 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
     );
-    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look TO %I', role_name);
+    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside TO %I', role_name);
     FOR relation IN
         SELECT
             class.relname AS name,
@@ -101,7 +101,8 @@ BEGIN
     );
     EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', home, role_name);
     EXECUTE pg_catalog.format(
-        'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause TO %I', role_name
+        'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
+        ' audius_challenges.set_aside TO %I', role_name
     );
     FOR relation IN
         SELECT class.relname AS name

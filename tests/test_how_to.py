@@ -38,6 +38,7 @@ SITUATIONS = {
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
     ),
     "schedule.md": INSTALLED,
+    "users-set-aside.md": INSTALLED,
     "uninstall.md": (*INSTALLED, "ALTER DATABASE discovery SET audius_challenges.max_completions = 20000"),
 }
 

@@ -177,6 +177,33 @@ def test_numbers_may_be_greater_than_an_integer(cluster: Cluster, full_template:
     assert len(lifted) > 2 * len(RUN_ORDER)
 
 
+def test_a_user_whose_id_does_not_fit_user_challenges_is_set_aside(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as session:
+        for table in ("users", "tracks", "playlists", "plays"):
+            alter(session, table, columns_of(table), "bigint")
+        session.execute("UPDATE challenges SET active = TRUE, starting_block = 0")
+        challenges = ("u", "fp", "p", "v", "e")
+        for number, challenge in enumerate(challenges):
+            session.execute("SELECT build.qualify(%s, %s)", [challenge, 10 + number])
+            session.execute("SELECT build.qualify(%s, %s)", [challenge, 50 + number])
+        for table, owner in (
+            ("users", "user_id"),
+            ("tracks", "owner_id"),
+            ("playlists", "playlist_owner_id"),
+            ("plays", "user_id"),
+        ):
+            session.execute(f"UPDATE {table} SET {owner} = {owner} + {BEYOND} WHERE {owner} >= 50")
+        for table, owner in (("follows", "follower_user_id"), ("saves", "user_id"), ("reposts", "user_id")):
+            alter(session, table, [owner], "bigint")
+            session.execute(f"UPDATE {table} SET {owner} = {owner} + {BEYOND} WHERE {owner} >= 50")
+        assert statuses(session) == well(session)
+        for number, challenge in enumerate(challenges):
+            paid = "SELECT user_id FROM user_challenges WHERE challenge_id = %s AND is_complete"
+            assert (challenge, rows(session, paid, challenge)) == (challenge, [(10 + number,)])
+            aside = "SELECT user_id FROM audius_challenges.set_aside WHERE challenge_id = %s AND error ~ 'out of range'"
+            assert BEYOND + 50 + number in {user for (user,) in rows(session, aside, challenge)}
+
+
 def test_block_numbers_that_do_not_fit_completed_blocknumber_are_an_error_that_names_it(discovery: Discovery) -> None:
     with closing(discovery.connect()) as session:
         alter(session, "blocks", ["number"], "bigint")

@@ -112,8 +112,8 @@ SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 't
 SELECT has_view('public', 'challenge_status', 'there is challenge_status');
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
-    $$VALUES ('installation'::name), ('look'), ('pause'), ('processor_state')$$,
-    'the extension owns four tables of state, and no table of the application''s'
+    $$VALUES ('installation'::name), ('look'), ('pause'), ('processor_state'), ('set_aside')$$,
+    'the extension owns five tables of state, and no table of the application''s'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation
