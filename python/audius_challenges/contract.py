@@ -103,7 +103,14 @@ class Contract:
                 " nothing runs without it.",
             )
 
+    @property
+    def absent(self) -> frozenset[str]:
+        """The optional tables that are not there."""
+        return frozenset(table.name for table in TABLES.values() if table.is_optional and table.name not in self.columns)
+
     def _require_table(self, table: str, names: frozenset[str]) -> None:
+        if table in self.absent:
+            return
         if table not in self.columns:
             raise ChallengeError(
                 f'table "{self.schema}.{table}" does not exist',
@@ -158,7 +165,7 @@ class Contract:
 
 
 def read_contract(db: Database) -> Contract:
-    """Look up what the discovery schema has."""
+    """Look up what the discovery schema has. From then on, statements find optional tables that it lacks empty."""
     columns: dict[str, dict[str, str]] = {}
     views: dict[str, str] = {}
     for row in db.rows(_COLUMNS, schema=db.schema, tables=list(TABLES)):
@@ -169,4 +176,6 @@ def read_contract(db: Database) -> Contract:
     missing = list(TABLES.keys() - columns)
     found = db.rows(_ELSEWHERE, missing=missing) if missing else []
     elsewhere = {row["table_name"]: row["schemas"] for row in found}
-    return Contract(db.schema, columns, views, keyless, elsewhere)
+    contract = Contract(db.schema, columns, views, keyless, elsewhere)
+    db.absent = {table: TABLES[table].empty for table in contract.absent}
+    return contract

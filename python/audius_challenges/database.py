@@ -8,9 +8,10 @@ values are always parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 from audius_challenges.errors import READ_ONLY_SQL_TRANSACTION, ChallengeError
@@ -20,7 +21,7 @@ _TOKEN = re.compile(
     r"""
     '(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]*
     | (?<![:\w]):(?P<name>[a-z_]+)(?:::(?P<type>[a-z_0-9]+(?:\[\])?))?
-    | (?P<discovery>\bdiscovery\.)
+    | \bdiscovery\.(?P<table>\w+)
     """,
     re.VERBOSE,
 )
@@ -31,6 +32,8 @@ _TOKEN = re.compile(
 CUSTOM_PLANS = 5
 
 Row = dict[str, Any]
+
+NONE_ABSENT: Mapping[str, str] = MappingProxyType({})
 
 
 class Result(Protocol):
@@ -65,17 +68,18 @@ class Statement:
     parameters: dict[str, str]
 
 
-def translated(sql: str, schema: str) -> Statement:
+def translated(sql: str, schema: str, absent: Mapping[str, str] = NONE_ABSENT) -> Statement:
     """A statement of this package, with the schema's name in it and numbers for parameters.
 
     :param schema: the name of the discovery schema, quoted if it needs quotes
+    :param absent: names of tables that are not there -> what stands for them
     :raises ValueError: naming a parameter that has no type, or two
     """
     parameters: dict[str, str] = {}
 
     def replaced(token: re.Match[str]) -> str:
-        if token["discovery"]:
-            return f"{schema}."
+        if table := token["table"]:
+            return f"{absent[table]} AS {table}" if table in absent else f"{schema}.{table}"
         if not (name := token["name"]):
             return token[0]
         if parameters.setdefault(name, token["type"]) != token["type"] or not token["type"]:
@@ -117,11 +121,12 @@ class Database:
     :param schema: the schema of the discovery tables, unquoted (see `home_schema`)
     """
 
-    _plans: ClassVar[dict[tuple[str, str], Plan]] = {}
+    _plans: ClassVar[dict[tuple[str, frozenset[str], str], Plan]] = {}
 
     def __init__(self, plpy: Plpy, schema: str) -> None:
         self.plpy = plpy
         self.schema = schema
+        self.absent = NONE_ABSENT
 
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
         """Run one statement and return its rows (none if it returns none).
@@ -129,9 +134,10 @@ class Database:
         :param parameters: what the statement needs; others are ignored
         :raises plpy.SPIError: whatever PostgreSQL says against it
         """
-        plan = self._plans.get((self.schema, sql))
+        key = (self.schema, frozenset(self.absent), sql)
+        plan = self._plans.get(key)
         if plan is None or plan.uses == CUSTOM_PLANS:
-            plan = self._plans[self.schema, sql] = self._prepare(sql)
+            plan = self._plans[key] = self._prepare(sql)
         plan.uses += 1
         return list(self.plpy.execute(plan.prepared, [parameters[name] for name in plan.parameters]))
 
@@ -146,7 +152,7 @@ class Database:
         return value
 
     def _prepare(self, sql: str) -> Plan:
-        statement = translated(sql, self.plpy.quote_ident(self.schema))
+        statement = translated(sql, self.plpy.quote_ident(self.schema), self.absent)
         prepared = self.plpy.prepare(statement.text, list(statement.parameters.values()))
         return Plan(prepared, list(statement.parameters))
 

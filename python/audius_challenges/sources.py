@@ -18,6 +18,9 @@ TIMESTAMP = ("timestamp",)
 TIMESTAMPTZ = ("timestamptz",)
 DATE = ("date",)
 JSONB = ("jsonb",)
+SAVETYPE = ("savetype",)
+REPOSTTYPE = ("reposttype",)
+EVENTTYPE = ("eventtype",)
 FLOAT = ("float8", "float4", "numeric")
 
 PRINTED_TYPES = {
@@ -31,6 +34,9 @@ PRINTED_TYPES = {
     "timestamptz": "timestamp with time zone",
     "date": "date",
     "jsonb": "jsonb",
+    "savetype": "savetype",
+    "reposttype": "reposttype",
+    "eventtype": "eventtype",
     "float8": "double precision",
     "float4": "real",
     "numeric": "numeric",
@@ -47,12 +53,20 @@ class Table:
     :ivar columns: every column that some challenge may name, with the types that it may have, the usual one first
     :ivar clock: the column that grows with what is written: `blocknumber`, or the `id` of plays; None if none does
     :ivar privileges: what a role that runs ticks needs on it
+    :ivar is_optional: whether a database may lack it, and is then as one in which it is empty
     """
 
     name: str
     columns: Mapping[str, tuple[str, ...]]
     clock: str | None = None
     privileges: str = "SELECT"
+    is_optional: bool = False
+
+    @property
+    def empty(self) -> str:
+        """SQL of the same table without a row, for where there is none."""
+        columns = ", ".join(f"NULL::{types[0]} AS {name}" for name, types in self.columns.items())
+        return f"(SELECT {columns} LIMIT 0)"
 
 
 _DERIVED = "SELECT, INSERT, UPDATE"
@@ -87,8 +101,22 @@ TABLES: Mapping[str, Table] = {
             {"follower_user_id": INTEGER, "followee_user_id": INTEGER, **_VERSION},
             clock="blocknumber",
         ),
-        Table("saves", {"user_id": INTEGER, "save_item_id": INTEGER, **_VERSION}, clock="blocknumber"),
-        Table("reposts", {"user_id": INTEGER, "repost_item_id": INTEGER, **_VERSION}, clock="blocknumber"),
+        Table(
+            "saves",
+            {"user_id": INTEGER, "save_item_id": INTEGER, "save_type": SAVETYPE, "created_at": TIMESTAMP, **_VERSION},
+            clock="blocknumber",
+        ),
+        Table(
+            "reposts",
+            {
+                "user_id": INTEGER,
+                "repost_item_id": INTEGER,
+                "repost_type": REPOSTTYPE,
+                "created_at": TIMESTAMP,
+                **_VERSION,
+            },
+            clock="blocknumber",
+        ),
         Table(
             "tracks",
             {
@@ -97,6 +125,8 @@ TABLES: Mapping[str, Table] = {
                 "is_unlisted": BOOLEAN,
                 "is_available": BOOLEAN,
                 "stem_of": JSONB,
+                "pinned_comment_id": INTEGER,
+                "updated_at": TIMESTAMP,
                 **_VERSION,
             },
             clock="blocknumber",
@@ -105,6 +135,59 @@ TABLES: Mapping[str, Table] = {
             "playlists",
             {"playlist_id": INTEGER, "playlist_owner_id": INTEGER, "is_private": BOOLEAN, **_VERSION},
             clock="blocknumber",
+        ),
+        Table("remixes", {"parent_track_id": INTEGER, "child_track_id": INTEGER}),
+        Table(
+            "comments",
+            {
+                "comment_id": INTEGER,
+                "user_id": INTEGER,
+                "entity_id": INTEGER,
+                "entity_type": TEXT,
+                "is_delete": BOOLEAN,
+                "is_visible": BOOLEAN,
+                "blocknumber": INTEGER,
+                "created_at": TIMESTAMP,
+            },
+            clock="blocknumber",
+        ),
+        Table(
+            "events",
+            {
+                "event_id": INTEGER,
+                "event_type": EVENTTYPE,
+                "user_id": INTEGER,
+                "is_deleted": BOOLEAN,
+                "event_data": JSONB,
+                "blocknumber": INTEGER,
+                "updated_at": TIMESTAMP,
+            },
+        ),
+        Table(
+            "user_events",
+            {
+                "id": INTEGER,
+                "user_id": INTEGER,
+                "is_current": BOOLEAN,
+                "referrer": INTEGER,
+                "is_mobile_user": BOOLEAN,
+                "blocknumber": INTEGER,
+            },
+            clock="blocknumber",
+        ),
+        Table(
+            "sol_purchases",
+            {
+                "signature": TEXT,
+                "instruction_index": INTEGER,
+                "amount": INTEGER,
+                "slot": INTEGER,
+                "content_type": TEXT,
+                "content_id": INTEGER,
+                "buyer_user_id": INTEGER,
+                "valid_after_blocknumber": INTEGER,
+                "is_valid": BOOLEAN,
+            },
         ),
         Table(
             "plays",
@@ -166,6 +249,8 @@ TABLES: Mapping[str, Table] = {
             {"user_id": INTEGER, "id": TEXT, "rank": INTEGER, "type": TEXT, "version": TEXT, "week": DATE},
             privileges="SELECT, INSERT",
         ),
+        Table("challenge_disbursements", {"challenge_id": TEXT, "specifier": TEXT}),
+        Table("sol_reward_disbursements", {"challenge_id": TEXT, "specifier": TEXT}, is_optional=True),
         # Not ours to read: the application's trigger on user_challenges does, as the role that wrote the row.
         Table("notification", {}, privileges="SELECT, INSERT"),
     )

@@ -235,13 +235,14 @@ class ListenStreak(PerUser):
             work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None, is_over=False)
         super().pause(work)
 
-    def start_from_now(self, work: Work) -> None:
+    def start_from_now(self, work: Work) -> int:
         """A pause from the beginning of time until now: streaks go on from the states there are."""
         is_paused = work.state.phase and not work.state.catalog_seen
         work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since="-infinity", is_over=True)
         super().start_from_now(work)
         if is_paused:
             work.state.catalog_seen = None
+        return 0
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens; write states, and then rows, whose trigger reads them."""

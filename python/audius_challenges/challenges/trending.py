@@ -227,10 +227,11 @@ class Trending:
     def pause(self, work: Work) -> None:
         """A Friday without the challenge being active passes by."""
 
-    def start_from_now(self, work: Work) -> None:
+    def start_from_now(self, work: Work) -> int:
         """A week is written once in any case."""
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
+        return 0
 
 
 TRENDING = (

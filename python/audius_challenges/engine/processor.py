@@ -74,7 +74,15 @@ class Work:
         """Whether a first build has slices left."""
         return self.is_first_build and self.state.phase is Phase.FIRST_BUILD
 
-    def write(self, wanted: str, *, only_new: bool = False, nothing_written: bool = False, **values: object) -> None:
+    def write(
+        self,
+        wanted: str,
+        *,
+        only_new: bool = False,
+        unless: str = "FALSE",
+        nothing_written: bool = False,
+        **values: object,
+    ) -> None:
         """Write user challenges (see `write_user_challenges`), within the limit of completions.
 
         :raises ChallengeError: if more than `max_completions` are completed, in this run or in the first round, unless
@@ -85,6 +93,7 @@ class Work:
                 self.db,
                 wanted,
                 only_new=only_new,
+                unless=unless,
                 nothing_written=nothing_written,
                 challenge_id=self.challenge.id,
                 **values,
@@ -156,5 +165,8 @@ class Processor(Protocol):
     def pause(self, work: Work) -> None:
         """Called instead of `run` while the challenge is inactive; writes no user challenge."""
 
-    def start_from_now(self, work: Work) -> None:
-        """Take what there is as done: follow changes from the present on, without a first build."""
+    def start_from_now(self, work: Work) -> int:
+        """Take what there is as done: follow changes from the present on, without a first build.
+
+        :returns: how many deeds are passed over
+        """

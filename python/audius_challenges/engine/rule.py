@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from audius_challenges.engine.deeds import is_known, passing_over
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.users import Users, eligible_users, is_one_of_the_deeds
@@ -42,6 +43,13 @@ class Rule(PerUser):
     :ivar after: id of the challenge that a user must have completed before this one begins; who has, and has no row of
         this one yet, is examined at every run
     :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source
+    :ivar created_at: SQL over `found` of the time of a deed, timestamptz
+    :ivar earlier: SQL over `found` of an array of the specifiers that a deed had in earlier formats
+    :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
+    :ivar every_deed: SQL of the specifiers of all deeds that the source rows tell of, whoever counts and whatever the
+        catalog says: `start_from_now` passes over these
+    :ivar is_of_earner: whether the users to examine are those who earn; otherwise `found` looks after them, and the
+        users are, say, those for whom a cap holds
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
     """
 
@@ -56,6 +64,11 @@ class Rule(PerUser):
     takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None
+    created_at: str = ":as_of::timestamptz"
+    earlier: str = "'{}'::text[]"
+    paid_as: tuple[str, ...] = ()
+    every_deed: str | None = None
+    is_of_earner: bool = True
     also_writes: str | None = None
 
     @cached_property
@@ -71,7 +84,7 @@ class Rule(PerUser):
     @cached_property
     def reads(self) -> Reads:
         """Everything that reconciling needs."""
-        own = columns_read(self._wanted, eligible="users")
+        own = columns_read(self._wanted, self._unless, self.every_deed or "", eligible="users")
         return merged(
             [
                 WRITES,
@@ -85,9 +98,10 @@ class Rule(PerUser):
     def statements(self) -> Mapping[str, str]:
         """The write, who is due, and what can be set aside singly."""
         return {
-            "write": writing(self._wanted),
+            "write": writing(self._wanted, unless=self._unless),
             **({"due": self.due} if self.due else {}),
             **({"deeds": self._specifiers} if self.is_deed else {}),
+            **({"pass over": passing_over(self.every_deed)} if self.every_deed else {}),
         }
 
     def run(self, work: Work) -> None:
@@ -100,7 +114,20 @@ class Rule(PerUser):
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Write what is found of these users."""
-        work.write(self._wanted, nothing_written=nothing_written, **self._parameters(work, users))
+        work.write(
+            self._wanted,
+            unless=self._unless,
+            nothing_written=nothing_written,
+            **self._parameters(work, users),
+        )
+
+    def start_from_now(self, work: Work) -> int:
+        """Pass over the deeds that are there, for good."""
+        super().start_from_now(work)
+        if not self.every_deed:
+            return 0
+        passed: int = work.db.value(passing_over(self.every_deed), challenge_id=self.id)
+        return passed
 
     def deeds(self, work: Work, users: Users) -> list[str]:
         """The specifiers of what is found, and of incomplete rows."""
@@ -139,8 +166,8 @@ class Rule(PerUser):
                 least(greatest(rewards.steps, 0), :target::bigint)::bigint AS current_step_count,
                 rewards.steps >= :target::bigint AS is_complete,
                 rewards.amount,
-                :as_of::timestamptz AS created_at,
-                :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at
+                :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at,
+                {"rewards.created_at, rewards.earlier" if self.is_deed else ":as_of::timestamptz AS created_at"}
             FROM rewards
         )
         """
@@ -171,7 +198,9 @@ class Rule(PerUser):
                 gone.user_id,
                 gone.specifier::text,
                 0,
-                gone.amount
+                gone.amount,
+                gone.created_at,
+                '{{}}'::text[]
             FROM eligible
             INNER JOIN discovery.user_challenges AS gone
                 ON eligible.user_id = gone.user_id
@@ -187,10 +216,11 @@ class Rule(PerUser):
                         found.user_id,
                         {self.specifier} AS specifier,
                         found.steps,
-                        {self.amount} AS amount
+                        {self.amount} AS amount,
+                        {self.created_at} AS created_at,
+                        {self.earlier} AS earlier
                     FROM found
-                    INNER JOIN eligible
-                        ON found.user_id = eligible.user_id
+                    {self._of_earner}
                     WHERE {is_one_of_the_deeds(self.specifier)}
                 ) AS deed
                 ORDER BY
@@ -213,8 +243,7 @@ class Rule(PerUser):
         )
         SELECT {self.specifier} AS specifier
         FROM found
-        INNER JOIN eligible
-            ON found.user_id = eligible.user_id
+        {self._of_earner}
         UNION
         SELECT user_challenges.specifier::text
         FROM discovery.user_challenges
@@ -224,6 +253,16 @@ class Rule(PerUser):
             AND user_challenges.is_complete IS NOT TRUE
         ORDER BY specifier
         """
+
+    @property
+    def _of_earner(self) -> str:
+        return "INNER JOIN eligible ON found.user_id = eligible.user_id" if self.is_of_earner else ""
+
+    @property
+    def _unless(self) -> str:
+        if not self.is_deed:
+            return "FALSE"
+        return is_known((self.id, *self.paid_as), "wanted.specifier || wanted.earlier")
 
     @property
     def _takes_part(self) -> str:

@@ -14,7 +14,8 @@ from audius_challenges.sources import columns_read
 # LIMIT 1, here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
 # and hash all rows of a challenge; the cost must follow what is examined, not what there is. And a sub-select around
 # the id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
-_DIFFERING = """
+def _differing(unless: str) -> str:
+    return f"""
     SELECT
         wanted.*,
         existing.specifier IS NULL AS is_new
@@ -34,7 +35,7 @@ _DIFFERING = """
     ) AS existing ON TRUE
     WHERE CASE
         WHEN existing.specifier IS NULL
-            THEN wanted.current_step_count >= 1
+            THEN wanted.current_step_count >= 1 AND NOT ({unless})
         ELSE
             existing.is_complete IS NOT TRUE
             AND (existing.user_id, existing.current_step_count, existing.is_complete, existing.amount)
@@ -107,11 +108,11 @@ class Written:
         self.completed += other.completed
 
 
-def writing(wanted: str, *, only_new: bool = False) -> str:
+def writing(wanted: str, *, only_new: bool = False, unless: str = "FALSE") -> str:
     """SQL of the one write; see `write_user_challenges`."""
     return f"""
         WITH {wanted},
-        differing AS ({"SELECT *, TRUE AS is_new FROM wanted" if only_new else _DIFFERING}),
+        differing AS ({"SELECT *, TRUE AS is_new FROM wanted" if only_new else _differing(unless)}),
         written AS (
             INSERT INTO discovery.user_challenges AS existing
                 (challenge_id, user_id, specifier, is_complete, current_step_count,
@@ -148,16 +149,23 @@ WRITES = columns_read(writing("wanted AS (SELECT)"))
 
 
 def write_user_challenges(
-    db: Database, wanted: str, *, only_new: bool = False, nothing_written: bool = False, **values: Any
+    db: Database,
+    wanted: str,
+    *,
+    only_new: bool = False,
+    unless: str = "FALSE",
+    nothing_written: bool = False,
+    **values: Any,
 ) -> Written:
     """Insert what is missing, update what is incomplete and differs; leave every other row unlocked and unwritten.
 
     :param wanted: SQL of common table expressions, the last named `wanted`, of the columns user_id, specifier,
         current_step_count, is_complete, amount, created_at (timestamptz), completed_at (timestamp, UTC)
     :param only_new: every wanted row must be new: one that is there already is an error
+    :param unless: SQL over `wanted` of whether a row that is not there must not be written
     :param nothing_written: nothing is looked up, since no row of these users was ever written; one that somebody else
         has written meanwhile is updated if it is incomplete, whether it differs or not
     :param values: what `wanted` needs, and challenge_id
     :raises plpy.SPIError: with only_new, if one of the rows exists (unique_violation)
     """
-    return Written(**db.row(writing(wanted, only_new=only_new), nothing_written=nothing_written, **values))
+    return Written(**db.row(writing(wanted, only_new=only_new, unless=unless), nothing_written=nothing_written, **values))

@@ -1,0 +1,62 @@
+"""Deeds that must not be rewarded: those paid before, to whomever and in whatever format, and those passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# Where a deed can be known from. The tables have an index by both columns; LIMIT has the planner use it, where EXISTS
+# would let it hash a whole table.
+_RECORDS = (
+    "discovery.user_challenges",
+    "discovery.challenge_disbursements",
+    "discovery.sol_reward_disbursements",
+    "audius_challenges.passed_over",
+)
+
+
+def is_known(challenge_ids: Sequence[str], specifiers: str) -> str:
+    """SQL of whether a deed was rewarded, paid, or passed over before.
+
+    :param challenge_ids: of the challenges that may have paid it
+    :param specifiers: SQL of an array of the specifiers that it may have there
+    """
+    records = " OR ".join(
+        f"""(
+                    SELECT TRUE
+                    FROM {table}
+                    WHERE {name}.challenge_id::text = challenge.id
+                        AND {name}.specifier::text = deed.specifier
+                    LIMIT 1
+                ) IS NOT NULL"""
+        for table, name in ((table, table.split(".")[1]) for table in _RECORDS)
+    )
+    return f"""EXISTS (
+                SELECT FROM unnest('{{{",".join(challenge_ids)}}}'::text[]) AS challenge (id)
+                CROSS JOIN unnest({specifiers}) AS deed (specifier)
+                WHERE {records}
+            )"""
+
+
+def passing_over(deeds: str) -> str:
+    """SQL that passes over, for good, what a query of specifiers finds and has no row yet, and counts it."""
+    return f"""
+        WITH passed AS (
+            INSERT INTO audius_challenges.passed_over (challenge_id, specifier)
+            SELECT DISTINCT
+                :challenge_id::text,
+                deed.specifier
+            FROM ({deeds}) AS deed
+            WHERE deed.specifier IS NOT NULL
+                AND (
+                    SELECT TRUE
+                    FROM discovery.user_challenges
+                    WHERE user_challenges.challenge_id::text = :challenge_id::text
+                        AND user_challenges.specifier::text = deed.specifier
+                    LIMIT 1
+                ) IS NULL
+            ON CONFLICT (challenge_id, specifier) DO NOTHING
+            RETURNING 1
+        )
+        SELECT count(*) AS passed_over
+        FROM passed
+    """
