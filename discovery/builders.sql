@@ -179,6 +179,121 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     VALUES (id, user_id, track_id, at, at);
 $$;
 
+-- A comment by somebody; the id is the client's.
+CREATE FUNCTION build.comment(
+    comment_id integer,
+    user_id integer,
+    entity_id integer DEFAULT 1,
+    entity_type text DEFAULT 'Track',
+    created_at timestamp DEFAULT '2024-01-01',
+    is_delete boolean DEFAULT FALSE,
+    is_visible boolean DEFAULT TRUE,
+    blocknumber integer DEFAULT 100
+)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.block(blocknumber);
+    INSERT INTO comments (
+        comment_id, user_id, entity_id, entity_type, text, is_delete, is_visible, blocknumber, created_at,
+        updated_at, txhash, blockhash
+    )
+    VALUES (
+        comment_id, user_id, entity_id, entity_type, 'Nice.', is_delete, is_visible, blocknumber, created_at,
+        created_at, '', ''
+    );
+$$;
+
+-- The owner of a track pins a comment: no block number moves.
+CREATE FUNCTION build.pin(track_id integer, comment_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    UPDATE tracks SET pinned_comment_id = pin.comment_id, updated_at = clock_timestamp() AT TIME ZONE 'UTC'
+    WHERE tracks.track_id = pin.track_id AND tracks.is_current;
+$$;
+
+-- A track is a remix of another.
+CREATE FUNCTION build.remix(parent_track_id integer, child_track_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    INSERT INTO remixes (parent_track_id, child_track_id)
+    VALUES (parent_track_id, child_track_id)
+    ON CONFLICT (parent_track_id, child_track_id) DO NOTHING;
+$$;
+
+-- A remix contest of a host, with its winners: a JSON array of track ids, null while there are none.
+CREATE FUNCTION build.contest(
+    event_id integer,
+    user_id integer,
+    winners jsonb DEFAULT NULL,
+    updated_at timestamp DEFAULT '2024-01-01',
+    event_type text DEFAULT 'remix_contest',
+    is_deleted boolean DEFAULT FALSE,
+    blocknumber integer DEFAULT 100
+)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.block(blocknumber);
+    INSERT INTO events (
+        event_id, event_type, user_id, is_deleted, event_data, blocknumber, created_at, updated_at, txhash,
+        blockhash
+    )
+    VALUES (
+        event_id, event_type::eventtype, user_id, is_deleted,
+        CASE WHEN winners IS NOT NULL THEN jsonb_build_object('winners', winners) END, blocknumber,
+        '2024-01-01', updated_at, '', ''
+    )
+    ON CONFLICT (event_id) DO UPDATE SET
+        event_data = excluded.event_data, is_deleted = excluded.is_deleted,
+        blocknumber = excluded.blocknumber, updated_at = excluded.updated_at;
+$$;
+
+-- How a user came: who referred him, whether by a mobile app.
+CREATE FUNCTION build.user_event(
+    user_id integer,
+    referrer integer DEFAULT NULL,
+    is_mobile_user boolean DEFAULT FALSE,
+    is_current boolean DEFAULT TRUE,
+    blocknumber integer DEFAULT 100
+)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.block(blocknumber);
+    INSERT INTO user_events (blocknumber, is_current, user_id, referrer, is_mobile_user)
+    VALUES (blocknumber, is_current, user_id, referrer, is_mobile_user);
+$$;
+
+-- Somebody buys something: whole dollars by default. is_valid null: it is not checked yet.
+CREATE FUNCTION build.purchase(
+    buyer integer,
+    content_id integer,
+    amount bigint DEFAULT 1000000,
+    content_type text DEFAULT 'track',
+    is_valid boolean DEFAULT TRUE,
+    slot bigint DEFAULT 250000000,
+    valid_after_blocknumber bigint DEFAULT 100,
+    signature text DEFAULT NULL,
+    instruction_index integer DEFAULT 0
+)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    INSERT INTO sol_purchases (
+        signature, instruction_index, amount, slot, from_account, content_type, content_id, buyer_user_id,
+        access_type, valid_after_blocknumber, is_valid
+    )
+    VALUES (
+        coalesce(signature, concat_ws(' ', buyer, content_type, content_id, slot)), instruction_index, amount,
+        slot, 'account', content_type, content_id, buyer, 'stream', valid_after_blocknumber, is_valid
+    );
+$$;
+
+-- A disburser has paid a reward, wherever it was computed.
+CREATE FUNCTION build.disbursed(challenge_id text, user_id integer, specifier text)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    INSERT INTO challenge_disbursements (challenge_id, user_id, specifier, signature, slot, amount, created_at)
+    VALUES (challenge_id, user_id, specifier, 'signature', 250000000, '100000000', '2025-01-01 00:00+00');
+$$;
+
 -- Plays of a track in a month (its first day): sets the count, whatever it was.
 CREATE FUNCTION build.monthly(track_id integer, month date, count integer, country text DEFAULT '')
 RETURNS void

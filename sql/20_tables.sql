@@ -110,6 +110,17 @@ COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed fi
 COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
 COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
 
+CREATE TABLE audius_challenges.passed_over (
+    challenge_id text NOT NULL,
+    specifier text NOT NULL,
+    PRIMARY KEY (challenge_id, specifier)
+);
+
+COMMENT ON TABLE audius_challenges.passed_over IS
+'Deeds that start_from_now() has passed over: they are never rewarded';
+COMMENT ON COLUMN audius_challenges.passed_over.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.passed_over.specifier IS 'What its user_challenges.specifier would be';
+
 CREATE TABLE audius_challenges.installation (
     singleton boolean PRIMARY KEY CHECK (singleton),
     cluster bigint NOT NULL,
@@ -130,4 +141,5 @@ SELECT pg_catalog.pg_extension_config_dump('audius_challenges.processor_state', 
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.set_aside', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.passed_over', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.installation', '');

@@ -56,8 +56,14 @@ COMMENT ON PROCEDURE audius_challenges.tick (interval) IS
 'What pg_cron runs: every challenge in a transaction of its own, after sleeping for delay (at most 1 hour). '
 'Ends in an error that names the challenges that failed; the other challenges are committed';
 
-CREATE FUNCTION audius_challenges.start_from_now(challenge_ids text[] DEFAULT NULL)
-RETURNS SETOF text
+CREATE FUNCTION audius_challenges.start_from_now(
+    challenge_ids text[] DEFAULT NULL,
+    dry_run boolean DEFAULT FALSE
+)
+RETURNS TABLE (
+    challenge_id text,
+    passed_over bigint
+)
 LANGUAGE plpython3u
 VOLATILE
 ROWS 11
@@ -69,12 +75,13 @@ SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.start_from_now(plpy, challenge_ids)
+return entry.start_from_now(plpy, challenge_ids, dry_run)
 $function$;
 
-COMMENT ON FUNCTION audius_challenges.start_from_now(text[]) IS
-'For a database in which another service has been paying: follows changes from now on, without a first build. '
-'Returns the ids of the challenges that start from now';
+COMMENT ON FUNCTION audius_challenges.start_from_now(text[], boolean) IS
+'For a database in which another service has been paying, or a challenge that is added to a living one: follows changes '
+'from now on, without a first build, and passes over the single deeds that are there, for good. Returns the challenges '
+'that start from now, and how many deeds of each are passed over. dry_run: report that and roll it back';
 
 CREATE FUNCTION @extschema@.schedule_challenges(every interval DEFAULT '30 seconds')
 RETURNS TABLE (

@@ -102,7 +102,7 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', home, role_name);
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
-        ' audius_challenges.set_aside TO %I', role_name
+        ' audius_challenges.set_aside, audius_challenges.passed_over TO %I', role_name
     );
     FOR relation IN
         SELECT class.relname AS name

@@ -103,4 +103,56 @@ D4 = Rule(
     """,
 )
 
-DEEDS = (X1, X2, X3, D4)
+# Each item that a user saves, at the time he did: once called by the decimal user id. It may be paid as w6, too.
+W5 = Rule(
+    id="w5",
+    description="saved items",
+    changes=(SAVERS,),
+    is_deed=True,
+    specifier="to_hex(found.user_id) || ':' || to_hex(found.item)",
+    earlier="ARRAY[found.user_id || ':' || found.item]",
+    paid_as=("w6",),
+    created_at="found.saved_at AT TIME ZONE 'UTC'",
+    found=f"""
+        SELECT
+            saves.user_id,
+            saves.save_item_id AS item,
+            saves.created_at AS saved_at,
+            1 AS steps
+        FROM discovery.saves
+        WHERE {is_one_of_the_users("saves.user_id")}
+            AND saves.is_current
+            AND NOT saves.is_delete
+            AND coalesce(saves.blocknumber, 0) >= :starting_block::bigint
+    """,
+    every_deed="""
+        SELECT to_hex(saves.user_id) || ':' || to_hex(saves.save_item_id) AS specifier
+        FROM discovery.saves
+    """,
+)
+
+# Who pinned what: of each user all that are pinned by him are found, and whoever wrote them earns.
+W6 = Rule(
+    id="w6",
+    description="pinned comments",
+    changes=(TRACK_OWNERS,),
+    is_deed=True,
+    is_of_earner=False,
+    specifier="to_hex(found.owner_id) || ':' || to_hex(found.track_id)",
+    paid_as=("w5",),
+    found="""
+        SELECT
+            comments.user_id,
+            tracks.owner_id,
+            tracks.track_id,
+            1 AS steps
+        FROM eligible
+        INNER JOIN discovery.tracks
+            ON eligible.user_id = tracks.owner_id
+        INNER JOIN discovery.comments
+            ON tracks.pinned_comment_id = comments.comment_id
+        WHERE tracks.is_current
+    """,
+)
+
+DEEDS = (X1, X2, X3, D4, W5, W6)

@@ -586,6 +586,139 @@ def test_deeds_follow_in_the_run_that_completes_the_challenge_before(watching: C
     assert deeds(watching, "x3") == {"a": (255, 1, True, 7)}
 
 
+# What was paid before, and what is passed over
+
+SAVED = "INSERT INTO challenges (id, type, amount, active, starting_block) VALUES ('w5', 'aggregate', '3', TRUE, 100)"
+PINNED = "INSERT INTO challenges (id, type, amount, active) VALUES ('w6', 'aggregate', '3', TRUE)"
+
+
+def paid_out(connection: Connection, challenge: str, user_id: int, specifier: str) -> None:
+    connection.execute(
+        "INSERT INTO challenge_disbursements (challenge_id, user_id, specifier, signature, slot, amount)"
+        " VALUES (%s, %s, %s, 'sig', 1, '300000000')",
+        (challenge, user_id, specifier),
+    )
+
+
+def paid_out_on_chain(connection: Connection, challenge: str, specifier: str) -> None:
+    connection.execute(
+        "INSERT INTO sol_reward_disbursements VALUES (%s, 0, 300000000, 1, 'bank', %s, %s)",
+        (f"{challenge} {specifier}", challenge, specifier),
+    )
+
+
+def test_a_deed_that_was_paid_before_in_whatever_way_is_never_paid_again(watching: Connection) -> None:
+    watching.execute(SAVED)
+    person(watching, 255)
+    save(watching, 255, *range(10, 19))
+    paid_out(watching, "w5", 255, "ff:a")
+    paid_out(watching, "w5", 7, "ff:b")  # whoever it was paid to
+    paid_out(watching, "w5", 255, "255:12")  # in the earlier format
+    paid_out(watching, "w6", 255, "ff:d")  # as the other challenge
+    paid_out_on_chain(watching, "w5", "ff:e")
+    paid_out_on_chain(watching, "w5", "255:15")
+    paid_out_on_chain(watching, "x1", "ff:10")  # as one that it has nothing to do with
+    watching.execute(PINNED)
+    watching.execute("SELECT build.complete('w6', 7, 'ff:11')")
+    watching.execute("SELECT build.complete('w5', 255, '255:18')")
+    assert tick(watching) == []
+    watching.execute("SELECT * FROM reconcile_challenges('{w5}', full_scan => TRUE)")
+    assert sorted(deeds(watching, "w5")) == ["255:18", "ff:10"]
+
+
+def test_what_is_paid_on_chain_may_be_unknown_and_come_later(watching: Connection) -> None:
+    watching.execute("ALTER TABLE sol_reward_disbursements RENAME TO away")
+    watching.execute(SAVED)
+    person(watching, 255)
+    save(watching, 255, 10)
+    assert tick(watching) == []
+    assert sorted(deeds(watching, "w5")) == ["ff:a"]
+    watching.execute("ALTER TABLE away RENAME TO sol_reward_disbursements")
+    paid_out_on_chain(watching, "w5", "ff:b")
+    save(watching, 255, 11, 12)
+    assert tick(watching) == []
+    assert sorted(deeds(watching, "w5")) == ["ff:a", "ff:c"]
+
+
+def test_what_is_paid_on_chain_is_read_by_its_columns(watching: Connection) -> None:
+    watching.execute("ALTER TABLE sol_reward_disbursements RENAME COLUMN specifier TO what")
+    watching.execute(SAVED)
+    missing = 'column "specifier" of table "public.sol_reward_disbursements" does not exist'
+    hint = "HINT: It should be of type character varying."
+    assert statuses(watching, "reconcile_challenges('{w5}')") == {"w5": ("failed", f"{missing} {hint}")}
+
+
+def test_a_deed_is_of_its_own_time(watching: Connection) -> None:
+    watching.execute(SAVED)
+    person(watching, 255)
+    save(watching, 255, 10)
+    watching.execute("UPDATE saves SET created_at = '2025-02-03 04:05:06'")
+    watching.execute("SELECT * FROM reconcile_challenges('{w5}', as_of => '2025-03-07 10:00+00')")
+    times = "SELECT created_at AT TIME ZONE 'UTC', completed_at FROM user_challenges WHERE challenge_id = 'w5'"
+    assert [[str(time) for time in row] for row in rows(watching, times)] == [
+        ["2025-02-03 04:05:06", "2025-03-07 10:00:00"]
+    ]
+
+
+def test_start_from_now_passes_over_every_deed_that_is_there_for_good(watching: Connection) -> None:
+    watching.execute(SAVED)
+    person(watching, 255)
+    person(watching, 256)
+    save(watching, 255, 10, 11)
+    save(watching, 256, 10)
+    watching.execute("SELECT build.complete('w5', 255, 'ff:a')")
+    # Whatever does not count now: a user who is not active, a block before the start.
+    watching.execute("UPDATE users SET is_deactivated = TRUE WHERE user_id = 256")
+    watching.execute("SELECT build.save(255, 12, blocknumber => 1)")
+    start = "SELECT * FROM audius_challenges.start_from_now('{w5,x1}'"
+    before = row_versions(watching, "audius_challenges", "public")
+    assert rows(watching, f"{start}, dry_run => TRUE)") == [("x1", 0), ("w5", 3)]
+    assert row_versions(watching, "audius_challenges", "public") == before
+    assert rows(watching, f"{start})") == [("x1", 0), ("w5", 3)]
+    assert rows(watching, f"{start})") == [("x1", 0), ("w5", 0)]
+    watching.execute("SELECT build.block(101)")
+    watching.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = 101")
+    watching.execute("UPDATE saves SET blocknumber = 101")
+    assert tick(watching) == []
+    for setting in ("0", "5000"):
+        set_to(watching, "sweep_users", setting)
+        assert tick(watching) == []
+    watching.execute("SELECT * FROM reconcile_challenges(full_scan => TRUE)")
+    assert sorted(deeds(watching, "w5")) == ["ff:a"]
+    save(watching, 256, 13)
+    assert tick(watching) == []
+    assert sorted(deeds(watching, "w5")) == ["100:d", "ff:a"]
+
+
+def test_what_is_passed_over_is_so_in_a_first_build_too(connection: Connection) -> None:
+    connection.execute(SAVED)
+    person(connection, 255)
+    save(connection, 255, 10)
+    connection.execute("SELECT * FROM audius_challenges.start_from_now('{w5}')")
+    connection.execute("DELETE FROM audius_challenges.processor_state")
+    save(connection, 255, 11)
+    assert tick(connection) == []
+    assert sorted(deeds(connection, "w5")) == ["ff:b"]
+
+
+def test_a_deed_may_be_examined_by_another_than_who_earns_it(watching: Connection) -> None:
+    watching.execute(PINNED)
+    assert tick(watching) == []
+    person(watching, 255)
+    watching.execute("SELECT build.track(10, 255), build.track(11, 255)")
+    watching.execute(
+        """
+        INSERT INTO comments
+            (comment_id, user_id, entity_id, entity_type, text, created_at, updated_at, txhash, blockhash)
+        SELECT id, user_id, id, 'Track', 'Nice.', '2025-01-01', '2025-01-01', '', ''
+        FROM (VALUES (10, 501), (11, 255)) AS comment (id, user_id);
+        UPDATE tracks SET pinned_comment_id = track_id;
+        """
+    )
+    watching.execute("SELECT * FROM reconcile_challenges(full_scan => TRUE)")
+    assert deeds(watching, "w6") == {"ff:a": (501, 1, True, 3), "ff:b": (255, 1, True, 3)}
+
+
 # Failures and roles
 
 

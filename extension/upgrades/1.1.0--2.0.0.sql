@@ -81,6 +81,17 @@ COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed fi
 COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
 COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
 
+CREATE TABLE audius_challenges.passed_over (
+    challenge_id text NOT NULL,
+    specifier text NOT NULL,
+    PRIMARY KEY (challenge_id, specifier)
+);
+
+COMMENT ON TABLE audius_challenges.passed_over IS
+'Deeds that start_from_now() has passed over: they are never rewarded';
+COMMENT ON COLUMN audius_challenges.passed_over.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.passed_over.specifier IS 'What its user_challenges.specifier would be';
+
 COMMENT ON TABLE audius_challenges.installation IS
 'The database that the state belongs to; after a dump and restore it is another one, and looks are forgotten';
 COMMENT ON SCHEMA audius_challenges IS
@@ -103,6 +114,7 @@ COMMENT ON COLUMN audius_challenges.installation.guards IS
 SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_extension_config_dump('audius_challenges.set_aside', '');
+SELECT pg_extension_config_dump('audius_challenges.passed_over', '');
 
 -- A first build under way had no limit, and goes on without one.
 UPDATE audius_challenges.processor_state
@@ -207,7 +219,8 @@ BEGIN
         GROUP BY privilege.grantee
     LOOP
         EXECUTE format(
-            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside TO %s',
+            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside,'
+            ' audius_challenges.passed_over TO %s',
             role.privileges,
             role.name
         );
@@ -221,7 +234,7 @@ $block$;
 DELETE FROM pg_init_privs
 WHERE classoid = 'pg_class'::regclass
     AND objoid = ANY(
-        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside}'::regclass[]
+        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside,audius_challenges.passed_over}'::regclass[]
     );
 
 DELETE FROM pg_shdepend
@@ -230,7 +243,7 @@ WHERE pg_database.datname = current_database()
     AND pg_shdepend.dbid = pg_database.oid
     AND pg_shdepend.classid = 'pg_class'::regclass
     AND pg_shdepend.objid = ANY(
-        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside}'::regclass[]
+        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside,audius_challenges.passed_over}'::regclass[]
     )
     AND pg_shdepend.deptype = 'i';
 

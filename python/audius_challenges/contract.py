@@ -106,7 +106,9 @@ class Contract:
     @property
     def absent(self) -> frozenset[str]:
         """The optional tables that are not there."""
-        return frozenset(table.name for table in TABLES.values() if table.is_optional and table.name not in self.columns)
+        return frozenset(
+            table.name for table in TABLES.values() if table.is_optional and table.name not in self.columns
+        )
 
     def _require_table(self, table: str, names: frozenset[str]) -> None:
         if table in self.absent:

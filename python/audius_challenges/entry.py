@@ -66,9 +66,13 @@ def tick(db: Database) -> None:
 
 
 @_from_sql
-def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
+def start_from_now(
+    db: Database, challenge_ids: Sequence[str | None] | None, dry_run: bool | None
+) -> list[tuple[str, int]]:
     """`audius_challenges.start_from_now()`."""
-    return run.start_from_now(db, challenge_ids)
+    if dry_run is None:
+        raise null_argument("dry_run")
+    return run.start_from_now(db, challenge_ids, dry_run=dry_run)
 
 
 @_from_sql

@@ -11,6 +11,7 @@ from audius_challenges.errors import NUMERIC_VALUE_OUT_OF_RANGE, ChallengeError
 from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import columns_read
 
+
 # LIMIT 1, here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
 # and hash all rows of a challenge; the cost must follow what is examined, not what there is. And a sub-select around
 # the id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
@@ -42,6 +43,7 @@ def _differing(unless: str) -> str:
             IS DISTINCT FROM (wanted.user_id, wanted.current_step_count, wanted.is_complete, wanted.amount)
     END
 """
+
 
 _UPDATE_INCOMPLETE = """
     ON CONFLICT (challenge_id, specifier) DO UPDATE SET
@@ -168,4 +170,6 @@ def write_user_challenges(
     :param values: what `wanted` needs, and challenge_id
     :raises plpy.SPIError: with only_new, if one of the rows exists (unique_violation)
     """
-    return Written(**db.row(writing(wanted, only_new=only_new, unless=unless), nothing_written=nothing_written, **values))
+    return Written(
+        **db.row(writing(wanted, only_new=only_new, unless=unless), nothing_written=nothing_written, **values)
+    )

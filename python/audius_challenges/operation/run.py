@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -307,10 +307,13 @@ def _tick(db: Database) -> None:
         )
 
 
-def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
+def start_from_now(
+    db: Database, challenge_ids: Sequence[str | None] | None, *, dry_run: bool = False
+) -> list[tuple[str, int]]:
     """Take what there is as done by somebody else: follow changes from the present on, no first build.
 
-    :returns: the ids of the challenges that start from now
+    :param dry_run: roll everything back at the end
+    :returns: the ids of the challenges that start from now, and how many deeds of each are passed over
     :raises ChallengeError: as `reconcile` does, and while a run is under way
     """
     processors = _in_run_order(challenge_ids)
@@ -322,19 +325,29 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
                 sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
                 hint="Try again in a moment.",
             )
-        run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
-        if isinstance(run.catalog, ChallengeError):
-            raise run.catalog
-        run.exempt_first_build()
-        started = []
-        for processor in processors:
-            if processor.id in run.catalog:
-                run.contract.require(processor.reads)
-                work = run.work(processor, run.catalog[processor.id])
-                processor.start_from_now(work)
-                save_state(db, work.state)
-                started.append(processor.id)
+        started: list[tuple[str, int]] = []
+        try:
+            with db.plpy.subtransaction():
+                run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
+                started.extend(_start_from_now(run, processors))
+                if dry_run:
+                    raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
+        except _DryRunEndsError:
+            pass
         return started
+
+
+def _start_from_now(run: Run, processors: Iterable[Processor]) -> Iterator[tuple[str, int]]:
+    if isinstance(run.catalog, ChallengeError):
+        raise run.catalog
+    run.exempt_first_build()
+    for processor in processors:
+        if processor.id in run.catalog:
+            run.contract.require(processor.reads)
+            work = run.work(processor, run.catalog[processor.id])
+            passed_over = processor.start_from_now(work)
+            save_state(run.db, work.state)
+            yield processor.id, passed_over
 
 
 def _in_run_order(challenge_ids: Sequence[str | None] | None) -> list[Processor]:
