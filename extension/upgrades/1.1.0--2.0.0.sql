@@ -9,13 +9,17 @@ LOCK TABLE audius_challenges.processor_state, audius_challenges.checkpoint IN AC
 ALTER TABLE audius_challenges.processor_state
 ADD COLUMN look bigint,
 ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
-ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE;
+ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE,
+ADD COLUMN cut_off timestamptz;
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
 'Number of the look up to which it has read its sources; null: it does not follow them, and examines all users first';
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
 'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
+
+COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
+'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 
 CREATE TABLE audius_challenges.look (
     source text NOT NULL,
@@ -52,6 +56,46 @@ COMMENT ON COLUMN audius_challenges.pause.began_at IS 'When a run first found th
 COMMENT ON COLUMN audius_challenges.pause.ended_at IS
 'When a run first found it active again; null: it is still inactive';
 
+CREATE TABLE audius_challenges.last_tick (
+    singleton boolean PRIMARY KEY CHECK (singleton),
+    scheduled_at timestamptz,
+    began_at timestamptz,
+    ended_at timestamptz,
+    is_running boolean NOT NULL DEFAULT FALSE,
+    problem text,
+    restoring_since timestamptz
+);
+
+COMMENT ON TABLE audius_challenges.last_tick IS
+'The last tick, and why ticks do nothing; of this server only, so it is not dumped; read it through challenge_status';
+COMMENT ON COLUMN audius_challenges.last_tick.singleton IS 'Always true: there is at most one row';
+COMMENT ON COLUMN audius_challenges.last_tick.scheduled_at IS 'When schedule_challenges() was last called';
+COMMENT ON COLUMN audius_challenges.last_tick.began_at IS 'When the last tick began';
+COMMENT ON COLUMN audius_challenges.last_tick.ended_at IS 'When a tick last ended that ran challenges';
+COMMENT ON COLUMN audius_challenges.last_tick.is_running IS
+'Whether the last tick has yet to end; if the next one finds it so, the last one was cut off';
+COMMENT ON COLUMN audius_challenges.last_tick.problem IS
+'Why the last tick ran no challenge (disabled, a restore, an error before the first challenge); null: it did';
+COMMENT ON COLUMN audius_challenges.last_tick.restoring_since IS
+'Since when ticks have taken the database for one that is being restored; after an hour they fail';
+
+CREATE TABLE audius_challenges.unpaid_friday (
+    challenge_id text NOT NULL,
+    week date NOT NULL CHECK (extract(ISODOW FROM week) = 5),
+    reason text NOT NULL,
+    decided_by text NOT NULL DEFAULT session_user,
+    decided_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (challenge_id, week)
+);
+
+COMMENT ON TABLE audius_challenges.unpaid_friday IS
+'Weeks of trending that were not paid, and shall not be: written by people, so that the alert ends; no run reads it';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.week IS 'The Friday, in UTC';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.reason IS 'Why it is not paid';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_by IS 'The role that has decided';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When';
+
 COMMENT ON TABLE audius_challenges.installation IS
 'The database that the state belongs to; after a dump and restore it is another one, and looks are forgotten';
 COMMENT ON SCHEMA audius_challenges IS
@@ -72,6 +116,13 @@ COMMENT ON COLUMN audius_challenges.installation.guards IS
 
 SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');
+SELECT pg_extension_config_dump('audius_challenges.unpaid_friday', '');
+
+-- The first tick is due an interval from now.
+INSERT INTO audius_challenges.last_tick (singleton, scheduled_at)
+SELECT
+    TRUE,
+    clock_timestamp();
 
 -- The lowest position of a checkpoint's history stands for all of them: the window is as wide as it was, or wider.
 INSERT INTO audius_challenges.look (source, number, horizon, position)
@@ -151,7 +202,7 @@ SET
 WHERE challenge_id = 'e'
     AND phase IS NOT NULL;
 
--- Who could work with checkpoints can work with looks and pauses. As these grants are not the extension's own, they are
+-- Who could work with checkpoints can work with what is new. As these grants are not the extension's own, they are
 -- taken from the list of those that are, so that a dump has them; and, for PostgreSQL 17, from the list of what hinders
 -- DROP ROLE.
 DO $block$
@@ -170,7 +221,12 @@ BEGIN
             AND privilege.privilege_type IN ('SELECT', 'INSERT', 'UPDATE')
         GROUP BY privilege.grantee
     LOOP
-        EXECUTE format('GRANT %s ON audius_challenges.look, audius_challenges.pause TO %s', role.privileges, role.name);
+        EXECUTE format(
+            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.last_tick,'
+            ' audius_challenges.unpaid_friday TO %s',
+            role.privileges,
+            role.name
+        );
         IF role.runs THEN
             EXECUTE format('GRANT DELETE ON audius_challenges.look TO %s', role.name);
         END IF;
@@ -180,14 +236,24 @@ $block$;
 
 DELETE FROM pg_init_privs
 WHERE classoid = 'pg_class'::regclass
-    AND objoid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass);
+    AND objoid IN (
+        'audius_challenges.look'::regclass,
+        'audius_challenges.pause'::regclass,
+        'audius_challenges.last_tick'::regclass,
+        'audius_challenges.unpaid_friday'::regclass
+    );
 
 DELETE FROM pg_shdepend
 USING pg_database
 WHERE pg_database.datname = current_database()
     AND pg_shdepend.dbid = pg_database.oid
     AND pg_shdepend.classid = 'pg_class'::regclass
-    AND pg_shdepend.objid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass)
+    AND pg_shdepend.objid IN (
+        'audius_challenges.look'::regclass,
+        'audius_challenges.pause'::regclass,
+        'audius_challenges.last_tick'::regclass,
+        'audius_challenges.unpaid_friday'::regclass
+    )
     AND pg_shdepend.deptype = 'i';
 
 -- A table of state that is dropped alone would stay in the extension's list of those.

@@ -57,11 +57,7 @@ def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise null_argument("delay")
-    transaction.set_search_path(db)
-    seconds = float(db.value("SELECT extract(epoch FROM :delay::interval)::float8", delay=delay))
-    if not 0 <= seconds <= 3600:
-        raise ChallengeError(f"delay must be between 0 and 1 hour, not {delay}")
-    run.wait(db, seconds)
+    run.wait(db, transaction.read_delay(db, delay))
 
 
 @_from_sql

@@ -32,6 +32,7 @@ class State:
     :ivar sweep_position: the last user id examined in the current round of the sweep; None before the first
     :ivar sweep_rounds: rounds completed
     :ivar nothing_written: whether no row of anybody is there before the first build has come to their slice
+    :ivar cut_off: when a tick was cut off in its turn (seconds since 1970); None: it has succeeded since
     :ivar round_completed: whether this run has completed a round
     """
 
@@ -43,6 +44,7 @@ class State:
     sweep_position: int | None = None
     sweep_rounds: int = 0
     nothing_written: bool = False
+    cut_off: float | None = field(default=None, compare=False)
     round_completed: bool = field(default=False, compare=False)
 
     def complete_round(self) -> None:
@@ -63,7 +65,8 @@ _LOAD = """
         sources,
         sweep_position,
         sweep_rounds,
-        nothing_written
+        nothing_written,
+        extract(epoch FROM cut_off)::float8 AS cut_off
     FROM audius_challenges.processor_state
 """
 
@@ -95,24 +98,27 @@ _SAVE = """
         sweep_finished_at = coalesce(excluded.sweep_finished_at, state.sweep_finished_at),
         last_run = excluded.last_run,
         last_success = excluded.last_success,
-        consecutive_failures = 0
+        consecutive_failures = 0,
+        cut_off = NULL
 """
 
 _RECORD_FAILURE = """
     INSERT INTO audius_challenges.processor_state AS state
-        (challenge_id, last_run, consecutive_failures, last_error, last_error_at)
+        (challenge_id, last_run, consecutive_failures, last_error, last_error_at, cut_off)
     SELECT
         :challenge_id::text,
         now,
         1,
         :error::text,
-        now
+        now,
+        CASE WHEN :is_cut_off::boolean THEN now END
     FROM clock_timestamp() AS now
     ON CONFLICT (challenge_id) DO UPDATE SET
         last_run = excluded.last_run,
         consecutive_failures = state.consecutive_failures + 1,
         last_error = excluded.last_error,
-        last_error_at = excluded.last_error_at
+        last_error_at = excluded.last_error_at,
+        cut_off = coalesce(excluded.cut_off, state.cut_off)
 """
 
 
@@ -130,9 +136,12 @@ def save_state(db: Database, state: State) -> None:
     state.round_completed = False
 
 
-def record_failure(db: Database, challenge_id: str, error: str) -> None:
-    """Remember a challenge's failure, and nothing else of that run."""
-    db.rows(_RECORD_FAILURE, challenge_id=challenge_id, error=error)
+def record_failure(db: Database, challenge_id: str, error: str, *, is_cut_off: bool = False) -> None:
+    """Remember a challenge's failure, and nothing else of that run.
+
+    :param is_cut_off: whether the run was stopped in its turn, so that it comes last until it succeeds
+    """
+    db.rows(_RECORD_FAILURE, challenge_id=challenge_id, error=error, is_cut_off=is_cut_off)
 
 
 def forget_looks(db: Database) -> None:
