@@ -138,7 +138,7 @@ COMMENT ON COLUMN audius_challenges.unpaid_friday.challenge_id IS 'challenges.id
 COMMENT ON COLUMN audius_challenges.unpaid_friday.week IS 'The Friday, in UTC';
 COMMENT ON COLUMN audius_challenges.unpaid_friday.reason IS 'Why it is not paid';
 COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_by IS 'The role that has decided';
-COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When it was decided';
 
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.processor_state', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.look', '');

@@ -94,7 +94,7 @@ COMMENT ON COLUMN audius_challenges.unpaid_friday.challenge_id IS 'challenges.id
 COMMENT ON COLUMN audius_challenges.unpaid_friday.week IS 'The Friday, in UTC';
 COMMENT ON COLUMN audius_challenges.unpaid_friday.reason IS 'Why it is not paid';
 COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_by IS 'The role that has decided';
-COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When it was decided';
 
 COMMENT ON TABLE audius_challenges.installation IS
 'The database that the state belongs to; after a dump and restore it is another one, and looks are forgotten';

@@ -121,6 +121,15 @@ def status(db: Database) -> list[tuple[Any, ...]]:
 
 
 @_from_sql
+def tick_problem(db: Database) -> str | None:
+    """The column `tick_problem` of the view."""
+    from audius_challenges.operation.stillness import find_stillness
+
+    stillness = find_stillness(db)
+    return str(stillness) if stillness else None
+
+
+@_from_sql
 def install(db: Database) -> None:
     """The last statement of the extension's script."""
     from audius_challenges.operation import installing

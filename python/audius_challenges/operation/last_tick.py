@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from audius_challenges.database import Database
 from audius_challenges.engine.processor import Processor
-from audius_challenges.engine.state import State, record_failure
+from audius_challenges.engine.state import record_failure
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError, describe
 from audius_challenges.operation import transaction
 
