@@ -151,6 +151,11 @@ CREATE VIEW @extschema@.challenge_status AS
 SELECT
     status.*,
     audius_challenges.unpayable_rows(status.challenge_id) AS unpayable_rows,
+    (
+        SELECT pg_catalog.count(DISTINCT aside.user_id)
+        FROM audius_challenges.set_aside AS aside
+        WHERE aside.challenge_id OPERATOR (pg_catalog.=) status.challenge_id
+    ) AS users_set_aside,
     (SELECT audius_challenges.tick_problem()) AS tick_problem
 FROM audius_challenges.status() AS status;
 
@@ -174,5 +179,7 @@ COMMENT ON COLUMN @extschema@.challenge_status.sweep_finished_at IS 'When the la
 COMMENT ON COLUMN @extschema@.challenge_status.unpayable_rows IS
 'Complete rows whose completed_blocknumber is null: a disburser that pages by it never pays them. '
 'Counting reads the challenge''s user_challenges; leave the column out when polling often';
+COMMENT ON COLUMN @extschema@.challenge_status.users_set_aside IS
+'Users whose rows cannot be written, in whole or in part, while all others are; see audius_challenges.set_aside';
 COMMENT ON COLUMN @extschema@.challenge_status.tick_problem IS
 'Why challenges do not tick, and what to do about it; null: they do';

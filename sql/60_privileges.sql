@@ -26,7 +26,7 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
     );
-    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look TO %I', role_name);
+    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside TO %I', role_name);
     FOR relation IN
         SELECT
             class.relname AS name,
@@ -88,7 +88,7 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', '@extschema@', role_name);
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
-        ' audius_challenges.last_tick, audius_challenges.unpaid_friday TO %I',
+        ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday TO %I',
         role_name
     );
     FOR relation IN
@@ -150,15 +150,16 @@ BEGIN
             reader.name
         );
     END LOOP;
-    DELETE FROM pg_init_privs
-    USING pg_proc AS routine
+    UPDATE pg_init_privs
+    SET initprivs = ARRAY[makeaclitem(routine.proowner, routine.proowner, 'EXECUTE', FALSE)]
+    FROM pg_proc AS routine
     WHERE pg_init_privs.classoid = 'pg_proc'::regclass
         AND pg_init_privs.objoid = routine.oid
         AND routine.oid IN (
             'audius_challenges.schedule_facts()'::regprocedure, 'audius_challenges.tick_problem()'::regprocedure
         )
         AND EXISTS (
-            SELECT FROM aclexplode(routine.proacl) AS privilege WHERE privilege.grantee <> routine.proowner
+            SELECT FROM aclexplode(pg_init_privs.initprivs) AS privilege WHERE privilege.grantee <> routine.proowner
         );
     DELETE FROM pg_shdepend
     USING pg_database

@@ -10,6 +10,8 @@ ALTER TABLE audius_challenges.processor_state
 ADD COLUMN look bigint,
 ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
 ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE,
+ADD COLUMN is_exempt boolean NOT NULL DEFAULT FALSE,
+ADD COLUMN completed bigint NOT NULL DEFAULT 0,
 ADD COLUMN cut_off timestamptz;
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
@@ -17,7 +19,10 @@ COMMENT ON COLUMN audius_challenges.processor_state.look IS
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
 'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
-
+COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
+'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
+COMMENT ON COLUMN audius_challenges.processor_state.completed IS
+'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
 COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 
@@ -55,6 +60,29 @@ COMMENT ON COLUMN audius_challenges.pause.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.pause.began_at IS 'When a run first found the challenge inactive';
 COMMENT ON COLUMN audius_challenges.pause.ended_at IS
 'When a run first found it active again; null: it is still inactive';
+
+CREATE TABLE audius_challenges.set_aside (
+    challenge_id text NOT NULL,
+    user_id bigint NOT NULL,
+    specifier text NOT NULL,
+    error text NOT NULL,
+    set_aside_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tried_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tries bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (challenge_id, user_id, specifier)
+);
+
+COMMENT ON TABLE audius_challenges.set_aside IS
+'Users whose rows cannot be written: all others are, and these are tried again when their rows change and once a round '
+'of the sweep; a row is deleted when the user is written, or has nothing to be written';
+COMMENT ON COLUMN audius_challenges.set_aside.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.set_aside.user_id IS 'users.user_id';
+COMMENT ON COLUMN audius_challenges.set_aside.specifier IS
+'The deed that cannot be written; empty: all that the challenge has for the user';
+COMMENT ON COLUMN audius_challenges.set_aside.error IS 'The error of the last try';
+COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed first';
+COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
+COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
 
 CREATE TABLE audius_challenges.last_tick (
     singleton boolean PRIMARY KEY CHECK (singleton),
@@ -101,7 +129,7 @@ COMMENT ON TABLE audius_challenges.installation IS
 COMMENT ON SCHEMA audius_challenges IS
 'State of the challenges, the tick, and the functions that support them';
 COMMENT ON TYPE audius_challenges.phase IS
-'first build: all users are examined for the first time, without a limit on completions; '
+'first build: all users are examined for the first time; '
 'catching up: all users are examined again; watching: changes are followed';
 COMMENT ON TABLE audius_challenges.processor_state IS
 'State of each challenge that has run; read it through challenge_status';
@@ -116,7 +144,13 @@ COMMENT ON COLUMN audius_challenges.installation.guards IS
 
 SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');
+SELECT pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_extension_config_dump('audius_challenges.unpaid_friday', '');
+
+-- A first build under way had no limit, and goes on without one.
+UPDATE audius_challenges.processor_state
+SET is_exempt = TRUE
+WHERE phase = 'first build';
 
 -- The first tick is due an interval from now.
 INSERT INTO audius_challenges.last_tick (singleton, scheduled_at)
@@ -222,13 +256,13 @@ BEGIN
         GROUP BY privilege.grantee
     LOOP
         EXECUTE format(
-            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.last_tick,'
-            ' audius_challenges.unpaid_friday TO %s',
+            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside,'
+            ' audius_challenges.last_tick, audius_challenges.unpaid_friday TO %s',
             role.privileges,
             role.name
         );
         IF role.runs THEN
-            EXECUTE format('GRANT DELETE ON audius_challenges.look TO %s', role.name);
+            EXECUTE format('GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside TO %s', role.name);
         END IF;
     END LOOP;
 END
@@ -239,6 +273,7 @@ WHERE classoid = 'pg_class'::regclass
     AND objoid IN (
         'audius_challenges.look'::regclass,
         'audius_challenges.pause'::regclass,
+        'audius_challenges.set_aside'::regclass,
         'audius_challenges.last_tick'::regclass,
         'audius_challenges.unpaid_friday'::regclass
     );
@@ -251,6 +286,7 @@ WHERE pg_database.datname = current_database()
     AND pg_shdepend.objid IN (
         'audius_challenges.look'::regclass,
         'audius_challenges.pause'::regclass,
+        'audius_challenges.set_aside'::regclass,
         'audius_challenges.last_tick'::regclass,
         'audius_challenges.unpaid_friday'::regclass
     )

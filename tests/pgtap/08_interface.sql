@@ -112,8 +112,9 @@ SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 't
 SELECT has_view('public', 'challenge_status', 'there is challenge_status');
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
-    $$VALUES ('installation'::name), ('last_tick'), ('look'), ('pause'), ('processor_state'), ('unpaid_friday')$$,
-    'the extension owns six tables of state, and no table of the application''s'
+    $$VALUES ('installation'::name), ('last_tick'), ('look'), ('pause'), ('processor_state'), ('set_aside'),
+        ('unpaid_friday')$$,
+    'the extension owns seven tables of state, and no table of the application''s'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation

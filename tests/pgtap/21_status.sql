@@ -14,6 +14,7 @@ SELECT columns_are(
     ARRAY[
         'challenge_id', 'description', 'status', 'last_run', 'last_success', 'consecutive_failures', 'last_error',
         'last_error_at', 'sweep_progress', 'sweep_position', 'sweep_rounds', 'sweep_finished_at', 'unpayable_rows',
+        'users_set_aside',
         'tick_problem'
     ],
     'the view has these columns'
