@@ -160,6 +160,7 @@ def test_a_second_run_finds_the_first_busy_and_changes_nothing(connection: Conne
         with pytest.raises(errors.ObjectNotInPrerequisiteState) as refused:
             second.execute("SELECT audius_challenges.start_from_now()")
         assert refused.value.diag.message_primary == "audius_challenges: a run of audius_challenges is under way"
+        assert f"SELECT pg_terminate_backend({run.pid});" in (refused.value.diag.message_hint or "")
         assert everything(blocker) == before
 
         blocker.rollback()

@@ -109,7 +109,7 @@ COMMENT ON COLUMN audius_challenges.last_tick.restoring_since IS
 
 CREATE TABLE audius_challenges.unpaid_friday (
     challenge_id text NOT NULL,
-    week date NOT NULL CHECK (extract(ISODOW FROM week) = 5),
+    week date NOT NULL CHECK (pg_catalog.date_part('isodow', week) OPERATOR (pg_catalog.=) 5),
     reason text NOT NULL,
     decided_by text NOT NULL DEFAULT session_user,
     decided_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

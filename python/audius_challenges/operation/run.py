@@ -371,10 +371,12 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
     settings = transaction.require_usable_transaction(db)
     with transaction.prepared(db, settings):
         if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
+            holder = transaction.lock_holder(db)
             raise ChallengeError(
                 "a run of audius_challenges is under way",
                 sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-                hint="Try again in a moment.",
+                hint="Try again in a moment."
+                + (f" If process {holder} is not at work: SELECT pg_terminate_backend({holder});" if holder else ""),
             )
         run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
         if isinstance(run.catalog, ChallengeError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from audius_challenges.database import Database, Row
 from audius_challenges.errors import ChallengeError
 from audius_challenges.operation.scheduling import how_to_get_pg_cron
+from audius_challenges.operation.transaction import lock_holder
 from audius_challenges.settings import read_settings
 
 _FACTS = "SELECT * FROM audius_challenges.schedule_facts()"
@@ -22,18 +23,6 @@ _LAST_TICK = """
     FROM (SELECT true) AS always
     LEFT JOIN audius_challenges.last_tick AS tick
         ON true
-"""
-
-_HOLDER = """
-    SELECT pid
-    FROM pg_locks
-    WHERE locktype = 'advisory'
-        AND classid = 1633903724
-        AND objid = 1
-        AND objsubid = 2
-        AND granted
-        AND pid <> pg_backend_pid()
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 # Where jobs cannot be seen, because pg_cron is in another database or something else ticks.
@@ -117,10 +106,9 @@ def _late(db: Database, facts: Row, last: Row) -> Stillness | None:
     if facts["wrong_host"]:
         reason = f"the jobs connect to another server: {facts['wrong_host']}; {since}"
         return Stillness("stopped", reason, _SCHEDULE)
-    holders = ", ".join(str(row["pid"]) for row in db.rows(_HOLDER))
-    if holders:
-        reason = f"{since}{due}; process {holders} holds the lock of a run"
-        return Stillness("late", reason, f"If it is not at work: SELECT pg_terminate_backend({holders});")
+    if holder := lock_holder(db):
+        reason = f"{since}{due}; process {holder} holds the lock of a run"
+        return Stillness("late", reason, f"If it is not at work: SELECT pg_terminate_backend({holder});")
     if not facts["has_pg_cron"]:
         return Stillness("late", since, "See cron.job_run_details in pg_cron's database, or what else calls tick().")
     return Stillness(

@@ -27,6 +27,18 @@ _SETTINGS = """
 """
 
 
+_HOLDER = """
+    SELECT pid
+    FROM pg_locks
+    WHERE locktype = 'advisory'
+        AND classid = 1633903724
+        AND objid = 1
+        AND objsubid = 2
+        AND granted
+        AND pid <> pg_backend_pid()
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
 _LONGEST_DELAY = 3600
 
 _DELAY = """
@@ -161,6 +173,11 @@ def require_own_transactions(db: Database) -> None:
             detail="It was called inside a transaction block, a function, or with other statements in one command.",
             hint="Call it alone, or use SELECT * FROM reconcile_challenges(); in a transaction.",
         ) from None
+
+
+def lock_holder(db: Database) -> int | None:
+    """The other process that holds the lock of a run, if any."""
+    return next((row["pid"] for row in db.rows(_HOLDER)), None)
 
 
 def read_delay(db: Database, delay: str) -> float:
