@@ -165,6 +165,15 @@ def test_a_killed_backend_is_known_after_the_crash_restart(new_cluster: NewClust
         run.wait_until_blocked(observer)
     cluster.run("pg_ctl", "kill", "KILL", str(run.pid))
     assert run.finish() is not None
+
+    def has_ended_all() -> bool:
+        try:
+            blocker.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return True
+        return False
+
+    until(has_ended_all, "the end of all sessions")
     blocker.close()
 
     def restarted() -> psycopg.Connection[object] | None:
