@@ -126,7 +126,8 @@ COMMENT ON COLUMN audius_challenges.installation.singleton IS 'Always true: ther
 COMMENT ON COLUMN audius_challenges.installation.cluster IS 'The system identifier of the cluster';
 COMMENT ON COLUMN audius_challenges.installation.relation IS 'The object id of user_challenges';
 COMMENT ON COLUMN audius_challenges.installation.guards IS
-'Triggers and foreign keys of user_challenges; ticks do nothing until a restore has created them again';
+'Triggers and foreign keys of user_challenges, by what they call and reference; ticks do nothing until a restore, or '
+'whoever replaced the table, has created them again';
 
 CREATE TABLE audius_challenges.last_tick (
     singleton boolean PRIMARY KEY CHECK (singleton),

@@ -18,12 +18,12 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 STABLE
 ROWS 11
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.status(plpy, '@extschema@')
+return entry.status(plpy)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.status() IS 'The rows of challenge_status, in run order';
@@ -35,14 +35,23 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
+    home text := (
+        SELECT pg_catalog.quote_ident(namespace.nspname)
+        FROM pg_catalog.pg_extension AS extension
+        INNER JOIN pg_catalog.pg_namespace AS namespace
+            ON extension.extnamespace = namespace.oid
+        WHERE extension.extname = 'audius_challenges'
+    );
     unpayable bigint;
 BEGIN
-    IF pg_catalog.to_regclass('@extschema@.user_challenges') IS NULL THEN
+    IF pg_catalog.to_regclass(home || '.user_challenges') IS NULL THEN
         RETURN NULL;
     END IF;
-    EXECUTE
-        'SELECT pg_catalog.count(*) FROM @extschema@.user_challenges'
-        ' WHERE challenge_id = $1 AND is_complete AND completed_blocknumber IS NULL'
+    EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.count(*) FROM %s.user_challenges'
+        ' WHERE challenge_id = $1 AND is_complete AND completed_blocknumber IS NULL',
+        home
+    )
     INTO unpayable
     USING of_challenge;
     RETURN unpayable;
@@ -136,12 +145,12 @@ CREATE FUNCTION audius_challenges.tick_problem()
 RETURNS text
 LANGUAGE plpython3u
 STABLE
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.tick_problem(plpy, '@extschema@')
+return entry.tick_problem(plpy)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.tick_problem() IS

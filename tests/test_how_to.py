@@ -33,6 +33,7 @@ SITUATIONS = {
     "least-privilege.md": (CREATE_EXTENSION, "REVOKE ALL ON user_challenges_log FROM public"),
     "mass-completion.md": INSTALLED,
     "monitor.md": INSTALLED,
+    "move-to-another-schema.md": INSTALLED,
     "repair-unpayable-rows.md": (
         *INSTALLED,
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",

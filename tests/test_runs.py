@@ -572,7 +572,7 @@ RESTORES = {
     ),
     "there is no table public.user_challenges": (
         "ALTER TABLE user_challenges RENAME TO away",
-        "Is the extension in the schema of the discovery tables?",
+        "The extension looks for the discovery tables in schema public; CREATE EXTENSION ... SCHEMA sets another.",
         "ALTER TABLE away RENAME TO user_challenges",
     ),
     "no primary key on user_challenges yet": (
@@ -582,7 +582,7 @@ RESTORES = {
     ),
     "user_challenges has no trigger_of_old yet": (
         "UPDATE audius_challenges.installation SET cluster = 1, guards = guards || 'trigger_of_old'::text",
-        "If no restore is under way: SELECT * FROM reconcile_challenges(); accepts the table as it is.",
+        "If no restore is under way, create it; or SELECT * FROM reconcile_challenges(); accepts the table as it is.",
         "SELECT * FROM reconcile_challenges()",
     ),
 }

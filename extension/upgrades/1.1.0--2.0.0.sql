@@ -140,7 +140,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.last_run IS 'When it last ra
 COMMENT ON COLUMN audius_challenges.processor_state.last_error IS 'The last error, kept after it has been resolved';
 COMMENT ON COLUMN audius_challenges.installation.singleton IS 'Always true: there is at most one row';
 COMMENT ON COLUMN audius_challenges.installation.guards IS
-'Triggers and foreign keys of user_challenges; ticks do nothing until a restore has created them again';
+'Triggers and foreign keys of user_challenges, by what they call and reference; ticks do nothing until a restore, or '
+'whoever replaced the table, has created them again';
 
 SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');

@@ -135,7 +135,7 @@ _LISTENS = f"""
 # || '': a user's rows, by their index. Without statistics the planner would combine it with that of the challenge.
 _LATEST_ROWS = """
     SELECT listener.user_id, latest.*
-    FROM unnest(:listeners::integer[]) AS listener (user_id)
+    FROM unnest(:listeners::bigint[]) AS listener (user_id)
     CROSS JOIN LATERAL (
         SELECT
             own.specifier,
@@ -159,7 +159,7 @@ _SAVE_STATES = """
         counted.user_id,
         timestamp '2000-01-01' + counted.last_listen::float8 * interval '1 microsecond',
         counted.length
-    FROM unnest((:user_ids::text)::integer[], (:last_listens::text)::bigint[], (:lengths::text)::integer[])
+    FROM unnest((:user_ids::text)::bigint[], (:last_listens::text)::bigint[], (:lengths::text)::integer[])
         AS counted (user_id, last_listen, length)
     ON CONFLICT (user_id) DO UPDATE SET
         last_listen_date = excluded.last_listen_date,
@@ -177,7 +177,7 @@ _WANTED = f"""
             listen.at AT TIME ZONE 'UTC' AS created_at,
             timestamp '2000-01-01' + streak.completed::float8 * interval '1 microsecond' AS completed_at
         FROM unnest(
-            (:user_ids::text)::integer[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
+            (:user_ids::text)::bigint[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
             (:created::text)::bigint[], (:completed::text)::bigint[]
         ) AS streak (user_id, specifier, steps, amount, created, completed)
         CROSS JOIN LATERAL (SELECT timestamp '2000-01-01' + streak.created::float8 * interval '1 microsecond')

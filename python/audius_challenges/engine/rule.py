@@ -25,7 +25,7 @@ STEP_COUNT: Literal["step_count"] = "step_count"
 class Rule(PerUser):
     """A challenge whose user challenges follow from rows that lead to a user.
 
-    SQL writes `discovery.tracks` for a table, and qualifies every column; :starting_block::integer, :target::integer,
+    SQL writes `discovery.tracks` for a table, and qualifies every column; :starting_block::bigint, :target::bigint,
     :as_of::timestamptz and :amount::integer are there to be used.
 
     :ivar id: the challenge id
@@ -136,8 +136,8 @@ class Rule(PerUser):
             SELECT
                 rewards.user_id,
                 rewards.specifier,
-                least(greatest(rewards.steps, 0), :target::integer)::integer AS current_step_count,
-                rewards.steps >= :target::integer AS is_complete,
+                least(greatest(rewards.steps, 0), :target::bigint)::bigint AS current_step_count,
+                rewards.steps >= :target::bigint AS is_complete,
                 rewards.amount,
                 :as_of::timestamptz AS created_at,
                 :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at

@@ -85,8 +85,8 @@ class Users:
 def is_one_of_the_users(column: str) -> str:
     """SQL of whether a user id is one of those that the parameters name (see `Users`)."""
     return (
-        f"({column} BETWEEN :least_user::integer AND :greatest_user::integer"
-        f" AND (:users::integer[] IS NULL OR {column} = ANY(:users::integer[])))"
+        f"({column} BETWEEN :least_user::bigint AND :greatest_user::bigint"
+        f" AND (:users::bigint[] IS NULL OR {column} = ANY(:users::bigint[])))"
     )
 
 

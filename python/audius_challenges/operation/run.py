@@ -25,6 +25,7 @@ from audius_challenges.engine.state import (
     save_state,
 )
 from audius_challenges.engine.users import Slices
+from audius_challenges.engine.writing import require_room_for_block_numbers
 from audius_challenges.errors import (
     EXTERNAL_ROUTINE_EXCEPTION,
     INSUFFICIENT_PRIVILEGE,
@@ -114,6 +115,7 @@ class Run:
         try:
             contract.require(CATALOG)
             catalog = load_catalog(db)
+            require_room_for_block_numbers(db, contract)
         except ChallengeError as error:
             catalog = error
         if present and present != surroundings.remembered and not contract.keyless:
