@@ -1,5 +1,6 @@
 """The how-to pages work as written: their SQL runs, in its order, and fails where they show an error."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -80,9 +81,9 @@ def situation(sampled: Cluster, request: pytest.FixtureRequest) -> Iterator[Disc
             connection.execute("DROP ROLE IF EXISTS challenge_runner, challenge_watcher")
 
 
-def run(cluster: Cluster, block: SqlBlock) -> str:
+def run(cluster: Cluster, block: SqlBlock, user: str = "postgres") -> str:
     """What psql prints for the block, in a session of its own."""
-    command = ["--no-psqlrc", f"--dbname={block.database}", "--file=-"]
+    command = ["--no-psqlrc", f"--dbname={block.database}", f"--username={user}", "--file=-"]
     done = cluster.run("psql", *command, input=block.source, check=False)
     return done.stderr + done.stdout
 
@@ -98,6 +99,43 @@ def test_the_page_works_as_written(situation: Discovery, page: str) -> None:
         found, expected = sorted(shape(printed)), sorted(shape(block.shown))
         wrong = found != expected if block.shown else "ERROR" in found
         assert not wrong, f"{page}, line {block.line}: it shows\n{block.shown}\nbut this came:\n{printed}"
+
+
+@pytest.mark.parametrize("situation", ["monitor.md"], indirect=True)
+def test_the_role_that_monitors_can_run_every_query_of_the_page(situation: Discovery) -> None:
+    role, *queries = sql_blocks(HOW_TO / "monitor.md", situation.name)
+    run(situation.cluster, role)
+    assert len(queries) > 5
+    for block in queries:
+        printed = run(situation.cluster, block, user="challenge_watcher")
+        assert shape(printed) == shape(block.shown), f"line {block.line}:\n{printed}"
+
+
+@pytest.mark.parametrize("situation", ["monitor.md"], indirect=True)
+def test_the_alert_for_a_friday_stays_until_it_is_paid_or_given_up(situation: Discovery) -> None:
+    role, *queries = sql_blocks(HOW_TO / "monitor.md", situation.name)
+    run(situation.cluster, role)
+    (alerts,) = [block for block in queries if "Friday not paid" in block.source]
+
+    def alerted() -> list[tuple[str, str]]:
+        printed = run(situation.cluster, alerts, user="challenge_watcher")
+        return re.findall(r"Friday not paid \| (\w+) +\| (\d+) in all", printed)
+
+    assert alerted() == []  # Nothing was ever paid.
+    paid = "SELECT FROM reconcile_challenges('{tt,tut,tp}', as_of => date_trunc('week', now()) + INTERVAL '%s days')"
+    situation.psql(paid % (4 - 35))
+    weeks = sorted(alerted())
+    assert [found[0] for found in weeks] == ["tp", "tt", "tut"]
+    missed = int(weeks[0][1])
+    assert missed in (4, 5)  # The last one may be today's.
+
+    situation.psql(paid % (4 - 14))
+    assert sorted(alerted()) == [(found[0], str(missed - 1)) for found in weeks]
+    give_up, *_ = [
+        block for block in sql_blocks(HOW_TO / "past-friday.md", situation.name) if "FROM (VALUES" in block.source
+    ]
+    assert "ERROR" not in run(situation.cluster, give_up)
+    assert alerted() == [] or missed == 5
 
 
 def test_no_page_is_forgotten() -> None:
