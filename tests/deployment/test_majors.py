@@ -26,6 +26,9 @@ FIRST_TICK = 90  # seconds; the old pg_cron knows no schedule below a minute
 TICKS_HERE = {"cron.use_background_workers": "on"}
 # Where nobody answers: held still, since a job names the host that was here when it was scheduled.
 TICKS_NOWHERE = {"cron.use_background_workers": "off"}
+# The minor releases of November 2026 (15.20, 17.12) mark columns with an option of their own, by which pg_upgrade fails
+# into an 18 that is older (18.6: unrecognized parameter "pg_attver"), in any database. Debian's testing has no newer one.
+FORGET_MARKS = "UPDATE pg_attribute SET attoptions = NULL WHERE attrelid >= 16384 AND attoptions::text ~ 'pg_attver='"
 
 
 @pytest.fixture(scope="module", params=EARLIER, ids=lambda new: f"{EARLIER[new]} to {new}")
@@ -182,6 +185,8 @@ def test_pg_upgrade_carries_a_ticking_database_over_and_it_goes_on(earlier: Disc
         old.start()
         with closing(earlier.connect()) as connection:
             connection.execute(f"SELECT pg_advisory_lock({RUN_LOCK})")  # so that no tick comes in between
+            if both.major == 18:
+                connection.execute(FORGET_MARKS)
             expected = contents(connection)
             cluster_and_table = rows(connection, "SELECT cluster, relation FROM audius_challenges.installation")
             old.stop()
