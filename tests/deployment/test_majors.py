@@ -26,8 +26,8 @@ FIRST_TICK = 90  # seconds; the old pg_cron knows no schedule below a minute
 TICKS_HERE = {"cron.use_background_workers": "on"}
 # Where nobody answers: held still, since a job names the host that was here when it was scheduled.
 TICKS_NOWHERE = {"cron.use_background_workers": "off"}
-# The minor releases of November 2026 (15.20, 17.12) mark columns with an option of their own, by which pg_upgrade fails
-# into an 18 that is older (18.6: unrecognized parameter "pg_attver"), in any database. Debian's testing has no newer one.
+# 15.20 and 17.12 mark columns with an option of their own. 18.6 is older and does not know it: by it pg_upgrade fails
+# in any database (unrecognized parameter "pg_attver"), and Debian's testing has no newer one.
 FORGET_MARKS = "UPDATE pg_attribute SET attoptions = NULL WHERE attrelid >= 16384 AND attoptions::text ~ 'pg_attver='"
 
 
