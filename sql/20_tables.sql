@@ -20,7 +20,8 @@ CREATE TABLE audius_challenges.processor_state (
     last_error_at timestamptz,
     look bigint,
     sources text[] NOT NULL DEFAULT '{}',
-    nothing_written boolean NOT NULL DEFAULT FALSE
+    nothing_written boolean NOT NULL DEFAULT FALSE,
+    as_of timestamptz
 )
 WITH (fillfactor = 50);
 
@@ -45,6 +46,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.look IS
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
 'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
+COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
+'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
 
 CREATE TABLE audius_challenges.look (
     source text NOT NULL,

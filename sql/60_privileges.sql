@@ -19,7 +19,7 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON ROUTINE %1$s.reconcile_challenges(text[], boolean, boolean, timestamptz),'
         ' %1$s.schedule_challenges(interval), %1$s.unschedule_challenges(),'
-        ' %1$s.sync_challenge_catalog(text) TO %2$I',
+        ' %1$s.sync_challenge_catalog(text, text[]) TO %2$I',
         '@extschema@',
         role_name
     );

@@ -22,7 +22,7 @@ MEMBERS: Privileges = {
     "function audius_challenges.unpayable_rows(text)": ("", "EXECUTE", "EXECUTE"),
     "function public.reconcile_challenges(text[],boolean,boolean,timestamp with time zone)": ("", "EXECUTE", ""),
     "function public.schedule_challenges(interval)": ("", "EXECUTE", ""),
-    "function public.sync_challenge_catalog(text)": ("", "EXECUTE", ""),
+    "function public.sync_challenge_catalog(text,text[])": ("", "EXECUTE", ""),
     "function public.unschedule_challenges()": ("", "EXECUTE", ""),
     "procedure audius_challenges.tick(interval)": ("", "EXECUTE", ""),
     "schema audius_challenges": ("", "USAGE", "USAGE"),

@@ -97,6 +97,8 @@ def roles(old: Discovery) -> Iterator[None]:
             "SELECT audius_challenges.grant_run('upgrade_runner')",
             "SELECT audius_challenges.grant_status('upgrade_reader')",
             "GRANT EXECUTE ON FUNCTION reconcile_challenges TO upgrade_custom WITH GRANT OPTION",
+            "GRANT EXECUTE ON FUNCTION sync_challenge_catalog TO upgrade_custom WITH GRANT OPTION",
+            "GRANT EXECUTE ON FUNCTION sync_challenge_catalog TO PUBLIC",
             "GRANT EXECUTE ON PROCEDURE audius_challenges.tick TO PUBLIC",
             "GRANT SELECT (challenge_id, status) ON challenge_status TO PUBLIC",
             "GRANT SELECT ON audius_challenges.checkpoint TO upgrade_custom, PUBLIC",
@@ -117,8 +119,8 @@ def privileges(connection: Connection) -> dict[str, list[str]]:
     described = """
         SELECT concat_ws(' ', kind, name, acl)
         FROM (
-            SELECT 'routine', oid::regprocedure::text, proacl::text FROM pg_proc
-            WHERE pronamespace = 'audius_challenges'::regnamespace OR proname ~ 'challenges$'
+            SELECT 'routine', oid::regproc::text, proacl::text FROM pg_proc
+            WHERE pronamespace = 'audius_challenges'::regnamespace OR proname ~ 'challenge(s|_catalog)$'
             UNION ALL
             SELECT 'relation', oid::regclass::text, relacl::text FROM pg_class
             WHERE relnamespace = 'audius_challenges'::regnamespace OR relname = 'challenge_status'
@@ -208,7 +210,7 @@ def test_the_present_version_by_name_is_the_default(bare_discovery: Discovery, d
 def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(old: Discovery) -> None:
     with closing(old.connect()) as connection:
         fill(connection)
-        connection.execute("DELETE FROM challenges WHERE id = 'tp'")  # which install() would put there again
+        connection.execute("DELETE FROM challenges WHERE id = 'tp'")  # retired: it does not come back
         before, states_before = everything_kept(connection), states(connection)
         assert len(before["public.user_challenges"]) > FILLED_USERS
         assert len(before["public.challenge_listen_streak"]) == 2

@@ -104,14 +104,16 @@ def trim_run_details(db: Database) -> int:
 
 
 @_from_sql
-def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, str]]:
+def sync_catalog(
+    db: Database, environment: str | None, challenge_ids: Sequence[str | None] | None
+) -> list[tuple[str, str, str]]:
     """`sync_challenge_catalog()`."""
     from audius_challenges.operation import catalog_sync
 
     if environment is None:
         raise null_argument("environment")
     require_writable(db)
-    differences = catalog_sync.compare_catalog(db, environment)
+    differences = catalog_sync.compare_catalog(db, environment, challenge_ids)
     catalog_sync.align_catalog(db, environment, differences)
     return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]
 
