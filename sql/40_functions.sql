@@ -154,6 +154,28 @@ COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text, text[]) IS
 'Aligns the extension''s rows of challenges, or just those of challenge_ids, with the catalog of an environment '
 '(prod, stage or dev); returns what changed (action: inserted or updated); rows that do not differ are not written';
 
+CREATE FUNCTION audius_challenges.trigger_needs(role_name text)
+RETURNS TABLE (
+    trigger_name text,
+    table_name text,
+    function_name text,
+    grants text[]
+)
+LANGUAGE plpython3u
+STABLE
+STRICT
+ROWS 3
+SET search_path = pg_catalog, @extschema@, pg_temp
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.trigger_needs(plpy, '@extschema@', role_name)
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.trigger_needs(text) IS
+'What a role that runs challenges seems to lack for the application''s triggers, one row for each trigger: read from the '
+'text of its function; grants is empty where that has no text';
+
 CREATE FUNCTION audius_challenges.install()
 RETURNS void
 LANGUAGE plpython3u

@@ -8,6 +8,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     relation record;
+    firing record;
 BEGIN
     PERFORM audius_challenges.grant_status(role_name);
     EXECUTE pg_catalog.format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges TO %I', role_name);
@@ -59,12 +60,45 @@ BEGIN
     IF pg_catalog.to_regnamespace('cron') IS NOT NULL THEN
         EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA cron TO %I', role_name);
     END IF;
+    FOR relation IN
+        SELECT namespace.nspname AS name
+        FROM pg_catalog.pg_namespace AS namespace
+        WHERE namespace.nspname = ANY(
+                pg_catalog.regexp_split_to_array(
+                    pg_catalog.current_setting('audius_challenges.trigger_schemas', TRUE), '\s*,\s*'
+                )
+            )
+    LOOP
+        EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', relation.name, role_name);
+    END LOOP;
+    FOR firing IN
+        SELECT
+            needs.trigger_name,
+            needs.table_name,
+            needs.function_name,
+            (
+                SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s TO %I;', lacking.privilege, role_name), ' ')
+                FROM pg_catalog.unnest(needs.grants) AS lacking (privilege)
+            ) AS statements
+        FROM audius_challenges.trigger_needs(role_name) AS needs
+    LOOP
+        IF firing.statements IS NULL THEN
+            RAISE NOTICE 'trigger "%" on %: what its function % needs cannot be told',
+                firing.trigger_name, firing.table_name, firing.function_name
+                USING HINT = 'A dry run as that role shows what is missing.';
+        ELSE
+            RAISE WARNING 'trigger "%" on %: its function % seems to need more',
+                firing.trigger_name, firing.table_name, firing.function_name
+                USING HINT = firing.statements;
+        END IF;
+    END LOOP;
 END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_run(text) IS
 'Grants a role what it needs to run challenges, scheduled or by hand: the functions, the state, the discovery tables, '
-'notification for the application''s trigger, and usage on the schema cron';
+'notification and user_score_features for the application''s triggers, the schemas of audius_challenges.trigger_schemas, '
+'and usage on the schema cron. Warns of what further triggers on the tables that runs write seem to need';
 
 CREATE FUNCTION audius_challenges.grant_status(role_name text)
 RETURNS void

@@ -18,6 +18,7 @@ MEMBERS: Privileges = {
     "function audius_challenges.load()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.start_from_now(text[])": ("", "EXECUTE", ""),
     "function audius_challenges.status()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.trigger_needs(text)": ("", "EXECUTE", ""),
     "function audius_challenges.trim_run_details()": ("", "EXECUTE", ""),
     "function audius_challenges.unpayable_rows(text)": ("", "EXECUTE", "EXECUTE"),
     "function public.reconcile_challenges(text[],boolean,boolean,timestamp with time zone)": ("", "EXECUTE", ""),

@@ -127,6 +127,14 @@ def status(db: Database) -> list[tuple[Any, ...]]:
 
 
 @_from_sql
+def trigger_needs(db: Database, role: str) -> list[tuple[Any, ...]]:
+    """`audius_challenges.trigger_needs()`."""
+    from audius_challenges.operation import triggers
+
+    return [need.as_row() for need in triggers.trigger_needs(db, role)]
+
+
+@_from_sql
 def install(db: Database) -> None:
     """The last statement of the extension's script."""
     from audius_challenges.operation import installing

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load_catalog, require_known
-from audius_challenges.challenges import CHALLENGES
-from audius_challenges.challenges.trending import TRENDING
+from audius_challenges.challenges import ANY_WEEK, CHALLENGES
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.engine.feed import Feed
@@ -30,7 +29,7 @@ from audius_challenges.errors import (
 )
 from audius_challenges.operation import transaction
 from audius_challenges.operation.transaction import Surroundings
-from audius_challenges.settings import PREFIX, Settings
+from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_of
 
 # Advisory lock of a run, (class, object): two runs in one database never overlap.
 LOCK = "1633903724, 1"
@@ -202,6 +201,7 @@ def reconcile(
     settings = transaction.require_usable_transaction(db)
     with transaction.prepared(db, settings):
         _require_past(db, as_of)
+        warn_of(db, unknown_settings(db))
         if not settings.enabled:
             return _disabled(db, processors)
         if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
@@ -242,6 +242,7 @@ def tick(db: Database) -> None:
 def _tick(db: Database) -> None:
     began = time.monotonic()
     settings = transaction.require_usable_transaction(db)
+    warn_of(db, settings.unknown)
     if not settings.enabled:
         _disabled(db, CHALLENGES)
         return
@@ -291,6 +292,7 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
     processors = _in_run_order(challenge_ids)
     settings = transaction.require_usable_transaction(db)
     with transaction.prepared(db, settings):
+        warn_of(db, unknown_settings(db))
         if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
             raise ChallengeError(
                 "a run of audius_challenges is under way",
@@ -338,13 +340,12 @@ def _require_past(db: Database, as_of: str | None) -> None:
 
 def _require_forward(db: Database, processors: Iterable[Processor], as_of: str) -> None:
     """Demand that no challenge goes back in time but weekly trending, which pays a week whenever it is asked to."""
-    weekly = [processor.id for processor in TRENDING]
     later = later_than(db, as_of)
-    if back := [processor.id for processor in processors if processor.id in later and processor.id not in weekly]:
+    if back := [processor.id for processor in processors if processor.id in later and processor.id not in ANY_WEEK]:
         raise ChallengeError(
             f"as_of must not be earlier than the last run of {', '.join(back)}: {as_of}",
             detail="Nothing was done. Only weekly trending can be run for the past.",
-            hint=f"Name no other challenge: reconcile_challenges('{{{','.join(weekly)}}}', as_of => ...);",
+            hint=f"Name no other challenge: reconcile_challenges('{{{','.join(ANY_WEEK)}}}', as_of => ...);",
         )
 
 
