@@ -173,8 +173,8 @@ return entry.trigger_needs(plpy, '@extschema@', role_name)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.trigger_needs(text) IS
-'What a role that runs challenges seems to lack for the application''s triggers, one row for each trigger: read from the '
-'text of its function; grants is empty where that has no text';
+'What a role that runs challenges seems to lack for the application''s triggers, one row for each trigger: read from '
+'the text of its function; grants is empty where that has no text';
 
 CREATE FUNCTION audius_challenges.install()
 RETURNS void

@@ -97,8 +97,9 @@ $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_run(text) IS
 'Grants a role what it needs to run challenges, scheduled or by hand: the functions, the state, the discovery tables, '
-'notification and user_score_features for the application''s triggers, the schemas of audius_challenges.trigger_schemas, '
-'and usage on the schema cron. Warns of what further triggers on the tables that runs write seem to need';
+'notification and user_score_features for the application''s triggers, the schemas of '
+'audius_challenges.trigger_schemas, and usage on the schema cron. Warns of what further triggers on the tables that '
+'runs write seem to need';
 
 CREATE FUNCTION audius_challenges.grant_status(role_name text)
 RETURNS void

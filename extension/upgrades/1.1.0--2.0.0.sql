@@ -204,12 +204,11 @@ RETURNS TABLE (
     action text,
     details text
 )
-LANGUAGE sql
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $function$
-SELECT
-    NULL::text,
-    NULL::text,
-    NULL::text
+BEGIN
+END
 $function$;
 
 DO $block$

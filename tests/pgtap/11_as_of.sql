@@ -24,13 +24,13 @@ CREATE TEMPORARY TABLE before AS SELECT t FROM build.tuples('public', 'audius_ch
 SELECT alike(
     pg_temp.error_of(format($$SELECT * FROM reconcile_challenges(%sas_of => '2025-03-07 10:00+00')$$, call.arguments)),
     format('22023: %%as_of must not be earlier than the last run of %s: 2025-03-07%%{tt,tut,tp}%%', call.named),
-    format('reconcile_challenges(%sas_of => a time before the last run) is an error that names who cannot', call.arguments)
+    format('reconcile_challenges(%sas_of => before the last run) is an error that names who cannot', call.arguments)
 )
 FROM (
     SELECT
         '',
-        string_agg(id, ', ' ORDER BY place) FILTER (WHERE id <> ALL('{tt,tut,tp}'))
-    FROM build.challenges() WITH ORDINALITY AS challenge (id, number, place)
+        string_agg(c.challenge_id, ', ' ORDER BY c.number) FILTER (WHERE c.challenge_id NOT IN ('tt', 'tut', 'tp'))
+    FROM build.challenges() AS c
     UNION ALL
     VALUES
         ($$ARRAY['tt', 'v', 'u'], $$, 'u, v'),
