@@ -138,28 +138,35 @@ $function$;
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what it needs to read challenge_status';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
--- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since.
+-- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From
+-- everybody: what default privileges have given would be taken for the extension's own, too.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 DO $block$
 DECLARE
-    routine regprocedure;
+    made record;
 BEGIN
-    FOR routine IN
-        SELECT member.objid
+    FOR made IN
+        SELECT DISTINCT
+            routine.oid::regprocedure AS routine,
+            CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS role
         FROM pg_extension AS extension
         INNER JOIN pg_depend AS member
             ON member.refclassid = 'pg_extension'::regclass
             AND member.refobjid = extension.oid
             AND member.deptype = 'e'
             AND member.classid = 'pg_proc'::regclass
+        INNER JOIN pg_proc AS routine
+            ON routine.oid = member.objid
+        CROSS JOIN LATERAL aclexplode(coalesce(routine.proacl, acldefault('f', routine.proowner))) AS privilege
         LEFT JOIN pg_init_privs AS known
             ON known.classoid = member.classid
             AND known.objoid = member.objid
         WHERE extension.extname = 'audius_challenges'
             AND known.objoid IS NULL
+            AND privilege.grantee <> routine.proowner
     LOOP
-        EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM public', routine);
+        EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM %s', made.routine, made.role);
     END LOOP;
 END
 $block$;
