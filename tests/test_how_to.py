@@ -30,6 +30,8 @@ SITUATIONS = {
         "DROP EXTENSION audius_challenges",
         "DELETE FROM user_challenges WHERE challenge_id IN ('u', 'p') AND user_id % 50 = 7",
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
+        # These are slots.
+        "UPDATE user_challenges SET completed_blocknumber = 4 * completed_blocknumber WHERE challenge_id = 'v'",
         "DELETE FROM challenges WHERE id IN ('tt', 'tut', 'tp')",
         "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
     ),

@@ -507,6 +507,7 @@ def test_the_way_back_in_the_documentation_keeps_the_state_and_goes_on(old: Disc
         fill(connection)
         as_released, states_released = anatomy(connection), states(connection)
         connection.execute(UPDATE)
+        connection.execute("DELETE FROM challenges WHERE id = 'tp'")  # retired: it does not come back
         assert tick(connection) == []
         before = {table: each for table, each in contents(connection).items() if "audius_challenges." not in table}
         states_before = states(connection)
