@@ -3,7 +3,7 @@
 CREATE TYPE audius_challenges.phase AS ENUM ('first build', 'catching up', 'watching');
 
 COMMENT ON TYPE audius_challenges.phase IS
-'first build: all users are examined for the first time, without a limit on completions; '
+'first build: all users are examined for the first time; '
 'catching up: all users are examined again; watching: changes are followed';
 
 CREATE TABLE audius_challenges.processor_state (
@@ -21,6 +21,8 @@ CREATE TABLE audius_challenges.processor_state (
     look bigint,
     sources text[] NOT NULL DEFAULT '{}',
     nothing_written boolean NOT NULL DEFAULT FALSE,
+    is_exempt boolean NOT NULL DEFAULT FALSE,
+    completed bigint NOT NULL DEFAULT 0,
     as_of timestamptz
 )
 WITH (fillfactor = 50);
@@ -46,6 +48,10 @@ COMMENT ON COLUMN audius_challenges.processor_state.look IS
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
 'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
+COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
+'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
+COMMENT ON COLUMN audius_challenges.processor_state.completed IS
+'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
 'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
 
@@ -84,6 +90,29 @@ COMMENT ON COLUMN audius_challenges.pause.began_at IS 'When a run first found th
 COMMENT ON COLUMN audius_challenges.pause.ended_at IS
 'When a run first found it active again; null: it is still inactive';
 
+CREATE TABLE audius_challenges.set_aside (
+    challenge_id text NOT NULL,
+    user_id bigint NOT NULL,
+    specifier text NOT NULL,
+    error text NOT NULL,
+    set_aside_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tried_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tries bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (challenge_id, user_id, specifier)
+);
+
+COMMENT ON TABLE audius_challenges.set_aside IS
+'Users whose rows cannot be written: all others are, and these are tried again when their rows change and once a round '
+'of the sweep; a row is deleted when the user is written, or has nothing to be written';
+COMMENT ON COLUMN audius_challenges.set_aside.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.set_aside.user_id IS 'users.user_id';
+COMMENT ON COLUMN audius_challenges.set_aside.specifier IS
+'The deed that cannot be written; empty: all that the challenge has for the user';
+COMMENT ON COLUMN audius_challenges.set_aside.error IS 'The error of the last try';
+COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed first';
+COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
+COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
+
 CREATE TABLE audius_challenges.installation (
     singleton boolean PRIMARY KEY CHECK (singleton),
     cluster bigint NOT NULL,
@@ -97,9 +126,11 @@ COMMENT ON COLUMN audius_challenges.installation.singleton IS 'Always true: ther
 COMMENT ON COLUMN audius_challenges.installation.cluster IS 'The system identifier of the cluster';
 COMMENT ON COLUMN audius_challenges.installation.relation IS 'The object id of user_challenges';
 COMMENT ON COLUMN audius_challenges.installation.guards IS
-'Triggers and foreign keys of user_challenges; ticks do nothing until a restore has created them again';
+'Triggers and foreign keys of user_challenges, by what they call and reference; ticks do nothing until a restore, or '
+'whoever replaced the table, has created them again';
 
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.processor_state', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.pause', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.installation', '');

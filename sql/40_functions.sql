@@ -1,5 +1,7 @@
 -- What people and pg_cron call: a few lines each, that hand over to the package.
 --
+-- No routine says in which schema it is, which may be renamed: the package looks up where the extension is now.
+--
 -- A run sets search_path, jit, work_mem, lock_timeout and datestyle for its transaction. The SET clauses here have the
 -- caller's values come back when the function ends; a procedure that commits cannot have them, and need not.
 
@@ -22,7 +24,7 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 VOLATILE
 ROWS 11
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET work_mem = '64MB'
 SET lock_timeout = '2s'
@@ -30,7 +32,7 @@ SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.reconcile(plpy, '@extschema@', challenge_ids, full_scan, dry_run, as_of)
+return entry.reconcile(plpy, challenge_ids, full_scan, dry_run, as_of)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) IS
@@ -43,11 +45,11 @@ LANGUAGE plpython3u
 AS $procedure$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-entry.wait(plpy, '@extschema@', delay)
+entry.wait(plpy, delay)
 # Again, if there was an upgrade meanwhile.
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-entry.tick(plpy, '@extschema@')
+entry.tick(plpy)
 $procedure$;
 
 COMMENT ON PROCEDURE audius_challenges.tick (interval) IS
@@ -59,7 +61,7 @@ RETURNS SETOF text
 LANGUAGE plpython3u
 VOLATILE
 ROWS 11
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET work_mem = '64MB'
 SET lock_timeout = '2s'
@@ -67,7 +69,7 @@ SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.start_from_now(plpy, '@extschema@', challenge_ids)
+return entry.start_from_now(plpy, challenge_ids)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.start_from_now(text[]) IS
@@ -85,11 +87,11 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 VOLATILE
 ROWS 3
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.schedule(plpy, '@extschema@', every)
+return entry.schedule(plpy, every)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.schedule_challenges(interval) IS
@@ -107,11 +109,11 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 VOLATILE
 ROWS 3
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.unschedule(plpy, '@extschema@')
+return entry.unschedule(plpy)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.unschedule_challenges() IS
@@ -121,11 +123,11 @@ CREATE FUNCTION audius_challenges.trim_run_details()
 RETURNS bigint
 LANGUAGE plpython3u
 VOLATILE
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.trim_run_details(plpy, '@extschema@')
+return entry.trim_run_details(plpy)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.trim_run_details() IS
@@ -143,11 +145,11 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 VOLATILE
 ROWS 11
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.sync_catalog(plpy, '@extschema@', environment, challenge_ids)
+return entry.sync_catalog(plpy, environment, challenge_ids)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text, text[]) IS
@@ -165,11 +167,11 @@ LANGUAGE plpython3u
 STABLE
 STRICT
 ROWS 3
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.trigger_needs(plpy, '@extschema@', role_name)
+return entry.trigger_needs(plpy, role_name)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.trigger_needs(text) IS
@@ -180,11 +182,11 @@ CREATE FUNCTION audius_challenges.install()
 RETURNS void
 LANGUAGE plpython3u
 VOLATILE
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-entry.install(plpy, '@extschema@')
+entry.install(plpy)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.install() IS

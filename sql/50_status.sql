@@ -18,12 +18,12 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 STABLE
 ROWS 11
-SET search_path = pg_catalog, @extschema@, pg_temp
+SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.status(plpy, '@extschema@')
+return entry.status(plpy)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.status() IS 'The rows of challenge_status, in run order';
@@ -35,14 +35,23 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
+    home text := (
+        SELECT pg_catalog.quote_ident(namespace.nspname)
+        FROM pg_catalog.pg_extension AS extension
+        INNER JOIN pg_catalog.pg_namespace AS namespace
+            ON extension.extnamespace = namespace.oid
+        WHERE extension.extname = 'audius_challenges'
+    );
     unpayable bigint;
 BEGIN
-    IF pg_catalog.to_regclass('@extschema@.user_challenges') IS NULL THEN
+    IF pg_catalog.to_regclass(home || '.user_challenges') IS NULL THEN
         RETURN NULL;
     END IF;
-    EXECUTE
-        'SELECT pg_catalog.count(*) FROM @extschema@.user_challenges'
-        ' WHERE challenge_id = $1 AND is_complete AND completed_blocknumber IS NULL'
+    EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.count(*) FROM %s.user_challenges'
+        ' WHERE challenge_id = $1 AND is_complete AND completed_blocknumber IS NULL',
+        home
+    )
     INTO unpayable
     USING of_challenge;
     RETURN unpayable;
@@ -56,7 +65,12 @@ COMMENT ON FUNCTION audius_challenges.unpayable_rows(text) IS
 CREATE VIEW @extschema@.challenge_status AS
 SELECT
     status.*,
-    audius_challenges.unpayable_rows(status.challenge_id) AS unpayable_rows
+    audius_challenges.unpayable_rows(status.challenge_id) AS unpayable_rows,
+    (
+        SELECT pg_catalog.count(DISTINCT aside.user_id)
+        FROM audius_challenges.set_aside AS aside
+        WHERE aside.challenge_id OPERATOR (pg_catalog.=) status.challenge_id
+    ) AS users_set_aside
 FROM audius_challenges.status() AS status;
 
 COMMENT ON VIEW @extschema@.challenge_status IS 'State of each challenge, in run order';
@@ -79,3 +93,5 @@ COMMENT ON COLUMN @extschema@.challenge_status.sweep_finished_at IS 'When the la
 COMMENT ON COLUMN @extschema@.challenge_status.unpayable_rows IS
 'Complete rows whose completed_blocknumber is null: a disburser that pages by it never pays them. '
 'Counting reads the challenge''s user_challenges; leave the column out when polling often';
+COMMENT ON COLUMN @extschema@.challenge_status.users_set_aside IS
+'Users whose rows cannot be written, in whole or in part, while all others are; see audius_challenges.set_aside';

@@ -9,6 +9,13 @@ AS $function$
 DECLARE
     relation record;
     firing record;
+    home text := (
+        SELECT pg_catalog.quote_ident(namespace.nspname)
+        FROM pg_catalog.pg_extension AS extension
+        INNER JOIN pg_catalog.pg_namespace AS namespace
+            ON extension.extnamespace = namespace.oid
+        WHERE extension.extname = 'audius_challenges'
+    );
 BEGIN
     PERFORM audius_challenges.grant_status(role_name);
     EXECUTE pg_catalog.format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges TO %I', role_name);
@@ -21,13 +28,13 @@ BEGIN
         'GRANT EXECUTE ON ROUTINE %1$s.reconcile_challenges(text[], boolean, boolean, timestamptz),'
         ' %1$s.schedule_challenges(interval), %1$s.unschedule_challenges(),'
         ' %1$s.sync_challenge_catalog(text, text[]) TO %2$I',
-        '@extschema@',
+        home,
         role_name
     );
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
     );
-    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look TO %I', role_name);
+    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside TO %I', role_name);
     FOR relation IN
         SELECT
             class.relname AS name,
@@ -38,10 +45,10 @@ BEGIN
         ) AS needed (name, privileges)
         INNER JOIN pg_catalog.pg_class AS class
             ON class.relname = needed.name
-            AND class.relnamespace = pg_catalog.to_regnamespace('@extschema@')
+            AND class.relnamespace = pg_catalog.to_regnamespace(home)
     LOOP
         EXECUTE pg_catalog.format(
-            'GRANT %s ON TABLE %s.%I TO %I', relation.privileges, '@extschema@', relation.name, role_name
+            'GRANT %s ON TABLE %s.%I TO %I', relation.privileges, home, relation.name, role_name
         );
     END LOOP;
     FOR relation IN
@@ -53,7 +60,7 @@ BEGIN
             AND dependency.deptype IN ('a', 'i')
         WHERE sequence.relkind = 'S'
             AND dependency.refobjid
-            = pg_catalog.to_regclass('@extschema@.notification')
+            = pg_catalog.to_regclass(home || '.notification')
     LOOP
         EXECUTE pg_catalog.format('GRANT USAGE ON SEQUENCE %s TO %I', relation.name, role_name);
     END LOOP;
@@ -109,28 +116,36 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     relation record;
+    home text := (
+        SELECT pg_catalog.quote_ident(namespace.nspname)
+        FROM pg_catalog.pg_extension AS extension
+        INNER JOIN pg_catalog.pg_namespace AS namespace
+            ON extension.extnamespace = namespace.oid
+        WHERE extension.extname = 'audius_challenges'
+    );
 BEGIN
     IF pg_catalog.to_regrole(pg_catalog.quote_ident(role_name)) IS NULL THEN
         RAISE EXCEPTION 'role "%" does not exist', role_name
             USING ERRCODE = 'undefined_object', HINT = 'Create the role first.';
     END IF;
-    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %s TO %I', '@extschema@', role_name);
+    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %s TO %I', home, role_name);
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text) TO %I',
         role_name
     );
-    EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', '@extschema@', role_name);
+    EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', home, role_name);
     EXECUTE pg_catalog.format(
-        'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause TO %I', role_name
+        'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
+        ' audius_challenges.set_aside TO %I', role_name
     );
     FOR relation IN
         SELECT class.relname AS name
         FROM pg_catalog.pg_class AS class
         WHERE class.relname IN ('challenges', 'user_challenges', 'users')
-            AND class.relnamespace = pg_catalog.to_regnamespace('@extschema@')
+            AND class.relnamespace = pg_catalog.to_regnamespace(home)
     LOOP
-        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s.%I TO %I', '@extschema@', relation.name, role_name);
+        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s.%I TO %I', home, relation.name, role_name);
     END LOOP;
 END
 $function$;

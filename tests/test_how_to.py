@@ -38,6 +38,7 @@ SITUATIONS = {
     "least-privilege.md": (CREATE_EXTENSION, "REVOKE ALL ON user_challenges_log FROM public"),
     "mass-completion.md": INSTALLED,
     "monitor.md": INSTALLED,
+    "move-to-another-schema.md": INSTALLED,
     "page-disbursements.md": INSTALLED,
     "past-friday.md": INSTALLED,
     "repair-unpayable-rows.md": (
@@ -45,6 +46,7 @@ SITUATIONS = {
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
     ),
     "schedule.md": INSTALLED,
+    "users-set-aside.md": INSTALLED,
     "uninstall.md": (*INSTALLED, "ALTER DATABASE discovery SET audius_challenges.max_completions = 20000"),
 }
 

@@ -315,7 +315,9 @@ def test_an_empty_database_gets_nothing_but_the_extensions_own_objects(empty_dat
         assert heard_of_tick.message == (
             "there is no table public.user_challenges: a restore seems to be under way, nothing was done"
         )
-        assert heard_of_tick.hint == "Is the extension in the schema of the discovery tables?"
+        assert heard_of_tick.hint == (
+            "The extension looks for the discovery tables in schema public; CREATE EXTENSION ... SCHEMA sets another."
+        )
 
 
 @pytest.mark.parametrize("schema", ["discovery", "Discovery Provider", "with :limit in it", "with %s in it"])

@@ -30,6 +30,7 @@ MEMBERS: Privileges = {
     "table audius_challenges.installation": ("", "INSERT SELECT UPDATE", ""),
     "table audius_challenges.look": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.pause": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.set_aside": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.processor_state": ("", "INSERT SELECT UPDATE", "SELECT"),
     # PostgreSQL's default; it lets nobody read or write anything.
     "type audius_challenges.phase": ("USAGE", "", ""),

@@ -12,15 +12,17 @@ import pytest
 from psycopg import errors
 
 from devtools.cluster import Cluster
-from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
+from devtools.discovery import BUILDERS, CREATE_EXTENSION, SCHEMA, Discovery, create_discovery, require_extension
 from tests.histories import FILLED_USERS, challenges_written, contents, dump, fill, goes_on
 from tests.sessions import (
     RUN_LOCK,
     RUN_ORDER,
     Notice,
+    completed,
     knows_seconds,
     rows,
     statuses,
+    tables,
     tick,
     until,
     value,
@@ -225,7 +227,13 @@ class Restore:
 
 KEYLESS = "challenge_listen_streak, challenge_profile_completion, challenges, trending_results, user_challenges"
 NO_KEYS = [f"no primary key on {KEYLESS} yet: {REFUSED_BY_A_RESTORE}"]
-NO_TRIGGERS = [f"user_challenges has no log_user_challenge, on_user_challenge yet: {REFUSED_BY_A_RESTORE}"]
+CONNECTED = """
+    SELECT pid
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'pg_restore'
+"""
+TRIGGERS = ("trigger that calls handle_user_challenge()", "trigger that calls log_user_challenge()")
+NO_TRIGGERS = [f"user_challenges has no {', no '.join(TRIGGERS)} yet: {REFUSED_BY_A_RESTORE}"]
 
 
 def test_a_tick_in_the_middle_of_a_restore_does_nothing_and_says_so(filled: Discovery, copy: Discovery) -> None:
@@ -241,12 +249,7 @@ def test_a_tick_in_the_middle_of_a_restore_does_nothing_and_says_so(filled: Disc
         assert restore.tick() == [f"pg_restore is connected: {REFUSED_BY_A_RESTORE}"]
 
     with closing(copy.connect()) as connection:
-        connected = """
-            SELECT pid
-            FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'pg_restore'
-        """
-        until(lambda: not rows(connection, connected), "the end of pg_restore's session")
+        until(lambda: not rows(connection, CONNECTED), "the end of pg_restore's session")
         goes_on(connection)
 
 
@@ -305,3 +308,56 @@ def test_ticks_all_through_a_restore_write_nothing_and_do_not_disturb_it(filled:
     told = [notice.message for notice in heard]
     assert sum(REFUSED_BY_A_RESTORE in message for message in told) >= 3
     assert "ran" not in told[:-2]
+
+
+# Rows without their tables
+
+
+STATE = ("processor_state", "look", "pause", "installation")
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+def test_rows_set_back_in_place_to_those_of_an_older_dump_go_on_from_there(filled: Discovery, with_state: bool) -> None:
+    """TRUNCATE and COPY: the same cluster and the same table, whose rows are other versions of older ones."""
+    with closing(filled.connect()) as connection:
+        connection.execute("SELECT build.person(300, is_verified => TRUE)")
+        kept = [*tables(connection, "public"), *(f"audius_challenges.{name}" for name in STATE if with_state)]
+        connection.execute("CREATE SCHEMA kept")
+        for number, table in enumerate(kept):
+            connection.execute(f"CREATE TABLE kept.t{number} AS TABLE {table}")
+        final = "SELECT each::text FROM user_challenges AS each WHERE is_complete ORDER BY 1"
+        before = rows(connection, final)
+        connection.execute("SELECT build.person(301, is_verified => TRUE), build.playlist(301, 301)")
+        for _ in range(3):
+            assert tick(connection) == []
+        assert {"12c", "12d"} <= set(completed(connection, "v"))
+
+        with connection.transaction():
+            connection.execute("SET LOCAL session_replication_role = replica")
+            connection.execute(f"TRUNCATE {', '.join(kept)}")
+            for number, table in enumerate(kept):
+                connection.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE TABLE kept.t{number}")
+
+        assert rows(connection, final) == before
+        assert tick(connection) == []
+        after = rows(connection, final)
+        assert [row for row in after if row not in before] == rows(
+            connection, "SELECT each::text FROM user_challenges AS each WHERE (challenge_id, specifier) = ('v', '12c')"
+        )
+        assert [row for row in before if row not in after] == []
+        goes_on(connection)
+
+
+def test_a_data_only_restore_into_a_schema_with_the_extension_goes_on_and_ticks_wait_meanwhile(
+    filled: Discovery, copy: Discovery
+) -> None:
+    """All rows come, those of the state too; a catalog that CREATE EXTENSION has filled has to make room."""
+    restore = Restore(filled, copy)
+    copy.psql(SCHEMA, BUILDERS, CREATE_EXTENSION, "TRUNCATE challenges CASCADE", "TRUNCATE build.exemption")
+    restore.restore("--data-only", "--disable-triggers")
+    with closing(psycopg.connect(copy.dsn(), application_name="pg_restore")):
+        assert restore.tick() == [f"pg_restore is connected: {REFUSED_BY_A_RESTORE}"]
+    with closing(filled.connect()) as before, closing(copy.connect()) as after:
+        assert contents(after) == contents(before)
+        until(lambda: not rows(after, CONNECTED), "the end of pg_restore's session")
+        goes_on(after)

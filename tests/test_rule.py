@@ -589,19 +589,48 @@ def test_deeds_follow_in_the_run_that_completes_the_challenge_before(watching: C
 # Failures and roles
 
 
-def test_an_amount_too_great_fails_its_challenge_alone_and_loses_no_deed(watching: Connection) -> None:
+def test_an_amount_too_great_sets_its_deed_aside_and_no_other(watching: Connection) -> None:
     person(watching, 255)
-    repost(watching, 255, 10)
-    save(watching, 255, 20)
+    for item, block in ((10, 101), (11, 102), (12, 101)):
+        repost(watching, 255, item, block)
+    repost(watching, 256, 13, 101)
+    person(watching, 256)
     watching.execute("UPDATE challenges SET amount = '2000000000' WHERE id = 'x1'")
-    with pytest.raises(errors.ExternalRoutineException):
-        tick(watching)
-    assert {challenge: error[:20] for challenge, error in failing(watching).items()} == {"x1": "integer out of range"}
-    assert everything(watching) == {**EVERYTHING_OF_255, "x1": {}}
+    (warning,) = tick(watching)
+    assert warning.message.startswith('challenge "x1": user 255 set aside: integer out of range')
+    assert failing(watching) == {}
+    assert sorted(deeds(watching, "x1")) == ["100:x:d", "ff:x:a", "ff:x:c"]
+    aside = "SELECT challenge_id, user_id, specifier, tries FROM audius_challenges.set_aside"
+    assert rows(watching, aside) == [("x1", 255, "ff:x:b", 1)]
 
     watching.execute("UPDATE challenges SET amount = '2' WHERE id = 'x1'")
     assert tick(watching) == []
-    assert everything(watching) == EVERYTHING_OF_255
+    assert sorted(deeds(watching, "x1")) == ["100:x:d", "ff:x:a", "ff:x:b", "ff:x:c"]
+    assert rows(watching, aside) == []
+
+
+def test_a_deed_that_a_trigger_refuses_is_set_aside_and_the_steps_of_others_go_on(watching: Connection) -> None:
+    person(watching, 255)
+    for item in (10, 20, 30):
+        save(watching, 255, item)
+    watching.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'no album %', new.specifier;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON user_challenges
+        FOR EACH ROW WHEN (new.specifier = 'ff:2') EXECUTE FUNCTION refuse();
+        """
+    )
+    tick(watching)
+    assert sorted(deeds(watching, "x2")) == ["ff:1", "ff:3"]
+    save(watching, 255, 31)
+    watching.execute("UPDATE saves SET is_delete = TRUE WHERE save_item_id = 10")
+    assert tick(watching) == []
+    assert {specifier: deed[1] for specifier, deed in deeds(watching, "x2").items()} == {"ff:1": 0, "ff:3": 2}
+    aside = "SELECT challenge_id, user_id, specifier, tries FROM audius_challenges.set_aside"
+    assert rows(watching, aside) == [("x2", 255, "ff:2", 2)]
 
 
 def test_a_missing_column_of_a_source_is_named(watching: Connection) -> None:

@@ -378,10 +378,10 @@ def test_a_first_build_is_done_in_one_tick_where_the_time_budget_allows(discover
 # One failing processor never stops or undoes another
 
 
-TRIGGER_THAT_RAISES = """
+TRIGGER_THAT_CANNOT_WORK = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        RAISE EXCEPTION 'no reward for %', new.specifier USING HINT = 'Ask the application.';
+        INSERT INTO dropped VALUES (new.specifier);
     END $$;
 """
 
@@ -415,24 +415,24 @@ BREAKAGES = {
         'column "is_delete" of table "public.saves" is of type text',
         "ALTER TABLE saves ALTER COLUMN is_delete TYPE boolean USING is_delete::boolean",
     ),
-    "trigger that raises": Breakage(
-        TRIGGER_THAT_RAISES
+    "trigger that cannot work": Breakage(
+        TRIGGER_THAT_CANNOT_WORK
         + """
         CREATE TRIGGER refuse AFTER INSERT ON user_challenges
         FOR EACH ROW WHEN (new.challenge_id = 'fp') EXECUTE FUNCTION refuse()
         """,
         ("fp",),
-        "no reward for fff",
+        'relation "dropped" does not exist',
         "DROP TRIGGER refuse ON user_challenges",
     ),
-    "deferred constraint trigger that raises at commit": Breakage(
-        TRIGGER_THAT_RAISES
+    "deferred constraint trigger that cannot work at commit": Breakage(
+        TRIGGER_THAT_CANNOT_WORK
         + """
         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON user_challenges DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW WHEN (new.challenge_id = 'fp') EXECUTE FUNCTION refuse()
         """,
         ("fp",),
-        "no reward for fff",
+        'relation "dropped" does not exist',
         "DROP TRIGGER refuse ON user_challenges",
     ),
     "catalog amount that is no number": Breakage(
@@ -570,7 +570,7 @@ RESTORES = {
     ),
     "there is no table public.user_challenges": (
         "ALTER TABLE user_challenges RENAME TO away",
-        "Is the extension in the schema of the discovery tables?",
+        "The extension looks for the discovery tables in schema public; CREATE EXTENSION ... SCHEMA sets another.",
     ),
     "no primary key on user_challenges yet": (
         "ALTER TABLE user_challenges DROP CONSTRAINT user_challenges_pkey",
@@ -578,7 +578,7 @@ RESTORES = {
     ),
     "user_challenges has no trigger_of_old yet": (
         "UPDATE audius_challenges.installation SET cluster = 1, guards = guards || 'trigger_of_old'::text",
-        "If no restore is under way: SELECT * FROM reconcile_challenges(); accepts the table as it is.",
+        "If no restore is under way, create it; or SELECT * FROM reconcile_challenges(); accepts the table as it is.",
     ),
 }
 
@@ -670,6 +670,103 @@ def test_a_first_build_may_complete_any_number(discovery: Discovery) -> None:
         connection.execute("SELECT build.person(n, is_verified => TRUE) FROM generate_series(1, 9) AS n")
         assert tick(connection) == []
         assert completed(connection, "v") == [str(n) for n in range(1, 10)]
+
+
+def test_the_first_build_of_a_database_has_no_limit_whatever_fails_at_first(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        connection.execute("SET audius_challenges.max_completions = 3")
+        connection.execute("SELECT build.person(n, is_verified => TRUE) FROM generate_series(1, 9) AS n")
+        connection.execute("SELECT build.playlist(n, n, blocknumber => 28350000) FROM generate_series(1, 9) AS n")
+        connection.execute("ALTER TABLE playlists RENAME TO away")
+        with pytest.raises(errors.ExternalRoutineException):
+            tick(connection)
+        assert (len(completed(connection, "v")), len(completed(connection, "fp"))) == (9, 0)
+        connection.execute("ALTER TABLE away RENAME TO playlists")
+        assert tick(connection) == []
+        assert len(completed(connection, "fp")) == 9
+
+
+def living_database(connection: Connection, change: str) -> None:
+    """One that has paid v; then fp is added, nine of whose rewards were earned before."""
+    connection.execute(change)
+    connection.execute("SELECT build.person(n, is_verified => TRUE) FROM generate_series(1, 9) AS n")
+    connection.execute("SELECT build.playlist(n, n, blocknumber => 28350000) FROM generate_series(1, 9) AS n")
+    assert tick(connection) == []
+    assert (len(completed(connection, "v")), len(completed(connection, "fp"))) == (9, 0)
+    connection.execute("SET audius_challenges.max_completions = 5")
+    connection.execute("SET audius_challenges.slice_users = 2")
+    connection.execute("SET audius_challenges.time_budget = '0 ms'")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("UPDATE challenges SET active = FALSE WHERE id = 'fp'", "UPDATE challenges SET active = TRUE WHERE id = 'fp'"),
+        (
+            "DELETE FROM challenges WHERE id = 'fp'",
+            "INSERT INTO challenges (id, type, amount, active, starting_block) VALUES ('fp', 'boolean', '2', TRUE, 0)",
+        ),
+    ],
+)
+def test_a_challenge_that_is_added_to_a_living_database_does_not_pay_its_past_without_a_limit(
+    discovery: Discovery, before: str, after: str
+) -> None:
+    with closing(discovery.connect()) as connection:
+        living_database(connection, before)
+        connection.execute(after)
+        assert tick(connection) == tick(connection) == []
+        assert len(completed(connection, "fp")) == 4
+        with pytest.raises(errors.ExternalRoutineException):
+            tick(connection)
+        assert len(completed(connection, "fp")) == 4
+        assert failing(connection) == {
+            "fp": 'challenge "fp" would complete at least 6 rewards in its first round;'
+            " audius_challenges.max_completions is 5"
+            " DETAIL: Nothing was written for it in this run; earlier runs of the round completed 4."
+            " It begins in a database that has paid before, so its past must be approved first."
+            " HINT: To leave the past out: a starting_block of the present, or SELECT"
+            " audius_challenges.start_from_now('{fp}'); to pay it: SET audius_challenges.max_completions = ...;"
+            " SELECT * FROM reconcile_challenges('{fp}', full_scan => true);"
+        }
+        connection.execute("SET audius_challenges.max_completions = 9")
+        connection.execute("SELECT * FROM reconcile_challenges('{fp}', full_scan => true)")
+        connection.execute("SET audius_challenges.max_completions = 1")
+        assert tick(connection) == []
+        assert len(completed(connection, "fp")) == 9
+
+
+def test_the_round_after_start_from_now_is_limited_too(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        living_database(connection, "UPDATE challenges SET active = FALSE WHERE id = 'fp'")
+        connection.execute("UPDATE challenges SET active = TRUE WHERE id = 'fp'")
+        connection.execute("SELECT audius_challenges.start_from_now('{fp}')")
+        connection.execute("SET audius_challenges.sweep_users = 2")
+        assert tick(connection) == tick(connection) == []
+        with pytest.raises(errors.ExternalRoutineException, match="fp"):
+            tick(connection)
+        assert len(completed(connection, "fp")) == 4
+
+
+def test_a_first_round_of_one_slice_is_called_so(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        living_database(connection, "UPDATE challenges SET active = FALSE WHERE id = 'fp'")
+        connection.execute("UPDATE challenges SET active = TRUE WHERE id = 'fp'")
+        connection.execute("SET audius_challenges.slice_users = 50000")
+        ((status, error),) = statuses(connection, "reconcile_challenges('{fp}')").values()
+        assert (status, (error or "").split(";")[0]) == (
+            "failed",
+            'challenge "fp" would complete at least 9 rewards in its first round',
+        )
+
+
+def test_after_the_first_round_each_run_is_limited_by_itself(connection: Connection) -> None:
+    connection.execute("SET audius_challenges.max_completions = 3")
+    for first in (1, 4, 7):
+        connection.execute(
+            "SELECT build.person(n, is_verified => TRUE) FROM generate_series(%s::integer, %s) AS n", (first, first + 2)
+        )
+        assert tick(connection) == []
+    assert len(completed(connection, "v")) == 9
 
 
 def test_a_lower_target_in_the_catalog_is_no_first_build(connection: Connection) -> None:

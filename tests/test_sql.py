@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from audius_challenges.database import Statement, translated
 from audius_challenges.sources import Reads, columns_read
+from devtools import REPOSITORY
 
 TRANSLATED = {
     "a parameter has a number and its type": (
@@ -169,3 +172,13 @@ def test_an_alias_may_be_taken_for_granted() -> None:
 def test_a_column_without_a_declaration_is_named(sql: str) -> None:
     with pytest.raises(KeyError, match=r"tracks is declared without genre in sources\.py"):
         columns_read(sql)
+
+
+ROUTINE = re.compile(r"^CREATE (?:FUNCTION|PROCEDURE) (\S+?)\((.*?)^\$\w+\$;$", re.MULTILINE | re.DOTALL)
+
+
+def test_no_routine_says_in_which_schema_it_is() -> None:
+    """The schema may be renamed: what is inside a routine, and its SET clauses, would go on saying the old name."""
+    found = [routine for path in (REPOSITORY / "sql").glob("*.sql") for routine in ROUTINE.findall(path.read_text())]
+    assert [name for name, rest in found if "extschema" in rest] == []
+    assert len(found) > 10

@@ -147,9 +147,9 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
         **row_versions(connection, "public", "audius_challenges", "cron"),
         **privileges(connection),
     }
-    converted = {"processor_state", "checkpoint", "look", "pause"}
+    converted = {"processor_state", "checkpoint", "look", "pause", "set_aside"}
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
-    made_anew = r"\.(checkpoint|look|pause)(_pkey)?\b|routine audius_challenges\.trigger_needs "
+    made_anew = r"\.(checkpoint|look|pause|set_aside)(_pkey)?\b|routine audius_challenges\.trigger_needs "
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
     return kept
 
@@ -229,6 +229,7 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
             assert (state["look"] is not None) is (challenge in ("u", "fp", "p", "v", "p1", "p2", "p3"))
         assert grants(connection, "pause") == works
         assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
+        assert grants(connection, "set_aside") == works | {("upgrade_runner", "DELETE")}
         connection.execute("SELECT * FROM sync_challenge_catalog()")
         # Those that are younger than the release are not what this is about.
         connection.execute("UPDATE challenges SET active = id = ANY(%s), starting_block = 0", [list(states_before)])
@@ -428,7 +429,7 @@ def test_whatever_is_called_while_updating_nothing_fails_and_nothing_is_paid_twi
     calls = (
         TICK,
         "SELECT * FROM reconcile_challenges()",
-        "SELECT * FROM challenge_status",
+        "SELECT challenge_id, status FROM challenge_status",  # a prepared SELECT * would know the columns of before
         """
         SELECT build.person(user_id, is_verified => TRUE)
         FROM (SELECT coalesce(max(user_id), 0) + 1 AS user_id FROM users) AS next

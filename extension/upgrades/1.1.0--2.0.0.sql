@@ -10,6 +10,8 @@ ALTER TABLE audius_challenges.processor_state
 ADD COLUMN look bigint,
 ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
 ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE,
+ADD COLUMN is_exempt boolean NOT NULL DEFAULT FALSE,
+ADD COLUMN completed bigint NOT NULL DEFAULT 0,
 ADD COLUMN as_of timestamptz;
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
@@ -17,6 +19,10 @@ COMMENT ON COLUMN audius_challenges.processor_state.look IS
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
 'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
+COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
+'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
+COMMENT ON COLUMN audius_challenges.processor_state.completed IS
+'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
 'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
 
@@ -58,12 +64,35 @@ COMMENT ON COLUMN audius_challenges.pause.began_at IS 'When a run first found th
 COMMENT ON COLUMN audius_challenges.pause.ended_at IS
 'When a run first found it active again; null: it is still inactive';
 
+CREATE TABLE audius_challenges.set_aside (
+    challenge_id text NOT NULL,
+    user_id bigint NOT NULL,
+    specifier text NOT NULL,
+    error text NOT NULL,
+    set_aside_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tried_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tries bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (challenge_id, user_id, specifier)
+);
+
+COMMENT ON TABLE audius_challenges.set_aside IS
+'Users whose rows cannot be written: all others are, and these are tried again when their rows change and once a round '
+'of the sweep; a row is deleted when the user is written, or has nothing to be written';
+COMMENT ON COLUMN audius_challenges.set_aside.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.set_aside.user_id IS 'users.user_id';
+COMMENT ON COLUMN audius_challenges.set_aside.specifier IS
+'The deed that cannot be written; empty: all that the challenge has for the user';
+COMMENT ON COLUMN audius_challenges.set_aside.error IS 'The error of the last try';
+COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed first';
+COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
+COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
+
 COMMENT ON TABLE audius_challenges.installation IS
 'The database that the state belongs to; after a dump and restore it is another one, and looks are forgotten';
 COMMENT ON SCHEMA audius_challenges IS
 'State of the challenges, the tick, and the functions that support them';
 COMMENT ON TYPE audius_challenges.phase IS
-'first build: all users are examined for the first time, without a limit on completions; '
+'first build: all users are examined for the first time; '
 'catching up: all users are examined again; watching: changes are followed';
 COMMENT ON TABLE audius_challenges.processor_state IS
 'State of each challenge that has run; read it through challenge_status';
@@ -74,10 +103,17 @@ COMMENT ON COLUMN audius_challenges.processor_state.last_run IS 'When it last ra
 COMMENT ON COLUMN audius_challenges.processor_state.last_error IS 'The last error, kept after it has been resolved';
 COMMENT ON COLUMN audius_challenges.installation.singleton IS 'Always true: there is at most one row';
 COMMENT ON COLUMN audius_challenges.installation.guards IS
-'Triggers and foreign keys of user_challenges; ticks do nothing until a restore has created them again';
+'Triggers and foreign keys of user_challenges, by what they call and reference; ticks do nothing until a restore, or '
+'whoever replaced the table, has created them again';
 
 SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');
+SELECT pg_extension_config_dump('audius_challenges.set_aside', '');
+
+-- A first build under way had no limit, and goes on without one.
+UPDATE audius_challenges.processor_state
+SET is_exempt = TRUE
+WHERE phase = 'first build';
 
 -- The lowest position of a checkpoint's history stands for all of them: the window is as wide as it was, or wider.
 INSERT INTO audius_challenges.look (source, number, horizon, position)
@@ -157,7 +193,7 @@ SET
 WHERE challenge_id = 'e'
     AND phase IS NOT NULL;
 
--- Who could work with checkpoints can work with looks and pauses. As these grants are not the extension's own, they are
+-- Who could work with checkpoints can work with what is new. As these grants are not the extension's own, they are
 -- taken from the list of those that are, so that a dump has them; and, for PostgreSQL 17, from the list of what hinders
 -- DROP ROLE.
 DO $block$
@@ -176,9 +212,13 @@ BEGIN
             AND privilege.privilege_type IN ('SELECT', 'INSERT', 'UPDATE')
         GROUP BY privilege.grantee
     LOOP
-        EXECUTE format('GRANT %s ON audius_challenges.look, audius_challenges.pause TO %s', role.privileges, role.name);
+        EXECUTE format(
+            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside TO %s',
+            role.privileges,
+            role.name
+        );
         IF role.runs THEN
-            EXECUTE format('GRANT DELETE ON audius_challenges.look TO %s', role.name);
+            EXECUTE format('GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside TO %s', role.name);
         END IF;
     END LOOP;
 END
@@ -186,14 +226,18 @@ $block$;
 
 DELETE FROM pg_init_privs
 WHERE classoid = 'pg_class'::regclass
-    AND objoid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass);
+    AND objoid = ANY(
+        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside}'::regclass[]
+    );
 
 DELETE FROM pg_shdepend
 USING pg_database
 WHERE pg_database.datname = current_database()
     AND pg_shdepend.dbid = pg_database.oid
     AND pg_shdepend.classid = 'pg_class'::regclass
-    AND pg_shdepend.objid IN ('audius_challenges.look'::regclass, 'audius_challenges.pause'::regclass)
+    AND pg_shdepend.objid = ANY(
+        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside}'::regclass[]
+    )
     AND pg_shdepend.deptype = 'i';
 
 -- The catalog is aligned row by row, too: a new signature, so a new function, with the privileges of the old one. What

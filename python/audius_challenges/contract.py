@@ -41,6 +41,19 @@ _COLUMNS = """
 # What pg_class.relkind calls v, m, f.
 _VIEWS = {"v": "view", "m": "materialized view", "f": "foreign table"}
 
+_ELSEWHERE = """
+    SELECT
+        relation.relname::text AS table_name,
+        array_agg(quote_ident(namespace.nspname) ORDER BY namespace.nspname) AS schemas
+    FROM pg_class AS relation
+    INNER JOIN pg_namespace AS namespace
+        ON relation.relnamespace = namespace.oid
+    WHERE relation.relname = ANY(:missing::text[])
+        AND relation.relkind IN ('r', 'p')
+        AND namespace.nspname !~ '^(pg_|information_schema$)'
+    GROUP BY relation.relname
+"""
+
 _KEYLESS = """
     SELECT relation.relname::text AS table_name
     FROM pg_class AS relation
@@ -66,12 +79,14 @@ class Contract:
     :ivar columns: table name -> column name -> type
     :ivar views: names of relations that are no tables -> what they are
     :ivar keyless: tables that we write and that have no unique index, as in mid-restore
+    :ivar elsewhere: names of tables that are missing -> other schemas that have one of that name
     """
 
     schema: str
     columns: Mapping[str, Mapping[str, str]]
     views: Mapping[str, str]
     keyless: Sequence[str]
+    elsewhere: Mapping[str, Sequence[str]]
 
     def require(self, reads: Reads) -> None:
         """Demand tables with columns, and keys without which nothing can be written once and only once.
@@ -93,8 +108,7 @@ class Contract:
             raise ChallengeError(
                 f'table "{self.schema}.{table}" does not exist',
                 sqlstate=UNDEFINED_TABLE,
-                hint=f"The extension looks for the discovery tables in schema {self.schema};"
-                " CREATE EXTENSION ... SCHEMA sets another.",
+                hint=self.where_it_is(table),
             )
         if table in self.views:
             raise ChallengeError(
@@ -120,6 +134,23 @@ class Contract:
                     hint=f"It should be of type {PRINTED_TYPES[expected[0]]}.",
                 )
 
+    def where_it_is(self, table: str) -> str:
+        """A hint for a table that is missing."""
+        if schemas := self.elsewhere.get(table):
+            return (
+                f"The extension is in schema {self.schema}, and there is a table {table} in schema"
+                f" {', '.join(schemas)}. If it was moved, move it back, or move the extension after it without losing"
+                " its state: docs/how-to/move-to-another-schema.md."
+            )
+        return (
+            f"The extension looks for the discovery tables in schema {self.schema};"
+            " CREATE EXTENSION ... SCHEMA sets another."
+        )
+
+    def is_bigint(self, table: str, column: str) -> bool:
+        """Whether there is such a column, and it is a bigint."""
+        return self.columns.get(table, {}).get(column) == "int8"
+
     @property
     def has_discovery_tables(self) -> bool:
         """Whether this is a discovery database at all, whole or with some table missing."""
@@ -135,4 +166,7 @@ def read_contract(db: Database) -> Contract:
         if row["kind"] in _VIEWS:
             views[row["table_name"]] = _VIEWS[row["kind"]]
     keyless = [row["table_name"] for row in db.rows(_KEYLESS, schema=db.schema, tables=list(WRITTEN))]
-    return Contract(db.schema, columns, views, keyless)
+    missing = list(TABLES.keys() - columns)
+    found = db.rows(_ELSEWHERE, missing=missing) if missing else []
+    elsewhere = {row["table_name"]: row["schemas"] for row in found}
+    return Contract(db.schema, columns, views, keyless, elsewhere)

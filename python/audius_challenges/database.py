@@ -1,7 +1,7 @@
 """The doorway to PostgreSQL: the part of plpy that is used here, and SQL with named parameters.
 
 SQL in this package says `discovery.users` for a table of the discovery schema, whatever that schema is called here, and
-`:users::integer[]` for a parameter, with its type where it is used. Statements are composed of constants by f-strings;
+`:users::bigint[]` for a parameter, with its type where it is used. Statements are composed of constants by f-strings;
 values are always parameters.
 """
 
@@ -94,11 +94,27 @@ class Plan:
     uses: int = 0
 
 
+# In a tick the caller's search_path is still in force: no operator of his is called.
+_HOME = """
+    SELECT pg_namespace.nspname AS name
+    FROM pg_catalog.pg_extension
+    INNER JOIN pg_catalog.pg_namespace
+        ON pg_extension.extnamespace OPERATOR(pg_catalog.=) pg_namespace.oid
+    WHERE pg_extension.extname OPERATOR(pg_catalog.=) 'audius_challenges'
+"""
+
+
+def home_schema(plpy: Plpy) -> str:
+    """The schema of the discovery tables: the one that the extension was created in, by the name that it has now."""
+    ((name,),) = (row.values() for row in plpy.execute(_HOME))
+    return str(name)
+
+
 class Database:
     """One session's database: runs SQL over plans that are prepared once a session.
 
     :param plpy: PL/Python's module
-    :param schema: the schema of the discovery tables, unquoted
+    :param schema: the schema of the discovery tables, unquoted (see `home_schema`)
     """
 
     _plans: ClassVar[dict[tuple[str, str], Plan]] = {}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from audius_challenges.database import Database, Plpy, require_writable
+from audius_challenges.database import Database, Plpy, home_schema, require_writable
 from audius_challenges.errors import ChallengeError, as_postgres_error, null_argument
 from audius_challenges.operation import run, transaction
 
@@ -17,23 +17,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _from_sql(function: Callable[Concatenate[Database, P], R]) -> Callable[Concatenate[Plpy, str, P], R]:
-    """Take plpy and the discovery schema instead of a Database, and report errors as PostgreSQL does."""
+def _from_sql(function: Callable[Concatenate[Database, P], R]) -> Callable[Concatenate[Plpy, P], R]:
+    """Take plpy instead of a Database, and report errors as PostgreSQL does."""
 
     @wraps(function)
-    def entry(plpy: Plpy, schema: str, /, *arguments: P.args, **keywords: P.kwargs) -> R:
+    def entry(plpy: Plpy, /, *arguments: P.args, **keywords: P.kwargs) -> R:
         try:
-            return function(Database(plpy, _unquoted(schema)), *arguments, **keywords)
+            return function(Database(plpy, home_schema(plpy)), *arguments, **keywords)
         except ChallengeError as error:
             reported = as_postgres_error(plpy, error)
         raise reported
 
     return entry
-
-
-def _unquoted(identifier: str) -> str:
-    """The name of a schema as the script has it, where PostgreSQL put it in quotes if it needs them."""
-    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier
 
 
 @_from_sql
@@ -113,6 +108,7 @@ def sync_catalog(
     if environment is None:
         raise null_argument("environment")
     require_writable(db)
+    transaction.set_search_path(db)
     differences = catalog_sync.compare_catalog(db, environment, challenge_ids)
     catalog_sync.align_catalog(db, environment, differences)
     return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]
@@ -139,4 +135,5 @@ def install(db: Database) -> None:
     """The last statement of the extension's script."""
     from audius_challenges.operation import installing
 
+    transaction.set_search_path(db)
     installing.install(db)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # By their names in pg_type: how a session prints types depends on its settings.
-INTEGER = ("int4", "int8", "int2")
+INTEGER = ("int4", "int8")  # not int2: what is made of the numbers, such as to_hex(), does not take it
 TEXT = ("varchar", "text")
 BOOLEAN = ("bool",)
 TIMESTAMP = ("timestamp",)

@@ -112,8 +112,8 @@ SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 't
 SELECT has_view('public', 'challenge_status', 'there is challenge_status');
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
-    $$VALUES ('installation'::name), ('look'), ('pause'), ('processor_state')$$,
-    'the extension owns four tables of state, and no table of the application''s'
+    $$VALUES ('installation'::name), ('look'), ('pause'), ('processor_state'), ('set_aside')$$,
+    'the extension owns five tables of state, and no table of the application''s'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation
@@ -173,8 +173,8 @@ SELECT results_eq(
     $$SELECT DISTINCT setting COLLATE "default" FROM routine
     CROSS JOIN LATERAL unnest(proconfig) AS setting
     WHERE nspname = 'public' AND setting LIKE 'search_path=%'$$,
-    $$VALUES ('search_path=pg_catalog, public, pg_temp')$$,
-    'the functions that people call have the discovery schema on it, for the application''s triggers'
+    $$VALUES ('search_path=pg_catalog, pg_temp')$$,
+    'none names the discovery schema, which may be renamed: a run puts it on its path, for the application''s triggers'
 );
 SELECT results_eq(
     $$SELECT proconfig::text FROM routine WHERE proname = 'tick'$$,

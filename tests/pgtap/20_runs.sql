@@ -209,11 +209,11 @@ SELECT results_eq(
 SET LOCAL audius_challenges.sweep_users = '';
 SET LOCAL audius_challenges.slice_users = '';
 
--- A trigger that raises for one challenge, and a table that is away.
+-- A trigger that cannot work for some challenges, and a table that is away.
 CREATE FUNCTION pg_temp.refuse() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'no % today', new.challenge_id USING errcode = 'P0042';
+    RAISE EXCEPTION 'no % today', new.challenge_id USING errcode = '55000';
 END
 $$;
 SET LOCAL ROLE NONE;
@@ -257,7 +257,7 @@ SELECT is_empty(
     SELECT id FROM trending_results WHERE week = '2025-03-14' AND type <> 'UNDERGROUND_TRACKS'$$,
     'what a failing challenge wrote before it failed is undone'
 );
-SELECT alike(error, 'no p today%P0042%', 'the error is that of the trigger, with its SQLSTATE')
+SELECT alike(error, 'no p today%55000%', 'the error is that of the trigger, with its SQLSTATE')
 FROM failing
 WHERE challenge_id = 'p';
 SELECT alike(error, '%playlists%', 'the error of a missing table names it')
@@ -296,7 +296,7 @@ SELECT build.playlist(9, 9, blocknumber => 28350000);
 SELECT results_eq(
     $$SELECT challenge_id, status FROM reconcile_challenges(ARRAY['u', 'fp', 'v'])$$,
     $$VALUES ('u', 'ok'), ('fp', 'failed'), ('v', 'ok')$$,
-    'a constraint trigger that raises fails its challenge alone'
+    'a constraint trigger that cannot work fails its challenge alone'
 );
 SET LOCAL ROLE NONE;
 DROP TRIGGER refuse_late ON user_challenges;

@@ -6,7 +6,8 @@ SELECT columns_are(
     'challenge_status',
     ARRAY[
         'challenge_id', 'description', 'status', 'last_run', 'last_success', 'consecutive_failures', 'last_error',
-        'last_error_at', 'sweep_progress', 'sweep_position', 'sweep_rounds', 'sweep_finished_at', 'unpayable_rows'
+        'last_error_at', 'sweep_progress', 'sweep_position', 'sweep_rounds', 'sweep_finished_at', 'unpayable_rows',
+        'users_set_aside'
     ],
     'the view has these columns'
 );

@@ -18,6 +18,6 @@ FIRST_PLAYLIST = Rule(
         WHERE {is_one_of_the_users("playlists.playlist_owner_id")}
             AND playlists.is_current
             AND NOT playlists.is_delete
-            AND coalesce(playlists.blocknumber, 0) >= :starting_block::integer
+            AND coalesce(playlists.blocknumber, 0) >= :starting_block::bigint
     """,
 )

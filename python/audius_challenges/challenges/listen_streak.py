@@ -107,7 +107,7 @@ _LISTENS = f"""
     LEFT JOIN LATERAL (
         SELECT streak.listen_streak, least(streak.last_listen_date, '200000-01-01') AS last_listen_date
         FROM discovery.challenge_listen_streak AS streak
-        WHERE streak.user_id = eligible.user_id AND streak.last_listen_date <> '-infinity'
+        WHERE streak.user_id = eligible.user_id AND streak.last_listen_date <> '-infinity' AND streak.listen_streak >= 0
         LIMIT 1
     ) AS state
         ON TRUE
@@ -135,7 +135,7 @@ _LISTENS = f"""
 # || '': a user's rows, by their index. Without statistics the planner would combine it with that of the challenge.
 _LATEST_ROWS = """
     SELECT listener.user_id, latest.*
-    FROM unnest(:listeners::integer[]) AS listener (user_id)
+    FROM unnest(:listeners::bigint[]) AS listener (user_id)
     CROSS JOIN LATERAL (
         SELECT
             own.specifier,
@@ -159,7 +159,7 @@ _SAVE_STATES = """
         counted.user_id,
         timestamp '2000-01-01' + counted.last_listen::float8 * interval '1 microsecond',
         counted.length
-    FROM unnest((:user_ids::text)::integer[], (:last_listens::text)::bigint[], (:lengths::text)::integer[])
+    FROM unnest((:user_ids::text)::bigint[], (:last_listens::text)::bigint[], (:lengths::text)::integer[])
         AS counted (user_id, last_listen, length)
     ON CONFLICT (user_id) DO UPDATE SET
         last_listen_date = excluded.last_listen_date,
@@ -177,7 +177,7 @@ _WANTED = f"""
             listen.at AT TIME ZONE 'UTC' AS created_at,
             timestamp '2000-01-01' + streak.completed::float8 * interval '1 microsecond' AS completed_at
         FROM unnest(
-            (:user_ids::text)::integer[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
+            (:user_ids::text)::bigint[], :specifiers::text[], (:steps::text)::integer[], (:amounts::text)::integer[],
             (:created::text)::bigint[], (:completed::text)::bigint[]
         ) AS streak (user_id, specifier, steps, amount, created, completed)
         CROSS JOIN LATERAL (SELECT timestamp '2000-01-01' + streak.created::float8 * interval '1 microsecond')
@@ -244,15 +244,16 @@ class ListenStreak(PerUser):
             work.state.catalog_seen = None
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
-        """Count these users' new listens, and write states and rows."""
+        """Count these users' new listens; write states, and then rows, whose trigger reads them."""
         listeners = work.db.rows(_LISTENS, challenge_id=self.id, as_of=work.as_of, **users.parameters)
         ids = [] if nothing_written else [listener["user_id"] for listener in listeners]
         found = work.db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids) if ids else []
         latest = {row["user_id"]: _row(row) for row in found}
         streaks = {listener["user_id"]: _counted(listener, latest) for listener in listeners}
         streaks = {user_id: streak for user_id, streak in streaks.items() if streak.changed}
-        if streaks:
-            # The state first: the application's trigger on user_challenges reads it.
+        if not streaks:
+            return
+        with work.db.plpy.subtransaction():
             work.db.rows(
                 _SAVE_STATES,
                 user_ids=_array(streaks),

@@ -21,7 +21,7 @@ TRACK_UPLOAD = Rule(
             AND NOT tracks.is_delete
             AND NOT tracks.is_unlisted
             AND tracks.stem_of IS NULL
-            AND coalesce(tracks.blocknumber, 0) >= :starting_block::integer
+            AND coalesce(tracks.blocknumber, 0) >= :starting_block::bigint
         GROUP BY tracks.owner_id
     """,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from audius_challenges.database import Database
 
@@ -17,16 +18,24 @@ class Installation:
 
     :ivar cluster: the system identifier of the cluster
     :ivar relation: the object id of `user_challenges`
-    :ivar guards: names of the triggers and foreign keys of `user_challenges`
+    :ivar guards: the triggers and foreign keys of `user_challenges`, by what they call and reference; a table that
+        takes its place has them under other names
+    :ivar names: their names here, which is what 1.1.0 remembered
     """
 
     cluster: int
     relation: int
-    guards: frozenset[str]
+    guards: tuple[str, ...]
+    names: frozenset[str] = field(default=frozenset(), compare=False)
 
     def is_here(self, present: Installation) -> bool:
         """Whether this is the present database, and not another that it was restored into."""
         return (self.cluster, self.relation) == (present.cluster, present.relation)
+
+    def missing(self, present: Installation) -> list[str]:
+        """The guards that were there, and are not at present."""
+        lost = Counter(self.guards) - Counter(present.guards)
+        return sorted(guard for guard in lost if guard not in present.names)
 
 
 _REMEMBERED = """
@@ -41,24 +50,38 @@ _PRESENT = """
     SELECT
         system.system_identifier AS cluster,
         relation.oid::bigint AS relation,
-        ARRAY(
-            SELECT tgname::text
-            FROM pg_trigger
-            WHERE tgrelid = relation.oid
-                AND NOT tgisinternal
-            UNION
-            SELECT conname::text
-            FROM pg_constraint
-            WHERE conrelid = relation.oid
-                AND contype = 'f'
-            ORDER BY 1
-        ) AS guards
+        guard.descriptions AS guards,
+        guard.names
     FROM pg_control_system() AS system
     INNER JOIN pg_class AS relation
         ON relation.relname = 'user_challenges'
     INNER JOIN pg_namespace AS namespace
         ON namespace.oid = relation.relnamespace
         AND namespace.nspname = :schema::text
+    CROSS JOIN LATERAL (
+        SELECT
+            coalesce(array_agg(each.description), '{}') AS descriptions,
+            coalesce(array_agg(each.name), '{}') AS names
+        FROM (
+            SELECT
+                'trigger that calls ' || pg_proc.proname::text || '()' AS description,
+                pg_trigger.tgname::text AS name
+            FROM pg_trigger
+            INNER JOIN pg_proc
+                ON pg_trigger.tgfoid = pg_proc.oid
+            WHERE pg_trigger.tgrelid = relation.oid
+                AND NOT pg_trigger.tgisinternal
+            UNION ALL
+            SELECT
+                'foreign key to ' || referenced.relname::text,
+                pg_constraint.conname::text
+            FROM pg_constraint
+            INNER JOIN pg_class AS referenced
+                ON pg_constraint.confrelid = referenced.oid
+            WHERE pg_constraint.conrelid = relation.oid
+                AND pg_constraint.contype = 'f'
+        ) AS each
+    ) AS guard
 """
 
 _REMEMBER = """
@@ -77,18 +100,18 @@ _REMEMBER = """
 
 def remembered_installation(db: Database) -> Installation | None:
     """The database that the states are from; None if nothing is remembered yet."""
-    return next((_installation(row) for row in db.rows(_REMEMBERED)), None)
+    return next((_installation(**row) for row in db.rows(_REMEMBERED)), None)
 
 
 def present_installation(db: Database) -> Installation | None:
     """The database that this is; None where there is no `user_challenges`."""
-    return next((_installation(row) for row in db.rows(_PRESENT, schema=db.schema)), None)
+    return next((_installation(**row) for row in db.rows(_PRESENT, schema=db.schema)), None)
 
 
 def remember_installation(db: Database, present: Installation) -> None:
     """From now on the states are true of this database."""
-    db.rows(_REMEMBER, cluster=present.cluster, relation=present.relation, guards=sorted(present.guards))
+    db.rows(_REMEMBER, cluster=present.cluster, relation=present.relation, guards=list(present.guards))
 
 
-def _installation(row: dict[str, Any]) -> Installation:
-    return Installation(row["cluster"], row["relation"], frozenset(row["guards"]))
+def _installation(cluster: int, relation: int, guards: list[str], names: Iterable[str] = ()) -> Installation:
+    return Installation(cluster, relation, tuple(sorted(guards)), frozenset(names))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audius_challenges.engine import sweep
 from audius_challenges.engine.processor import Work
+from audius_challenges.engine.set_aside import SetAside, may_be_one_users
 from audius_challenges.engine.state import Phase
 from audius_challenges.engine.users import Users
 from audius_challenges.sources import USERS, Source
@@ -30,10 +32,14 @@ class PerUser(ABC):
 
     @abstractmethod
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
-        """Bring the user challenges of these users to what the source tables say.
+        """Bring the user challenges of these users to what the source tables say: all of them, or, if it fails, none.
 
         :param nothing_written: whether no row of theirs was ever written, so that none need be looked up
         """
+
+    def deeds(self, work: Work, users: Users) -> list[str]:  # noqa: ARG002 - as a rule all rows of a user go together
+        """The specifiers of what is rewarded singly, so that one can be set aside and the others be written."""
+        return []
 
     def run(self, work: Work) -> None:
         """Examine what changed and a slice of the sweep; with `full_scan`, everybody."""
@@ -46,10 +52,15 @@ class PerUser(ABC):
         if not is_followed:
             work.feed.follow(state, self.sources)
         work.is_first_build = state.phase is Phase.FIRST_BUILD
-        for users, nothing_written in self._turn(work):
-            if users.size:
-                work.users_examined += users.size
-                self.reconcile(work, users, nothing_written=nothing_written)
+        work.is_first_round = not state.sweep_rounds
+        set_aside = SetAside(work.db, state)
+        for turn, nothing_written in self._turn(work):
+            work.users_examined += turn.size
+            for users in set_aside.apart(turn, work.slices):
+                self._examine(work, set_aside, users, nothing_written=nothing_written)
+        set_aside.save()
+        if not state.sweep_rounds:
+            state.completed = work.completed
 
     def resume(self, work: Work) -> None:  # noqa: B027 - as a rule there is nothing more to do
         """Everybody is examined again, by the run."""
@@ -66,6 +77,37 @@ class PerUser(ABC):
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None
         work.state.nothing_written = False
+        work.state.is_exempt = False
+
+    def _examine(self, work: Work, set_aside: SetAside, users: Users, *, nothing_written: bool) -> None:
+        """Reconcile these users; if one of them cannot be, halve until he stands alone, and then his deeds."""
+        if not users.size:
+            return
+        set_aside.tries(users)
+        try:
+            self.reconcile(work, users, nothing_written=nothing_written)
+        except Exception as error:
+            if not may_be_one_users(work.db, error):
+                raise
+            parts = users.halves(work.slices) or self._named_deeds(work, users)
+            if not parts:
+                set_aside.failed(users, error)
+        else:
+            return
+        for part in parts:
+            self._examine(work, set_aside, part, nothing_written=nothing_written)
+
+    def _named_deeds(self, work: Work, user: Users) -> tuple[Users, ...]:
+        """The user with all his deeds, named, so that they can be halved; nothing where they cannot be."""
+        if user.deeds is not None:
+            return ()
+        try:
+            deeds = self.deeds(work, user)
+        except Exception as error:
+            if not may_be_one_users(work.db, error):
+                raise
+            return ()
+        return (replace(user, deeds=deeds),) if deeds else ()
 
     def _turn(self, work: Work) -> Iterator[tuple[Users, bool]]:
         """Whose turn it is in this run, and whether nothing of theirs was ever written."""
@@ -73,10 +115,12 @@ class PerUser(ABC):
             for users in sweep.all_slices(work):
                 yield users, False
             return
+        state = work.state
         affected = set() if work.is_first_build else self._changed(work)
         if self.due:
-            affected.update(row["user_id"] for row in work.db.rows(self.due))
-        nothing_written = work.is_first_build and work.state.nothing_written
+            due = {row["user_id"] for row in work.db.rows(self.due)}
+            affected |= due.difference(state.set_aside)
+        nothing_written = work.is_first_build and state.nothing_written
         for users in sweep.next_slices(work):
             affected = users.outside(affected)
             yield users, nothing_written

@@ -41,6 +41,9 @@ class Work:
     :ivar users_examined: users (or ranked entries) examined so far in this run
     :ivar written: what was written so far in this run
     :ivar is_first_build: whether the run is (part of) the challenge's first build
+    :ivar is_first_round: whether it is part of the sweep's first round
+    :ivar is_exempt: whether completions are not limited
+    :ivar completed_before: how many rewards earlier runs have completed, while the first round lasts
     """
 
     db: Database
@@ -54,6 +57,17 @@ class Work:
     users_examined: int = 0
     written: Written = field(default_factory=Written)
     is_first_build: bool = False
+    is_first_round: bool = False
+    is_exempt: bool = field(init=False)
+    completed_before: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_exempt, self.completed_before = self.state.is_exempt, self.state.completed
+
+    @property
+    def completed(self) -> int:
+        """Rewards that this run has completed; while the first round lasts, those that all its runs have."""
+        return self.completed_before + self.written.completed
 
     @property
     def is_unfinished(self) -> bool:
@@ -63,7 +77,8 @@ class Work:
     def write(self, wanted: str, *, only_new: bool = False, nothing_written: bool = False, **values: object) -> None:
         """Write user challenges (see `write_user_challenges`), within the limit of completions.
 
-        :raises ChallengeError: if the run completes more than `max_completions`, outside a first build
+        :raises ChallengeError: if more than `max_completions` are completed, in this run or in the first round, unless
+            the challenge is exempt
         """
         self.written.add(
             write_user_challenges(
@@ -75,17 +90,33 @@ class Work:
                 **values,
             )
         )
-        limit = self.settings.max_completions
-        if self.written.completed > limit and not self.is_first_build:
-            raise ChallengeError(
-                f'challenge "{self.challenge.id}" would complete at least {self.written.completed} rewards in one run;'
+        if self.completed > self.settings.max_completions and not self.is_exempt:
+            raise self._too_many()
+
+    def _too_many(self) -> ChallengeError:
+        name, limit = self.challenge.id, self.settings.max_completions
+        let_pass = (
+            f"SET {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{name}}}', full_scan => true);"
+        )
+        if not self.is_first_round:
+            return ChallengeError(
+                f'challenge "{name}" would complete at least {self.completed} rewards in one run;'
                 f" {PREFIX}max_completions is {limit}",
                 sqlstate=PROGRAM_LIMIT_EXCEEDED,
                 detail="Nothing was written for it. A mass completion must be approved first.",
-                hint="Check its row in challenges and what changed in its source tables. If it is intended: SET"
-                f" {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{self.challenge.id}}}',"
-                " full_scan => true);",
+                hint="Check its row in challenges and what changed in its source tables."
+                f" If it is intended: {let_pass}",
             )
+        return ChallengeError(
+            f'challenge "{name}" would complete at least {self.completed} rewards in its first round;'
+            f" {PREFIX}max_completions is {limit}",
+            sqlstate=PROGRAM_LIMIT_EXCEEDED,
+            detail="Nothing was written for it in this run; earlier runs of the round completed"
+            f" {self.completed_before}. It begins in a database that has paid before, so its past must be approved"
+            " first.",
+            hint=f"To leave the past out: a starting_block of the present, or SELECT"
+            f" audius_challenges.start_from_now('{{{name}}}'); to pay it: {let_pass}",
+        )
 
     def has_user_challenges(self) -> bool:
         """Whether the challenge has any user challenge, so that this cannot be its first build."""

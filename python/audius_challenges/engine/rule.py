@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
-from audius_challenges.engine.users import Users, eligible_users
+from audius_challenges.engine.users import Users, eligible_users, is_one_of_the_deeds
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
 
@@ -25,7 +25,7 @@ STEP_COUNT: Literal["step_count"] = "step_count"
 class Rule(PerUser):
     """A challenge whose user challenges follow from rows that lead to a user.
 
-    SQL writes `discovery.tracks` for a table, and qualifies every column; :starting_block::integer, :target::integer,
+    SQL writes `discovery.tracks` for a table, and qualifies every column; :starting_block::bigint, :target::bigint,
     :as_of::timestamptz and :amount::integer are there to be used.
 
     :ivar id: the challenge id
@@ -83,8 +83,12 @@ class Rule(PerUser):
 
     @cached_property
     def statements(self) -> Mapping[str, str]:
-        """The write, and who is due."""
-        return {"write": writing(self._wanted), **({"due": self.due} if self.due else {})}
+        """The write, who is due, and what can be set aside singly."""
+        return {
+            "write": writing(self._wanted),
+            **({"due": self.due} if self.due else {}),
+            **({"deeds": self._specifiers} if self.is_deed else {}),
+        }
 
     def run(self, work: Work) -> None:
         """Examine whose turn it is.
@@ -96,24 +100,31 @@ class Rule(PerUser):
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Write what is found of these users."""
-        work.write(
-            self._wanted,
-            nothing_written=nothing_written,
+        work.write(self._wanted, nothing_written=nothing_written, **self._parameters(work, users))
+
+    def deeds(self, work: Work, users: Users) -> list[str]:
+        """The specifiers of what is found, and of incomplete rows."""
+        if not self.is_deed:
+            return []
+        found = work.db.rows(self._specifiers, challenge_id=self.id, **self._parameters(work, users))
+        return [row["specifier"] for row in found]
+
+    def _parameters(self, work: Work, users: Users) -> dict[str, Any]:
+        return {
             **users.parameters,
-            target=self._target(work),
-            amount=work.challenge.amount,
-            as_of=work.as_of,
-            starting_block=work.challenge.starting_block,
-        )
+            "target": self._target(work),
+            "amount": work.challenge.amount,
+            "as_of": work.as_of,
+            "starting_block": work.challenge.starting_block,
+        }
 
     def _target(self, work: Work) -> int:
         return work.challenge.target if self.completes_at == STEP_COUNT else int(self.completes_at)
 
     @cached_property
     def _wanted(self) -> str:
-        takes_part = f"({self.takes_part}){self._has_completed_before}"
         return f"""
-        {eligible_users(self.found, takes_part=takes_part)},
+        {eligible_users(self.found, takes_part=self._takes_part)},
         found AS MATERIALIZED (
             {self.found}
         ),
@@ -125,8 +136,8 @@ class Rule(PerUser):
             SELECT
                 rewards.user_id,
                 rewards.specifier,
-                least(greatest(rewards.steps, 0), :target::integer)::integer AS current_step_count,
-                rewards.steps >= :target::integer AS is_complete,
+                least(greatest(rewards.steps, 0), :target::bigint)::bigint AS current_step_count,
+                rewards.steps >= :target::bigint AS is_complete,
                 rewards.amount,
                 :as_of::timestamptz AS created_at,
                 :as_of::timestamptz AT TIME ZONE 'UTC' AS completed_at
@@ -154,7 +165,7 @@ class Rule(PerUser):
     @property
     def _deeds(self) -> str:
         """What is found, each reward once; and incomplete rows of what is not there any more (rule 3)."""
-        gone = """
+        gone = f"""
             UNION ALL
             SELECT
                 gone.user_id,
@@ -166,6 +177,7 @@ class Rule(PerUser):
                 ON eligible.user_id = gone.user_id
             WHERE gone.challenge_id::text = (SELECT :challenge_id::text)
                 AND gone.is_complete IS NOT TRUE
+                AND {is_one_of_the_deeds("gone.specifier::text")}
                 AND gone.specifier::text NOT IN (SELECT deeds.specifier FROM deeds)"""
         return f"""
             WITH deeds AS (
@@ -179,6 +191,7 @@ class Rule(PerUser):
                     FROM found
                     INNER JOIN eligible
                         ON found.user_id = eligible.user_id
+                    WHERE {is_one_of_the_deeds(self.specifier)}
                 ) AS deed
                 ORDER BY
                     deed.specifier ASC,
@@ -189,6 +202,32 @@ class Rule(PerUser):
             SELECT deeds.*
             FROM deeds
             {"" if self.completes_at == 1 else gone}"""
+
+    @cached_property
+    def _specifiers(self) -> str:
+        """SQL of what can be set aside singly: nothing is asked of a deed here but its specifier."""
+        return f"""
+        WITH {eligible_users(self.found, takes_part=self._takes_part)},
+        found AS MATERIALIZED (
+            {self.found}
+        )
+        SELECT {self.specifier} AS specifier
+        FROM found
+        INNER JOIN eligible
+            ON found.user_id = eligible.user_id
+        UNION
+        SELECT user_challenges.specifier::text
+        FROM discovery.user_challenges
+        INNER JOIN eligible
+            ON user_challenges.user_id = eligible.user_id
+        WHERE user_challenges.challenge_id::text = (SELECT :challenge_id::text)
+            AND user_challenges.is_complete IS NOT TRUE
+        ORDER BY specifier
+        """
+
+    @property
+    def _takes_part(self) -> str:
+        return f"({self.takes_part}){self._has_completed_before}"
 
     @property
     def _has_completed_before(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -12,7 +13,7 @@ class Phase(Enum):
     """How far a challenge has come with the users there are."""
 
     FIRST_BUILD = "first build"
-    """Nobody was examined before, and the challenge had no user challenges: completions are not limited."""
+    """Nobody was examined before, and the challenge had no user challenges."""
 
     CATCHING_UP = "catching up"
     """Everybody is examined again, slice by slice."""
@@ -32,6 +33,9 @@ class State:
     :ivar sweep_position: the last user id examined in the current round of the sweep; None before the first
     :ivar sweep_rounds: rounds completed
     :ivar nothing_written: whether no row of anybody is there before the first build has come to their slice
+    :ivar is_exempt: whether completions are not limited until the first round ends
+    :ivar completed: how many rewards the first round has completed so far
+    :ivar set_aside: ids of the users who are set aside
     :ivar round_completed: whether this run has completed a round
     """
 
@@ -43,6 +47,9 @@ class State:
     sweep_position: int | None = None
     sweep_rounds: int = 0
     nothing_written: bool = False
+    is_exempt: bool = False
+    completed: int = 0
+    set_aside: list[int] = field(default_factory=list)
     round_completed: bool = field(default=False, compare=False)
 
     def complete_round(self) -> None:
@@ -51,6 +58,8 @@ class State:
         self.sweep_position = None
         self.sweep_rounds += 1
         self.nothing_written = False
+        self.is_exempt = False
+        self.completed = 0
         self.round_completed = True
 
 
@@ -63,14 +72,21 @@ _LOAD = """
         sources,
         sweep_position,
         sweep_rounds,
-        nothing_written
-    FROM audius_challenges.processor_state
+        nothing_written,
+        is_exempt,
+        completed,
+        ARRAY(
+            SELECT DISTINCT aside.user_id
+            FROM audius_challenges.set_aside AS aside
+            WHERE aside.challenge_id = state.challenge_id
+        ) AS set_aside
+    FROM audius_challenges.processor_state AS state
 """
 
 _SAVE = """
     INSERT INTO audius_challenges.processor_state AS state
         (challenge_id, phase, catalog_seen, look, sources, sweep_position, sweep_rounds, nothing_written,
-         sweep_finished_at, last_run, last_success, as_of)
+         is_exempt, completed, sweep_finished_at, last_run, last_success, as_of)
     SELECT
         :challenge_id::text,
         :phase::text::audius_challenges.phase,
@@ -80,6 +96,8 @@ _SAVE = """
         :sweep_position::bigint,
         :sweep_rounds::bigint,
         :nothing_written::boolean,
+        :is_exempt::boolean,
+        :completed::bigint,
         CASE WHEN :round_completed::boolean THEN now END,
         now,
         now,
@@ -93,6 +111,8 @@ _SAVE = """
         sweep_position = excluded.sweep_position,
         sweep_rounds = excluded.sweep_rounds,
         nothing_written = excluded.nothing_written,
+        is_exempt = excluded.is_exempt,
+        completed = excluded.completed,
         sweep_finished_at = coalesce(excluded.sweep_finished_at, state.sweep_finished_at),
         last_run = excluded.last_run,
         last_success = excluded.last_success,
@@ -105,6 +125,23 @@ _LATER = """
     FROM audius_challenges.processor_state
     WHERE :as_of::timestamptz < as_of
         AND :as_of::timestamptz < now()
+"""
+
+_IS_NOTHING_COMPLETED = """
+    SELECT NOT EXISTS (
+        SELECT FROM discovery.user_challenges
+        WHERE user_challenges.is_complete
+    )
+"""
+
+_EXEMPT = """
+    INSERT INTO audius_challenges.processor_state (challenge_id, is_exempt)
+    SELECT
+        challenge_id,
+        TRUE
+    FROM unnest(:challenge_ids::text[]) AS challenge_id
+    ON CONFLICT (challenge_id) DO UPDATE SET
+        is_exempt = excluded.is_exempt
 """
 
 _RECORD_FAILURE = """
@@ -131,6 +168,14 @@ def load_states(db: Database) -> dict[str, State]:
         row["challenge_id"]: State(**{**row, "phase": Phase(row["phase"]) if row["phase"] else None})
         for row in db.rows(_LOAD)
     }
+
+
+def exempt_if_nothing_completed(db: Database, states: dict[str, State], challenge_ids: Sequence[str]) -> None:
+    """Remember that the first rounds of these challenges are the first build of a database: nothing limits them."""
+    if db.value(_IS_NOTHING_COMPLETED):
+        db.rows(_EXEMPT, challenge_ids=challenge_ids)
+        for challenge_id in challenge_ids:
+            states.setdefault(challenge_id, State(challenge_id)).is_exempt = True
 
 
 def later_than(db: Database, as_of: str) -> list[str]:

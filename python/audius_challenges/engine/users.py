@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from audius_challenges.database import Database
@@ -26,12 +27,14 @@ class Users:
 
     :ivar size: how many they are
     :ivar ids: the ids, if not all between the bounds
+    :ivar deeds: specifiers, if the step is only about these
     """
 
     size: int
     least: int
     greatest: int
     ids: list[int] | None = None
+    deeds: list[str] | None = None
 
     @classmethod
     def listed(cls, ids: Collection[int]) -> Users:
@@ -40,8 +43,39 @@ class Users:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What `is_one_of_the_users` needs."""
-        return {"least_user": self.least, "greatest_user": self.greatest, "users": self.ids}
+        """What `is_one_of_the_users` and `is_one_of_the_deeds` need."""
+        return {
+            "least_user": self.least,
+            "greatest_user": self.greatest,
+            "users": self.ids,
+            "deeds": self.deeds,
+        }
+
+    def has(self, user_id: int) -> bool:
+        """Whether the user is one of them, if there is such a user."""
+        return self.least <= user_id <= self.greatest if self.ids is None else user_id in self.ids
+
+    def without(self, ids: Sequence[int], slices: Slices) -> Iterator[Users]:
+        """The others, in pieces between these ids, which are in order."""
+        if not ids:
+            yield self
+        elif self.ids is not None:
+            yield Users.listed(set(self.ids).difference(ids))
+        else:
+            for after, before in pairwise([self.least - 1, *ids, self.greatest + 1]):
+                yield slices.between(after, before - 1, self.size)
+
+    def halves(self, slices: Slices) -> tuple[Users, ...]:
+        """Two halves of the users; where there is just one, of the deeds that are named; nothing of a single one."""
+        half = self.size // 2
+        if half and self.ids is not None:
+            return Users.listed(self.ids[:half]), Users.listed(self.ids[half:])
+        if half:
+            first = slices.between(self.least - 1, self.greatest, half)
+            return first, slices.between(first.greatest, self.greatest, self.size)
+        if self.deeds and (half := len(self.deeds) // 2):
+            return replace(self, deeds=self.deeds[:half]), replace(self, deeds=self.deeds[half:])
+        return ()
 
     def outside(self, ids: Collection[int]) -> set[int]:
         """Those of the ids that are outside the bounds."""
@@ -51,9 +85,14 @@ class Users:
 def is_one_of_the_users(column: str) -> str:
     """SQL of whether a user id is one of those that the parameters name (see `Users`)."""
     return (
-        f"({column} BETWEEN :least_user::integer AND :greatest_user::integer"
-        f" AND (:users::integer[] IS NULL OR {column} = ANY(:users::integer[])))"
+        f"({column} BETWEEN :least_user::bigint AND :greatest_user::bigint"
+        f" AND (:users::bigint[] IS NULL OR {column} = ANY(:users::bigint[])))"
     )
+
+
+def is_one_of_the_deeds(specifier: str) -> str:
+    """SQL of whether a deed is one of those that the parameters name; all are if they name none."""
+    return f"(:deeds::text[] IS NULL OR {specifier} = ANY(:deeds::text[]))"
 
 
 def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from audius_challenges.contract import Contract
 from audius_challenges.database import Database
+from audius_challenges.errors import NUMERIC_VALUE_OUT_OF_RANGE, ChallengeError
+from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import columns_read
 
 # LIMIT 1, here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
@@ -67,6 +70,26 @@ _COMPLETED_BLOCKNUMBER = f"""(
                         OFFSET {_LATE_BLOCKS}
                     ) + {_PLAUSIBLE}, 9223372036854775807)
                 )"""
+
+
+_NEXT_COMPLETED_BLOCKNUMBER = f"SELECT {_COMPLETED_BLOCKNUMBER} AS number"
+
+
+def require_room_for_block_numbers(db: Database, contract: Contract) -> None:
+    """Demand that the number that completions get fits where they keep it.
+
+    :raises ChallengeError: naming the column that is too narrow; otherwise each user would fail alone, and all would
+    """
+    if contract.is_bigint("blocks", "number") and not contract.is_bigint("user_challenges", "completed_blocknumber"):
+        number = db.value(_NEXT_COMPLETED_BLOCKNUMBER)
+        if number > MAX_INTEGER:
+            table = f"{db.plpy.quote_ident(db.schema)}.user_challenges"
+            raise ChallengeError(
+                f'block number {number} does not fit column "completed_blocknumber" of table "{contract.schema}.'
+                'user_challenges"',
+                sqlstate=NUMERIC_VALUE_OUT_OF_RANGE,
+                hint=f"ALTER TABLE {table} ALTER COLUMN completed_blocknumber TYPE bigint; rewrites the table.",
+            )
 
 
 @dataclass

@@ -14,9 +14,19 @@ from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.engine.feed import Feed
 from audius_challenges.engine.installation import remember_installation
+from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
-from audius_challenges.engine.state import State, forget_looks, later_than, load_states, record_failure, save_state
+from audius_challenges.engine.state import (
+    State,
+    exempt_if_nothing_completed,
+    forget_looks,
+    later_than,
+    load_states,
+    record_failure,
+    save_state,
+)
 from audius_challenges.engine.users import Slices
+from audius_challenges.engine.writing import require_room_for_block_numbers
 from audius_challenges.errors import (
     EXTERNAL_ROUTINE_EXCEPTION,
     INSUFFICIENT_PRIVILEGE,
@@ -33,6 +43,10 @@ from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_
 
 # Advisory lock of a run, (class, object): two runs in one database never overlap.
 LOCK = "1633903724, 1"
+
+
+# The challenges that have a first round.
+WITH_ROUNDS = [processor.id for processor in CHALLENGES if isinstance(processor, PerUser)]
 
 
 @dataclass
@@ -72,6 +86,7 @@ class Run:
 
     :ivar as_of: the run's clock
     :ivar works: what each challenge that has begun is doing
+    :ivar is_first: whether no challenge has succeeded before
     """
 
     db: Database
@@ -84,6 +99,10 @@ class Run:
     feed: Feed
     slices: Slices
     works: dict[str, Work] = field(default_factory=dict)
+    is_first: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_first = all(state.phase is None for state in self.states.values())
 
     @classmethod
     def begin(
@@ -95,6 +114,7 @@ class Run:
         try:
             contract.require(CATALOG)
             catalog = load_catalog(db)
+            require_room_for_block_numbers(db, contract)
         except ChallengeError as error:
             catalog = error
         if present and present != surroundings.remembered and not contract.keyless:
@@ -116,6 +136,7 @@ class Run:
             self._resume(processor)
             with self.db.plpy.subtransaction():
                 self._process(processor, outcome)
+            self.is_first = False
         except Exception as error:
             if is_operator_intervention(error):
                 raise
@@ -125,6 +146,11 @@ class Run:
             record_failure(self.db, processor.id, description)
         outcome.duration = time.monotonic() - began
         return outcome
+
+    def exempt_first_build(self) -> None:
+        """Limit no challenge's first round if nothing is completed when the database's first build begins."""
+        if self.is_first:
+            exempt_if_nothing_completed(self.db, self.states, WITH_ROUNDS)
 
     def is_unfinished(self, processor: Processor) -> bool:
         """Whether the processor's first build has slices left."""
@@ -142,11 +168,13 @@ class Run:
     def _process(self, processor: Processor, outcome: Outcome) -> None:
         if isinstance(self.catalog, ChallengeError):
             raise self.catalog
+        self.exempt_first_build()
         challenge = self.catalog.get(processor.id) or absent_challenge(processor.id)
         work = self.works.get(processor.id) or self.work(processor, challenge)
         if not challenge.active:
             outcome.status = "inactive" if processor.id in self.catalog else "absent"
             processor.pause(work)
+            work.state.is_exempt = False
         else:
             self.contract.require(processor.reads)
             _ = challenge.amount  # An invalid amount fails the challenge even if its processor never reads it (rule 5).
@@ -302,6 +330,7 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
         run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
         if isinstance(run.catalog, ChallengeError):
             raise run.catalog
+        run.exempt_first_build()
         started = []
         for processor in processors:
             if processor.id in run.catalog:

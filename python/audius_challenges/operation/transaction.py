@@ -57,15 +57,20 @@ class Surroundings:
         ):
             return "pg_restore is connected", "Wait until pg_restore has finished."
         if self.present is None:
-            reason = f"there is no table {db.schema}.user_challenges"
-            return reason, "Is the extension in the schema of the discovery tables?"
+            if self.remembered and "user_challenges" in self.contract.elsewhere:
+                # It was moved to another schema: each challenge fails, and says where the table is.
+                return None
+            return f"there is no table {db.schema}.user_challenges", self.contract.where_it_is("user_challenges")
         if self.contract.keyless:
             tables = ", ".join(self.contract.keyless)
             hint = f"If no restore is under way, create the primary key of {tables}; nothing runs without it."
             return f"no primary key on {tables} yet", hint
-        if self.are_moved and self.remembered and (missing := self.remembered.guards - self.present.guards):
-            reason = f"user_challenges has no {', '.join(sorted(missing))} yet"
-            hint = "If no restore is under way: SELECT * FROM reconcile_challenges(); accepts the table as it is."
+        if self.are_moved and self.remembered and (missing := self.remembered.missing(self.present)):
+            reason = f"user_challenges has no {', no '.join(missing)} yet"
+            hint = (
+                "If no restore is under way, create it;"
+                " or SELECT * FROM reconcile_challenges(); accepts the table as it is."
+            )
             return reason, hint
         return None
 

@@ -1,0 +1,124 @@
+"""Users set aside: one bad row never stops the others (rule 11).
+
+A step that fails for what may lie in one user's data is taken again in halves, until the user stands alone: everybody
+else is written, and his error is remembered. He is tried again, alone, when his rows change and once a round of the
+sweep. Where single deeds are rewarded, his deeds are halved likewise. While nothing fails, none of this costs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audius_challenges.database import Database
+from audius_challenges.engine.state import State
+from audius_challenges.engine.users import Slices, Users
+from audius_challenges.errors import PROGRAM_LIMIT_EXCEEDED, ChallengeError, describe, sqlstate_of
+
+# Cardinality, data, integrity; and what code in PL/pgSQL and in other languages raises. Another SQLSTATE that
+# PostgreSQL knows speaks of the server, of privileges or of the code, for which no user can be set aside.
+_CLASSES = ("21", "22", "23", "38", "P0")
+
+# More users than that, new ones in one run, have no bad row each but something in common.
+MOST_NEW = 1000
+
+EVERYTHING = ""
+"""In place of a specifier: the user, with all that the challenge has for him."""
+
+_SAVE = """
+    INSERT INTO audius_challenges.set_aside AS known (challenge_id, user_id, specifier, error)
+    SELECT
+        :challenge_id::text,
+        failure.user_id,
+        failure.specifier,
+        failure.error
+    FROM unnest(:user_ids::bigint[], :specifiers::text[], :errors::text[]) AS failure (user_id, specifier, error)
+    ON CONFLICT (challenge_id, user_id, specifier) DO UPDATE SET
+        error = excluded.error,
+        tried_at = excluded.tried_at,
+        tries = known.tries + 1
+"""
+
+_FORGET = """
+    DELETE FROM audius_challenges.set_aside
+    WHERE set_aside.challenge_id = :challenge_id::text
+        AND set_aside.user_id = ANY(:tried::bigint[])
+        AND NOT EXISTS (
+            SELECT FROM unnest(:user_ids::bigint[], :specifiers::text[]) AS failure (user_id, specifier)
+            WHERE failure.user_id = set_aside.user_id
+                AND failure.specifier = set_aside.specifier
+        )
+"""
+
+
+def may_be_one_users(db: Database, error: Exception) -> bool:
+    """Whether the cause may lie in one user's data. A SQLSTATE that PostgreSQL has no name for is of a trigger."""
+    if not isinstance(error, db.plpy.SPIError):
+        return False
+    is_unnamed = type(error) is db.plpy.SPIError
+    return is_unnamed or (sqlstate_of(error) or "").startswith(_CLASSES)
+
+
+class SetAside:
+    """Whom a step of a challenge tries alone, and how that goes."""
+
+    def __init__(self, db: Database, state: State) -> None:
+        self._db = db
+        self._state = state
+        self._known = frozenset(state.set_aside)
+        self._tried: set[int] = set()
+        self._failures: dict[tuple[int, str], str] = {}
+
+    def apart(self, users: Users, slices: Slices) -> Iterator[Users]:
+        """The same users: those who were set aside before come last, each alone."""
+        alone = sorted(user_id for user_id in self._known if users.has(user_id))
+        yield from users.without(alone, slices)
+        yield from (Users.listed([user_id]) for user_id in alone)
+
+    def tries(self, users: Users) -> None:
+        """Of a user who stands alone, what is known is what comes out now."""
+        if users.size == 1:
+            self._tried.add(users.least)
+
+    def failed(self, user: Users, error: Exception) -> None:
+        """Set a user aside, or the one deed of his that is named.
+
+        :raises ChallengeError: if it cannot be about single users any more
+        """
+        user_id, specifier = user.least, user.deeds[0] if user.deeds else EVERYTHING
+        self._failures[user_id, specifier] = describe(error)
+        if len(self._new) > MOST_NEW:
+            raise ChallengeError(
+                f'challenge "{self._state.challenge_id}" fails for more than {MOST_NEW} users',
+                sqlstate=PROGRAM_LIMIT_EXCEEDED,
+                detail=f"Nothing was written, and nobody set aside. User {user_id}: {describe(error)}",
+                hint="Check the constraints and triggers of the tables that the challenge writes. If each of these"
+                " users has a bad row of his own, examine fewer at once: audius_challenges.slice_users.",
+            )
+
+    def save(self) -> None:
+        """Remember who failed, and forget those who were set aside before and did not.
+
+        Says in a warning who is new.
+        """
+        if not self._tried.intersection(self._known) and not self._failures:
+            return
+        failures = {
+            "challenge_id": self._state.challenge_id,
+            "user_ids": [user_id for user_id, _ in self._failures],
+            "specifiers": [specifier for _, specifier in self._failures],
+            "errors": list(self._failures.values()),
+        }
+        self._db.rows(_FORGET, **failures, tried=sorted(self._tried))
+        self._db.rows(_SAVE, **failures)
+        if new := self._new:
+            user_id, error = next((key[0], text) for key, text in self._failures.items() if key[0] in new)
+            others = f" and {len(new) - 1} more" if len(new) > 1 else ""
+            self._db.plpy.warning(
+                f'challenge "{self._state.challenge_id}": user {user_id}{others} set aside: {error}',
+                hint="The others were written. See audius_challenges.set_aside.",
+            )
+        self._state.set_aside = sorted(self._known - self._tried | {user_id for user_id, _ in self._failures})
+
+    @property
+    def _new(self) -> set[int]:
+        return {user_id for user_id, _ in self._failures} - self._known
