@@ -23,7 +23,8 @@ CREATE TABLE audius_challenges.processor_state (
     nothing_written boolean NOT NULL DEFAULT FALSE,
     is_exempt boolean NOT NULL DEFAULT FALSE,
     completed bigint NOT NULL DEFAULT 0,
-    cut_off timestamptz
+    cut_off timestamptz,
+    as_of timestamptz
 )
 WITH (fillfactor = 50);
 
@@ -54,6 +55,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.completed IS
 'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
 COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
+COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
+'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
 
 CREATE TABLE audius_challenges.look (
     source text NOT NULL,

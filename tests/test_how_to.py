@@ -1,7 +1,10 @@
-"""The how-to pages work as written: their SQL runs, in its order, and fails where they show an error."""
+"""The how-to pages work as written: their SQL runs, in its order, and fails where they show an error.
+
+Each is followed twice: every block in a session of its own, and all of them in one session, as people do.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from tests.sessions import knows_seconds
 HOW_TO = REPOSITORY / "docs" / "how-to"
 GENERATE = REPOSITORY / "discovery" / "generate.sql"
 SAMPLE = "sample"
+END = "-- end of the block"
 
 INSTALLED = (CREATE_EXTENSION, "SELECT FROM reconcile_challenges()")
 # What has happened in the database before somebody opens the page.
@@ -27,6 +31,8 @@ SITUATIONS = {
         "DROP EXTENSION audius_challenges",
         "DELETE FROM user_challenges WHERE challenge_id IN ('u', 'p') AND user_id % 50 = 7",
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
+        # These are slots.
+        "UPDATE user_challenges SET completed_blocknumber = 4 * completed_blocknumber WHERE challenge_id = 'v'",
         "DELETE FROM challenges WHERE id IN ('tt', 'tut', 'tp')",
         "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
     ),
@@ -34,6 +40,8 @@ SITUATIONS = {
     "mass-completion.md": INSTALLED,
     "monitor.md": INSTALLED,
     "move-to-another-schema.md": INSTALLED,
+    "page-disbursements.md": INSTALLED,
+    "past-friday.md": INSTALLED,
     "repair-unpayable-rows.md": (
         *INSTALLED,
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
@@ -47,7 +55,6 @@ SITUATIONS = {
 OTHERS = {
     "dump-restore-upgrade.md": "its commands are those of test_restore.py and tests/deployment/test_majors.py",
     "install.md": "followed by tests/deployment/test_packages.py",
-    "past-friday.md": "its outputs depend on the day; its rules are in tests/challenges/trending.sql",
     "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",
     "run-the-image.md": "its commands are those of tests/deployment/test_image.py",
     "troubleshoot.md": "its situations take locks and failures; tests/test_runs.py makes them",
@@ -81,21 +88,46 @@ def situation(sampled: Cluster, request: pytest.FixtureRequest) -> Iterator[Disc
             connection.execute("DROP ROLE IF EXISTS challenge_runner, challenge_watcher")
 
 
+def psql(cluster: Cluster, database: str, source: str, user: str = "postgres") -> tuple[str, str]:
+    """What psql prints in one session: errors and notices, and the rest."""
+    command = ["--no-psqlrc", f"--dbname={database}", f"--username={user}", "--file=-"]
+    done = cluster.run("psql", *command, input=source, check=False)
+    return done.stderr, done.stdout
+
+
 def run(cluster: Cluster, block: SqlBlock, user: str = "postgres") -> str:
     """What psql prints for the block, in a session of its own."""
-    command = ["--no-psqlrc", f"--dbname={block.database}", f"--username={user}", "--file=-"]
-    done = cluster.run("psql", *command, input=block.source, check=False)
-    return done.stderr + done.stdout
+    return "".join(psql(cluster, block.database, block.source, user))
 
 
+def in_many_sessions(cluster: Cluster, blocks: Sequence[SqlBlock]) -> list[str]:
+    """What psql prints for each block, in a session of its own."""
+    return [run(cluster, block) for block in blocks]
+
+
+def in_one_session(cluster: Cluster, blocks: Sequence[SqlBlock]) -> list[str]:
+    """What psql prints for each block, all in one session, as long as they stay in one database."""
+    database = blocks[0].database
+    script = ""
+    for block in blocks:
+        if block.database != database:
+            database = block.database
+            script += f"\\connect {database}\n"
+        script += f"{block.source}\\echo {END}\n\\warn {END}\n"
+    errors, outputs = (printed.split(f"{END}\n") for printed in psql(cluster, blocks[0].database, script))
+    assert len(errors) == len(outputs) == len(blocks) + 1
+    return [error + output for error, output in zip(errors, outputs, strict=True)][:-1]
+
+
+@pytest.mark.parametrize("printed_by", [in_many_sessions, in_one_session])
 @pytest.mark.parametrize(("situation", "page"), [(page, page) for page in SITUATIONS], indirect=["situation"])
-def test_the_page_works_as_written(situation: Discovery, page: str) -> None:
+def test_the_page_works_as_written(
+    situation: Discovery, page: str, printed_by: Callable[[Cluster, Sequence[SqlBlock]], list[str]]
+) -> None:
     with closing(situation.connect()) as connection:
         has_seconds = knows_seconds(connection)
-    for block in sql_blocks(HOW_TO / page, situation.name):
-        if block.needs_seconds and not has_seconds:
-            continue
-        printed = run(situation.cluster, block)
+    blocks = [each for each in sql_blocks(HOW_TO / page, situation.name) if has_seconds or not each.needs_seconds]
+    for block, printed in zip(blocks, printed_by(situation.cluster, blocks), strict=True):
         found, expected = sorted(shape(printed)), sorted(shape(block.shown))
         wrong = found != expected if block.shown else "ERROR" in found
         assert not wrong, f"{page}, line {block.line}: it shows\n{block.shown}\nbut this came:\n{printed}"

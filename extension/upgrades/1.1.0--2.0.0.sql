@@ -12,7 +12,8 @@ ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
 ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN is_exempt boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN completed bigint NOT NULL DEFAULT 0,
-ADD COLUMN cut_off timestamptz;
+ADD COLUMN cut_off timestamptz,
+ADD COLUMN as_of timestamptz;
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
 'Number of the look up to which it has read its sources; null: it does not follow them, and examines all users first';
@@ -25,6 +26,11 @@ COMMENT ON COLUMN audius_challenges.processor_state.completed IS
 'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
 COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
+COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
+'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
+
+UPDATE audius_challenges.processor_state
+SET as_of = last_success;
 
 CREATE TABLE audius_challenges.look (
     source text NOT NULL,
@@ -292,6 +298,77 @@ WHERE pg_database.datname = current_database()
         'audius_challenges.unpaid_friday'::regclass
     )
     AND pg_shdepend.deptype = 'i';
+
+-- The catalog is aligned row by row, too: a new signature, so a new function, with the privileges of the old one. What
+-- the script grants is not the extension's own, as above. The body comes with the code of this version.
+CREATE FUNCTION @extschema@.sync_challenge_catalog(environment text, challenge_ids text[])
+RETURNS TABLE (
+    challenge_id text,
+    action text,
+    details text
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+END
+$function$;
+
+DO $block$
+DECLARE
+    before CONSTANT regprocedure := '@extschema@.sync_challenge_catalog(text)';
+    now CONSTANT regprocedure := '@extschema@.sync_challenge_catalog(text, text[])';
+    own aclitem[];
+    role record;
+BEGIN
+    FOR role IN
+        SELECT DISTINCT CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS name
+        FROM pg_proc AS function
+        CROSS JOIN LATERAL aclexplode(coalesce(function.proacl, acldefault('f', function.proowner))) AS privilege
+        WHERE function.oid = now
+            AND privilege.grantee <> function.proowner
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %s', now, role.name);
+    END LOOP;
+    SELECT initprivs
+    INTO own
+    FROM pg_init_privs
+    WHERE classoid = 'pg_proc'::regclass
+        AND objoid = now;
+    FOR role IN
+        SELECT
+            CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS name,
+            bool_or(privilege.is_grantable) AS may_grant
+        FROM pg_proc AS function
+        CROSS JOIN LATERAL aclexplode(coalesce(function.proacl, acldefault('f', function.proowner)))
+        WITH ORDINALITY AS privilege (grantor, grantee, privilege_type, is_grantable, place)
+        WHERE function.oid = before
+            AND privilege.grantee <> function.proowner
+        GROUP BY privilege.grantee
+        ORDER BY min(privilege.place)
+    LOOP
+        EXECUTE format(
+            'GRANT EXECUTE ON FUNCTION %s TO %s%s',
+            now,
+            role.name,
+            CASE WHEN role.may_grant THEN ' WITH GRANT OPTION' END
+        );
+    END LOOP;
+    UPDATE pg_init_privs
+    SET initprivs = own
+    WHERE classoid = 'pg_proc'::regclass
+        AND objoid = now;
+    DELETE FROM pg_shdepend
+    USING pg_database
+    WHERE pg_database.datname = current_database()
+        AND pg_shdepend.dbid = pg_database.oid
+        AND pg_shdepend.classid = 'pg_proc'::regclass
+        AND pg_shdepend.objid = now
+        AND pg_shdepend.deptype = 'i';
+END
+$block$;
+
+DROP FUNCTION @extschema@.sync_challenge_catalog(text);
 
 -- A table of state that is dropped alone would stay in the extension's list of those.
 ALTER EXTENSION audius_challenges DROP TABLE audius_challenges.checkpoint;

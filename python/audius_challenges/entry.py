@@ -95,7 +95,9 @@ def trim_run_details(db: Database) -> int:
 
 
 @_from_sql
-def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, str]]:
+def sync_catalog(
+    db: Database, environment: str | None, challenge_ids: Sequence[str | None] | None
+) -> list[tuple[str, str, str]]:
     """`sync_challenge_catalog()`."""
     from audius_challenges.operation import catalog_sync
 
@@ -103,7 +105,7 @@ def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, 
         raise null_argument("environment")
     require_writable(db)
     transaction.set_search_path(db)
-    differences = catalog_sync.compare_catalog(db, environment)
+    differences = catalog_sync.compare_catalog(db, environment, challenge_ids)
     catalog_sync.align_catalog(db, environment, differences)
     return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]
 
@@ -123,6 +125,14 @@ def tick_problem(db: Database) -> str | None:
 
     stillness = find_stillness(db)
     return str(stillness) if stillness else None
+
+
+@_from_sql
+def trigger_needs(db: Database, role: str) -> list[tuple[Any, ...]]:
+    """`audius_challenges.trigger_needs()`."""
+    from audius_challenges.operation import triggers
+
+    return [need.as_row() for need in triggers.trigger_needs(db, role)]
 
 
 @_from_sql

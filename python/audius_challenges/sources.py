@@ -166,8 +166,9 @@ TABLES: Mapping[str, Table] = {
             {"user_id": INTEGER, "id": TEXT, "rank": INTEGER, "type": TEXT, "version": TEXT, "week": DATE},
             privileges="SELECT, INSERT",
         ),
-        # Not ours to read: the application's trigger on user_challenges does, as the role that wrote the row.
+        # Not ours to read: the application's triggers on user_challenges do, as the role that wrote the row.
         Table("notification", {}, privileges="SELECT, INSERT"),
+        Table("user_score_features", {}, privileges=_DERIVED),
     )
 }
 

@@ -82,8 +82,8 @@ SELECT is(
 FROM unnest(ARRAY['public.schedule_challenges', 'public.unschedule_challenges']) AS function;
 SELECT is(
     pg_get_function_arguments('public.sync_challenge_catalog'::regproc),
-    'environment text DEFAULT ''prod''::text',
-    'sync_challenge_catalog takes an environment, by default prod'
+    'environment text DEFAULT ''prod''::text, challenge_ids text[] DEFAULT NULL::text[]',
+    'sync_challenge_catalog takes an environment, by default prod, and challenge_ids, by default all'
 );
 SELECT is(
     pg_get_function_result('public.sync_challenge_catalog'::regproc),

@@ -177,7 +177,7 @@ SELECT results_eq(
     $$SELECT call FROM
         unnest(ARRAY[
             'public.reconcile_challenges(text[], boolean, boolean, timestamptz)',
-            'public.sync_challenge_catalog(text)',
+            'public.sync_challenge_catalog(text, text[])',
             'public.schedule_challenges(interval)',
             'public.unschedule_challenges()',
             'audius_challenges.tick(interval)',
@@ -207,7 +207,9 @@ SELECT lives_ok(
 REVOKE SELECT ON aggregate_user FROM "Challenge Runner";
 SET LOCAL ROLE "Challenge Runner";
 CREATE TEMPORARY TABLE short_of_a_grant AS
-SELECT r.* FROM reconcile_challenges(as_of => '2025-03-14 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(ARRAY['u', 'v']) AS r
+UNION ALL
+SELECT r.* FROM reconcile_challenges(ARRAY['tt', 'tut', 'tp'], as_of => '2025-03-14 10:00+00') AS r;
 RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id, status FROM short_of_a_grant WHERE challenge_id IN ('u', 'v', 'tt', 'tut', 'tp')$$,

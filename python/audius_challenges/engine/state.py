@@ -89,7 +89,7 @@ _LOAD = """
 _SAVE = """
     INSERT INTO audius_challenges.processor_state AS state
         (challenge_id, phase, catalog_seen, look, sources, sweep_position, sweep_rounds, nothing_written,
-         is_exempt, completed, sweep_finished_at, last_run, last_success)
+         is_exempt, completed, sweep_finished_at, last_run, last_success, as_of)
     SELECT
         :challenge_id::text,
         :phase::text::audius_challenges.phase,
@@ -103,7 +103,8 @@ _SAVE = """
         :completed::bigint,
         CASE WHEN :round_completed::boolean THEN now END,
         now,
-        now
+        now,
+        :as_of::timestamptz
     FROM clock_timestamp() AS now
     ON CONFLICT (challenge_id) DO UPDATE SET
         phase = excluded.phase,
@@ -119,7 +120,15 @@ _SAVE = """
         last_run = excluded.last_run,
         last_success = excluded.last_success,
         consecutive_failures = 0,
-        cut_off = NULL
+        cut_off = NULL,
+        as_of = greatest(excluded.as_of, state.as_of)
+"""
+
+_LATER = """
+    SELECT challenge_id
+    FROM audius_challenges.processor_state
+    WHERE :as_of::timestamptz < as_of
+        AND :as_of::timestamptz < now()
 """
 
 _IS_NOTHING_COMPLETED = """
@@ -175,9 +184,17 @@ def exempt_if_nothing_completed(db: Database, states: dict[str, State], challeng
             states.setdefault(challenge_id, State(challenge_id)).is_exempt = True
 
 
-def save_state(db: Database, state: State) -> None:
-    """Remember a challenge's success."""
-    db.rows(_SAVE, **{**vars(state), "phase": state.phase.value if state.phase else None})
+def later_than(db: Database, as_of: str) -> list[str]:
+    """The challenges whose last run had a later clock than this one, which is no transaction's present either."""
+    return [row["challenge_id"] for row in db.rows(_LATER, as_of=as_of)]
+
+
+def save_state(db: Database, state: State, as_of: str) -> None:
+    """Remember a challenge's success.
+
+    :param as_of: the run's clock
+    """
+    db.rows(_SAVE, **{**vars(state), "phase": state.phase.value if state.phase else None}, as_of=as_of)
     state.round_completed = False
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load_catalog
-from audius_challenges.challenges import CHALLENGES
+from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load_catalog, require_known
+from audius_challenges.challenges import ANY_WEEK, CHALLENGES
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.engine.feed import Feed
@@ -20,6 +20,7 @@ from audius_challenges.engine.state import (
     State,
     exempt_if_nothing_completed,
     forget_looks,
+    later_than,
     load_states,
     record_failure,
     save_state,
@@ -38,7 +39,7 @@ from audius_challenges.errors import (
 )
 from audius_challenges.operation import last_tick, transaction
 from audius_challenges.operation.transaction import Surroundings
-from audius_challenges.settings import PREFIX, Settings
+from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_of
 
 # Advisory lock of a run, (class, object): two runs in one database never overlap.
 LOCK = "1633903724, 1"
@@ -185,7 +186,7 @@ class Run:
             self.contract.require(processor.reads)
             _ = challenge.amount  # An invalid amount fails the challenge even if its processor never reads it (rule 5).
             processor.run(work)
-        save_state(self.db, work.state)
+        save_state(self.db, work.state, work.as_of)
         self.works[processor.id] = work
         outcome.users_examined = work.users_examined
         outcome.rows_inserted = work.written.inserted
@@ -235,11 +236,13 @@ def reconcile(
     settings = transaction.require_usable_transaction(db)
     with transaction.prepared(db, settings):
         _require_past(db, as_of)
+        warn_of(db, unknown_settings(db))
         if not settings.enabled:
             return _disabled(db, processors)
         if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
             db.plpy.notice("another run of audius_challenges is under way: nothing was done")
             return [Outcome(processor.id, "busy") for processor in processors]
+        _require_forward(db, processors, as_of)
         outcomes: list[Outcome] = []
         try:
             with db.plpy.subtransaction():
@@ -297,6 +300,7 @@ class _Tick:
         is_locked = False
         try:
             settings = transaction.require_usable_transaction(db)
+            warn_of(db, settings.unknown)
             if not settings.enabled:
                 _disabled(db, CHALLENGES)
                 last_tick.does_nothing(db, _DISABLED)
@@ -372,6 +376,7 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
     processors = _in_run_order(challenge_ids)
     settings = transaction.require_usable_transaction(db)
     with transaction.prepared(db, settings):
+        warn_of(db, unknown_settings(db))
         if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
             holder = transaction.lock_holder(db)
             raise ChallengeError(
@@ -390,7 +395,7 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
                 run.contract.require(processor.reads)
                 work = run.work(processor, run.catalog[processor.id])
                 processor.start_from_now(work)
-                save_state(db, work.state)
+                save_state(db, work.state, work.as_of)
                 started.append(processor.id)
         return started
 
@@ -398,14 +403,7 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
 def _in_run_order(challenge_ids: Sequence[str | None] | None) -> list[Processor]:
     if challenge_ids is None:
         return list(CHALLENGES)
-    known = [processor.id for processor in CHALLENGES]
-    for challenge_id in challenge_ids:
-        if challenge_id not in known:
-            is_null = challenge_id is None
-            raise ChallengeError(
-                "a challenge id must not be null" if is_null else f'unknown challenge id: "{challenge_id}"',
-                hint=f"The challenges are {', '.join(known)}.",
-            )
+    require_known(challenge_ids, [processor.id for processor in CHALLENGES])
     return [processor for processor in CHALLENGES if processor.id in challenge_ids]
 
 
@@ -425,6 +423,17 @@ def _require_past(db: Database, as_of: str | None) -> None:
         raise ChallengeError(f"as_of must be a finite timestamp, not {as_of}", hint=hint)
     if clock["is_future"]:
         raise ChallengeError(f"as_of must not be in the future: {as_of}", hint=hint)
+
+
+def _require_forward(db: Database, processors: Iterable[Processor], as_of: str) -> None:
+    """Demand that no challenge goes back in time but weekly trending, which pays a week whenever it is asked to."""
+    later = later_than(db, as_of)
+    if back := [processor.id for processor in processors if processor.id in later and processor.id not in ANY_WEEK]:
+        raise ChallengeError(
+            f"as_of must not be earlier than the last run of {', '.join(back)}: {as_of}",
+            detail="Nothing was done. Only weekly trending can be run for the past.",
+            hint=f"Name no other challenge: reconcile_challenges('{{{','.join(ANY_WEEK)}}}', as_of => ...);",
+        )
 
 
 def _disabled(db: Database, processors: Iterable[Processor]) -> list[Outcome]:
