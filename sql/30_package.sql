@@ -1,4 +1,5 @@
--- The Python package, inside a function: loaded once a session, no file but this script.
+-- The Python package, inside a function: loaded once a session, no file but this script. A package of this name on the
+-- server, or one that another function of the session has imported, never stands in for it.
 
 CREATE FUNCTION audius_challenges.load()
 RETURNS void
@@ -6,19 +7,29 @@ LANGUAGE plpython3u
 VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $package$
+import sys
+
+NAME = 'audius_challenges'
 DIGEST = '@PACKAGE_DIGEST@'
 
-if GD.get('audius_challenges') == DIGEST:
+loaded = GD.get(NAME)
+names = [name for name in sys.modules if name.partition('.')[0] == NAME]
+if getattr(loaded, 'digest', None) == DIGEST and all(
+    getattr(sys.modules[name], '__loader__', None) is loaded for name in names
+):
+    if sys.meta_path[0] is not loaded:
+        sys.meta_path[:] = [loaded, *(finder for finder in sys.meta_path if finder is not loaded)]
     return
 
 import importlib.machinery
-import sys
 
 SOURCES = @PACKAGE_SOURCES@
 
 
 class PackageFinder:
     """Imports the package from the sources above; tracebacks show their lines."""
+
+    digest = DIGEST
 
     def find_spec(self, name, path=None, target=None):
         source_path = self.path_of(name)
@@ -41,11 +52,10 @@ class PackageFinder:
         return next((each for each in (path + '.py', path + '/__init__.py') if each in SOURCES), None)
 
 
-for name in [name for name in sys.modules if name.split('.')[0] == 'audius_challenges']:
+for name in names:
     del sys.modules[name]
-sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != 'PackageFinder']
-sys.meta_path.append(PackageFinder())
-GD['audius_challenges'] = DIGEST
+GD[NAME] = PackageFinder()
+sys.meta_path[:] = [GD[NAME], *(finder for finder in sys.meta_path if type(finder).__name__ != 'PackageFinder')]
 $package$;
 
 COMMENT ON FUNCTION audius_challenges.load() IS

@@ -79,9 +79,9 @@ return entry.start_from_now(plpy, challenge_ids, dry_run)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.start_from_now(text[], boolean) IS
-'For a database in which another service has been paying, or a challenge that is added to a living one: follows changes '
-'from now on, without a first build, and passes over the single deeds that are there, for good. Returns the challenges '
-'that start from now, and how many deeds of each are passed over. dry_run: report that and roll it back';
+'For a database in which another service has been paying, or a challenge that is added to a living one: follows '
+'changes from now on, without a first build, and passes over the single deeds that are there, for good. Returns the '
+'challenges that start from now, and how many deeds of each are passed over. dry_run: report that and roll it back';
 
 CREATE FUNCTION @extschema@.schedule_challenges(every interval DEFAULT '30 seconds')
 RETURNS TABLE (
@@ -140,7 +140,10 @@ $function$;
 COMMENT ON FUNCTION audius_challenges.trim_run_details() IS
 'Deletes what pg_cron recorded of the extension''s jobs more than 7 days ago; returns the number of rows';
 
-CREATE FUNCTION @extschema@.sync_challenge_catalog(environment text DEFAULT 'prod')
+CREATE FUNCTION @extschema@.sync_challenge_catalog(
+    environment text DEFAULT 'prod',
+    challenge_ids text[] DEFAULT NULL
+)
 RETURNS TABLE (
     challenge_id text,
     action text,
@@ -153,12 +156,34 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.sync_catalog(plpy, environment)
+return entry.sync_catalog(plpy, environment, challenge_ids)
 $function$;
 
-COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text) IS
-'Aligns the extension''s rows of challenges with the catalog of an environment (prod, stage or dev); '
-'returns what changed (action: inserted or updated); rows that do not differ are not written';
+COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text, text[]) IS
+'Aligns the extension''s rows of challenges, or just those of challenge_ids, with the catalog of an environment '
+'(prod, stage or dev); returns what changed (action: inserted or updated); rows that do not differ are not written';
+
+CREATE FUNCTION audius_challenges.trigger_needs(role_name text)
+RETURNS TABLE (
+    trigger_name text,
+    table_name text,
+    function_name text,
+    grants text[]
+)
+LANGUAGE plpython3u
+STABLE
+STRICT
+ROWS 3
+SET search_path = pg_catalog, pg_temp
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.trigger_needs(plpy, role_name)
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.trigger_needs(text) IS
+'What a role that runs challenges seems to lack for the application''s triggers, one row for each trigger: read from '
+'the text of its function; grants is empty where that has no text';
 
 CREATE FUNCTION audius_challenges.install()
 RETURNS void
@@ -172,5 +197,5 @@ entry.install(plpy)
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.install() IS
-'Called at the end of CREATE EXTENSION: inserts missing catalog rows and schedules the ticks, in a discovery '
-'database; reports in notices what it did';
+'Called at the end of CREATE EXTENSION: fills an empty catalog and schedules the ticks, in a discovery database; '
+'reports in notices what it did';

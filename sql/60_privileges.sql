@@ -8,6 +8,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     relation record;
+    firing record;
     home text := (
         SELECT pg_catalog.quote_ident(namespace.nspname)
         FROM pg_catalog.pg_extension AS extension
@@ -26,7 +27,7 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON ROUTINE %1$s.reconcile_challenges(text[], boolean, boolean, timestamptz),'
         ' %1$s.schedule_challenges(interval), %1$s.unschedule_challenges(),'
-        ' %1$s.sync_challenge_catalog(text) TO %2$I',
+        ' %1$s.sync_challenge_catalog(text, text[]) TO %2$I',
         home,
         role_name
     );
@@ -66,12 +67,46 @@ BEGIN
     IF pg_catalog.to_regnamespace('cron') IS NOT NULL THEN
         EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA cron TO %I', role_name);
     END IF;
+    FOR relation IN
+        SELECT namespace.nspname AS name
+        FROM pg_catalog.pg_namespace AS namespace
+        WHERE namespace.nspname = ANY(
+                pg_catalog.regexp_split_to_array(
+                    pg_catalog.current_setting('audius_challenges.trigger_schemas', TRUE), '\s*,\s*'
+                )
+            )
+    LOOP
+        EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', relation.name, role_name);
+    END LOOP;
+    FOR firing IN
+        SELECT
+            needs.trigger_name,
+            needs.table_name,
+            needs.function_name,
+            (
+                SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s TO %I;', lacking.privilege, role_name), ' ')
+                FROM pg_catalog.unnest(needs.grants) AS lacking (privilege)
+            ) AS statements
+        FROM audius_challenges.trigger_needs(role_name) AS needs
+    LOOP
+        IF firing.statements IS NULL THEN
+            RAISE NOTICE 'trigger "%" on %: what its function % needs cannot be told',
+                firing.trigger_name, firing.table_name, firing.function_name
+                USING HINT = 'A dry run as that role shows what is missing.';
+        ELSE
+            RAISE WARNING 'trigger "%" on %: its function % seems to need more',
+                firing.trigger_name, firing.table_name, firing.function_name
+                USING HINT = firing.statements;
+        END IF;
+    END LOOP;
 END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_run(text) IS
 'Grants a role what it needs to run challenges, scheduled or by hand: the functions, the state, the discovery tables, '
-'notification for the application''s trigger, and usage on the schema cron';
+'notification and user_score_features for the application''s triggers, the schemas of '
+'audius_challenges.trigger_schemas, and usage on the schema cron. Warns of what further triggers on the tables that '
+'runs write seem to need';
 
 CREATE FUNCTION audius_challenges.grant_status(role_name text)
 RETURNS void
@@ -96,13 +131,15 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %s TO %I', home, role_name);
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
-        ' audius_challenges.unpayable_rows(text) TO %I',
+        ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem() TO %I',
         role_name
     );
     EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', home, role_name);
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
-        ' audius_challenges.set_aside, audius_challenges.passed_over TO %I', role_name
+        ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
+        ' audius_challenges.passed_over TO %I',
+        role_name
     );
     FOR relation IN
         SELECT class.relname AS name
@@ -118,28 +155,77 @@ $function$;
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what it needs to read challenge_status';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
--- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since.
+-- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From
+-- everybody: what default privileges have given would be taken for the extension's own, too.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 DO $block$
 DECLARE
-    routine regprocedure;
+    made record;
 BEGIN
-    FOR routine IN
-        SELECT member.objid
+    FOR made IN
+        SELECT DISTINCT
+            routine.oid::regprocedure AS routine,
+            CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS role
         FROM pg_extension AS extension
         INNER JOIN pg_depend AS member
             ON member.refclassid = 'pg_extension'::regclass
             AND member.refobjid = extension.oid
             AND member.deptype = 'e'
             AND member.classid = 'pg_proc'::regclass
+        INNER JOIN pg_proc AS routine
+            ON routine.oid = member.objid
+        CROSS JOIN LATERAL aclexplode(coalesce(routine.proacl, acldefault('f', routine.proowner))) AS privilege
         LEFT JOIN pg_init_privs AS known
             ON known.classoid = member.classid
             AND known.objoid = member.objid
         WHERE extension.extname = 'audius_challenges'
             AND known.objoid IS NULL
+            AND privilege.grantee <> routine.proowner
     LOOP
-        EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM public', routine);
+        EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM %s', made.routine, made.role);
     END LOOP;
+END
+$block$;
+
+-- Who could read the status before an upgrade can read it afterwards. As these grants are not the extension's own, they
+-- are not left in the list of those that are, so that a dump has them.
+DO $block$
+DECLARE
+    reader record;
+BEGIN
+    FOR reader IN
+        SELECT DISTINCT
+            CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS name
+        FROM pg_proc AS routine
+        CROSS JOIN LATERAL aclexplode(routine.proacl) AS privilege
+        WHERE routine.oid = 'audius_challenges.status()'::regprocedure
+            AND privilege.grantee <> routine.proowner
+    LOOP
+        EXECUTE format(
+            'GRANT EXECUTE ON FUNCTION audius_challenges.schedule_facts(), audius_challenges.tick_problem() TO %s',
+            reader.name
+        );
+    END LOOP;
+    UPDATE pg_init_privs
+    SET initprivs = ARRAY[makeaclitem(routine.proowner, routine.proowner, 'EXECUTE', FALSE)]
+    FROM pg_proc AS routine
+    WHERE pg_init_privs.classoid = 'pg_proc'::regclass
+        AND pg_init_privs.objoid = routine.oid
+        AND routine.oid IN (
+            'audius_challenges.schedule_facts()'::regprocedure, 'audius_challenges.tick_problem()'::regprocedure
+        )
+        AND EXISTS (
+            SELECT FROM aclexplode(pg_init_privs.initprivs) AS privilege WHERE privilege.grantee <> routine.proowner
+        );
+    DELETE FROM pg_shdepend
+    USING pg_database
+    WHERE pg_database.datname = current_database()
+        AND pg_shdepend.dbid = pg_database.oid
+        AND pg_shdepend.classid = 'pg_proc'::regclass
+        AND pg_shdepend.objid IN (
+            'audius_challenges.schedule_facts()'::regprocedure, 'audius_challenges.tick_problem()'::regprocedure
+        )
+        AND pg_shdepend.deptype = 'i';
 END
 $block$;

@@ -1,6 +1,10 @@
-"""The how-to pages work as written: their SQL runs, in its order, and fails where they show an error."""
+"""The how-to pages work as written: their SQL runs, in its order, and fails where they show an error.
 
-from collections.abc import Iterator
+Each is followed twice: every block in a session of its own, and all of them in one session, as people do.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from tests.sessions import knows_seconds
 HOW_TO = REPOSITORY / "docs" / "how-to"
 GENERATE = REPOSITORY / "discovery" / "generate.sql"
 SAMPLE = "sample"
+END = "-- end of the block"
 
 INSTALLED = (CREATE_EXTENSION, "SELECT FROM reconcile_challenges()")
 # What has happened in the database before somebody opens the page.
@@ -26,6 +31,8 @@ SITUATIONS = {
         "DROP EXTENSION audius_challenges",
         "DELETE FROM user_challenges WHERE challenge_id IN ('u', 'p') AND user_id % 50 = 7",
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
+        # These are slots.
+        "UPDATE user_challenges SET completed_blocknumber = 4 * completed_blocknumber WHERE challenge_id = 'v'",
         "DELETE FROM challenges WHERE id IN ('tt', 'tut', 'tp')",
         "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
     ),
@@ -33,6 +40,8 @@ SITUATIONS = {
     "mass-completion.md": INSTALLED,
     "monitor.md": INSTALLED,
     "move-to-another-schema.md": INSTALLED,
+    "page-disbursements.md": INSTALLED,
+    "past-friday.md": INSTALLED,
     "repair-unpayable-rows.md": (
         *INSTALLED,
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
@@ -46,7 +55,6 @@ SITUATIONS = {
 OTHERS = {
     "dump-restore-upgrade.md": "its commands are those of test_restore.py and tests/deployment/test_majors.py",
     "install.md": "followed by tests/deployment/test_packages.py",
-    "past-friday.md": "its outputs depend on the day; its rules are in tests/challenges/trending.sql",
     "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",
     "run-the-image.md": "its commands are those of tests/deployment/test_image.py",
     "troubleshoot.md": "its situations take locks and failures; tests/test_runs.py makes them",
@@ -80,24 +88,86 @@ def situation(sampled: Cluster, request: pytest.FixtureRequest) -> Iterator[Disc
             connection.execute("DROP ROLE IF EXISTS challenge_runner, challenge_watcher")
 
 
-def run(cluster: Cluster, block: SqlBlock) -> str:
+def psql(cluster: Cluster, database: str, source: str, user: str = "postgres") -> tuple[str, str]:
+    """What psql prints in one session: errors and notices, and the rest."""
+    command = ["--no-psqlrc", f"--dbname={database}", f"--username={user}", "--file=-"]
+    done = cluster.run("psql", *command, input=source, check=False)
+    return done.stderr, done.stdout
+
+
+def run(cluster: Cluster, block: SqlBlock, user: str = "postgres") -> str:
     """What psql prints for the block, in a session of its own."""
-    command = ["--no-psqlrc", f"--dbname={block.database}", "--file=-"]
-    done = cluster.run("psql", *command, input=block.source, check=False)
-    return done.stderr + done.stdout
+    return "".join(psql(cluster, block.database, block.source, user))
 
 
+def in_many_sessions(cluster: Cluster, blocks: Sequence[SqlBlock]) -> list[str]:
+    """What psql prints for each block, in a session of its own."""
+    return [run(cluster, block) for block in blocks]
+
+
+def in_one_session(cluster: Cluster, blocks: Sequence[SqlBlock]) -> list[str]:
+    """What psql prints for each block, all in one session, as long as they stay in one database."""
+    database = blocks[0].database
+    script = ""
+    for block in blocks:
+        if block.database != database:
+            database = block.database
+            script += f"\\connect {database}\n"
+        script += f"{block.source}\\echo {END}\n\\warn {END}\n"
+    errors, outputs = (printed.split(f"{END}\n") for printed in psql(cluster, blocks[0].database, script))
+    assert len(errors) == len(outputs) == len(blocks) + 1
+    return [error + output for error, output in zip(errors, outputs, strict=True)][:-1]
+
+
+@pytest.mark.parametrize("printed_by", [in_many_sessions, in_one_session])
 @pytest.mark.parametrize(("situation", "page"), [(page, page) for page in SITUATIONS], indirect=["situation"])
-def test_the_page_works_as_written(situation: Discovery, page: str) -> None:
+def test_the_page_works_as_written(
+    situation: Discovery, page: str, printed_by: Callable[[Cluster, Sequence[SqlBlock]], list[str]]
+) -> None:
     with closing(situation.connect()) as connection:
         has_seconds = knows_seconds(connection)
-    for block in sql_blocks(HOW_TO / page, situation.name):
-        if block.needs_seconds and not has_seconds:
-            continue
-        printed = run(situation.cluster, block)
+    blocks = [each for each in sql_blocks(HOW_TO / page, situation.name) if has_seconds or not each.needs_seconds]
+    for block, printed in zip(blocks, printed_by(situation.cluster, blocks), strict=True):
         found, expected = sorted(shape(printed)), sorted(shape(block.shown))
         wrong = found != expected if block.shown else "ERROR" in found
         assert not wrong, f"{page}, line {block.line}: it shows\n{block.shown}\nbut this came:\n{printed}"
+
+
+@pytest.mark.parametrize("situation", ["monitor.md"], indirect=True)
+def test_the_role_that_monitors_can_run_every_query_of_the_page(situation: Discovery) -> None:
+    role, *queries = sql_blocks(HOW_TO / "monitor.md", situation.name)
+    run(situation.cluster, role)
+    assert len(queries) > 5
+    for block in queries:
+        printed = run(situation.cluster, block, user="challenge_watcher")
+        assert shape(printed) == shape(block.shown), f"line {block.line}:\n{printed}"
+
+
+@pytest.mark.parametrize("situation", ["monitor.md"], indirect=True)
+def test_the_alert_for_a_friday_stays_until_it_is_paid_or_given_up(situation: Discovery) -> None:
+    role, *queries = sql_blocks(HOW_TO / "monitor.md", situation.name)
+    run(situation.cluster, role)
+    (alerts,) = [block for block in queries if "Friday not paid" in block.source]
+
+    def alerted() -> list[tuple[str, str]]:
+        printed = run(situation.cluster, alerts, user="challenge_watcher")
+        return re.findall(r"Friday not paid \| (\w+) +\| (\d+) in all", printed)
+
+    assert alerted() == []  # Nothing was ever paid.
+    paid = "SELECT FROM reconcile_challenges('{tt,tut,tp}', as_of => date_trunc('week', now()) + INTERVAL '%s days')"
+    situation.psql(paid % (4 - 35))
+    weeks = sorted(alerted())
+    assert [found[0] for found in weeks] == ["tp", "tt", "tut"]
+    missed = int(weeks[0][1])
+    assert missed in (4, 5)  # The last one may be today's.
+
+    situation.psql(paid % (4 - 14))
+    assert sorted(alerted()) == [(found[0], str(missed - 1)) for found in weeks]
+    give_up, *_ = [
+        block for block in sql_blocks(HOW_TO / "past-friday.md", situation.name) if "FROM (VALUES" in block.source
+    ]
+    assert "ERROR" not in run(situation.cluster, give_up)
+    assert alerted() == [] or missed == 5
 
 
 def test_no_page_is_forgotten() -> None:

@@ -1,5 +1,6 @@
 """CREATE EXTENSION wherever it can be called, DROP EXTENSION, and what a role may do with which grants."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from devtools import REPOSITORY
 from devtools.cluster import Cluster
 from devtools.discovery import BUILDERS, SCHEMA, Discovery, create_discovery, require_extension
 from tests.sessions import (
@@ -117,7 +119,7 @@ def empty(cron_database: Discovery) -> None:
 # CREATE EXTENSION
 
 
-def test_a_discovery_database_gets_the_missing_catalog_rows(bare_discovery: Discovery) -> None:
+def test_a_discovery_database_with_an_empty_catalog_gets_the_rows_of_production(bare_discovery: Discovery) -> None:
     with closing(bare_discovery.connect()) as connection:
         heard = create_extension(connection)
 
@@ -147,22 +149,78 @@ def test_differing_catalog_rows_are_left_alone_and_reported(bare_discovery: Disc
         heard = create_extension(connection)
 
         assert rows(connection, versions) == before
-        assert inserted(heard[0]) == sorted(set(RUN_ORDER) - {"p", "v"})
-        assert heard[1:2] == [
+        differing = next(one for one in heard if "differs" in one.message)
+        assert [differing] == [
             Notice(
                 'challenge "p" differs from the catalog of prod and was not changed'
                 " (amount: 5 -> 1, active: false -> true, cooldown_days: null -> 7)",
                 "UPDATE challenges SET amount = '1', active = true, cooldown_days = 7 WHERE id = 'p';",
             ),
         ]
-        assert len(heard) == 3  # and the one on pg_cron
+        missing = [one for one in heard if "was not inserted" in one.message]
+        assert len(missing) == len(RUN_ORDER) - 2
+        assert len(heard) == len(missing) + 2  # and the one on pg_cron
         # All but that one are production's.
         aligned = "SELECT challenge_id, action FROM sync_challenge_catalog('prod')"
         with connection.transaction(force_rollback=True):
-            assert rows(connection, aligned) == [("p", "updated")]
+            assert dict(rows(connection, aligned)) == {
+                challenge: "updated" if challenge == "p" else "inserted" for challenge in RUN_ORDER if challenge != "v"
+            }
         # The hint corrects that one.
-        connection.execute(heard[1].hint or "")
-        assert rows(connection, aligned) == []
+        connection.execute(differing.hint or "")
+        assert "p" not in dict(rows(connection, aligned))
+
+
+@pytest.mark.parametrize("order", ["run order", "reversed"])
+def test_a_retired_challenge_does_not_come_back(bare_discovery: Discovery, order: str) -> None:
+    challenges = RUN_ORDER if order == "run order" else RUN_ORDER[::-1]
+    with closing(bare_discovery.connect()) as connection:
+        connection.execute("INSERT INTO challenges VALUES ('x', 'boolean', '1', TRUE)")
+        versions = "SELECT ctid::text, xmin::text, to_jsonb(challenges) FROM challenges ORDER BY xmin::text::bigint"
+        # Every challenge is missing in a catalog that is not empty; then one after the other comes by its name.
+        for number, challenge in enumerate(challenges):
+            before = rows(connection, versions)
+            heard = create_extension(connection)
+            assert rows(connection, versions) == before
+            missing = [one for one in heard if "was not inserted" in one.message]
+            assert {one.message for one in missing} == {
+                f'challenge "{retired}" is not in the catalog and was not inserted: it may have been retired'
+                for retired in challenges[number:]
+            }
+            assert column(connection, "SELECT challenge_id FROM challenge_status WHERE status = 'absent'") == [
+                each for each in RUN_ORDER if each in challenges[number:]
+            ]
+            # The hint inserts that one and no other, and changes no row.
+            (hint,) = [one.hint or "" for one in missing if f'"{challenge}"' in one.message]
+            (statement,) = re.findall(r"SELECT \* FROM sync_challenge_catalog.*;", hint)
+            assert rows(connection, statement.replace("*", "challenge_id, action")) == [(challenge, "inserted")]
+            assert rows(connection, versions)[: len(before)] == before
+            assert sorted(column(connection, "SELECT id FROM challenges")) == sorted(["x", *challenges[: number + 1]])
+            connection.execute("DROP EXTENSION audius_challenges")
+
+
+def test_an_update_brings_no_challenge_back(bare_discovery: Discovery) -> None:
+    with closing(bare_discovery.connect()) as connection:
+        connection.execute("CREATE EXTENSION audius_challenges VERSION '1.1.0' CASCADE")
+        connection.execute("DELETE FROM challenges WHERE id NOT IN ('p')")
+        before = rows(connection, "SELECT ctid, xmin, challenges FROM challenges")
+        connection.execute("ALTER EXTENSION audius_challenges UPDATE")
+        assert rows(connection, "SELECT ctid, xmin, challenges FROM challenges") == before
+
+
+def test_no_hint_and_no_page_aligns_the_whole_catalog_for_one_row() -> None:
+    # The pages that are about aligning a whole catalog, or about nothing but a sample database.
+    about_all = {"docs/reference/functions.md", "docs/how-to/run-the-image.md", "CHANGELOG.md"}
+    sources = [*REPOSITORY.glob("python/audius_challenges/**/*.py"), *REPOSITORY.glob("sql/*.sql")]
+    pages = [*REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("*.md")]
+    calls = [
+        f"{path.relative_to(REPOSITORY)}: {call}"
+        for path in (*sources, *pages)
+        for call in re.findall(r"FROM sync_challenge_catalog\([^)]*\)", path.read_text())
+        if "{" not in call and str(path.relative_to(REPOSITORY)) not in about_all
+    ]
+    assert len(pages) > 20
+    assert calls == []
 
 
 def test_it_schedules_itself_where_pg_cron_is_and_nobody_was_paid(cron_discovery: Discovery) -> None:
@@ -204,7 +262,7 @@ def test_where_another_service_may_be_paying_it_schedules_nothing_and_says_how_t
 
         heard = create_extension(connection)
 
-        assert heard[1:] == [ADOPT]
+        assert [one for one in heard if "was not inserted" not in one.message] == [ADOPT]
         assert rows(connection, "SELECT * FROM cron.job") == []
 
 
@@ -480,7 +538,7 @@ def test_a_role_with_grant_run_can_do_everything_by_hand(scheduled_by_a_role: Di
         assert shown(service) == well(service)
         assert statuses(service, "reconcile_challenges(full_scan => TRUE)")["p"] == ("ok", None)
         assert statuses(service, "reconcile_challenges(dry_run => TRUE)")["p"] == ("ok", None)
-        started = column(service, "SELECT audius_challenges.start_from_now()")
+        started = column(service, "SELECT challenge_id FROM audius_challenges.start_from_now()")
         assert started == list(RUN_ORDER)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from audius_challenges.database import Database
@@ -61,6 +62,20 @@ class Challenge:
     def fingerprint(self) -> str:
         """What of the row decides rewards; when it changes, everybody is examined again."""
         return json.dumps([self.active, self.amount_text, self.step_count, self.starting_block])
+
+
+def require_known(challenge_ids: Sequence[str | None], known: Collection[str]) -> None:
+    """Demand ids of challenges that there are.
+
+    :raises ChallengeError: naming the first that is null or unknown, and the known ones
+    """
+    for challenge_id in challenge_ids:
+        if challenge_id not in known:
+            is_null = challenge_id is None
+            raise ChallengeError(
+                "a challenge id must not be null" if is_null else f'unknown challenge id: "{challenge_id}"',
+                hint=f"The challenges are {', '.join(known)}.",
+            )
 
 
 def absent_challenge(challenge_id: str) -> Challenge:

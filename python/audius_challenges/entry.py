@@ -52,11 +52,7 @@ def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise null_argument("delay")
-    transaction.set_search_path(db)
-    seconds = float(db.value("SELECT extract(epoch FROM :delay::interval)::float8", delay=delay))
-    if not 0 <= seconds <= 3600:
-        raise ChallengeError(f"delay must be between 0 and 1 hour, not {delay}")
-    run.wait(db, seconds)
+    run.wait(db, transaction.read_delay(db, delay))
 
 
 @_from_sql
@@ -103,7 +99,9 @@ def trim_run_details(db: Database) -> int:
 
 
 @_from_sql
-def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, str]]:
+def sync_catalog(
+    db: Database, environment: str | None, challenge_ids: Sequence[str | None] | None
+) -> list[tuple[str, str, str]]:
     """`sync_challenge_catalog()`."""
     from audius_challenges.operation import catalog_sync
 
@@ -111,7 +109,7 @@ def sync_catalog(db: Database, environment: str | None) -> list[tuple[str, str, 
         raise null_argument("environment")
     require_writable(db)
     transaction.set_search_path(db)
-    differences = catalog_sync.compare_catalog(db, environment)
+    differences = catalog_sync.compare_catalog(db, environment, challenge_ids)
     catalog_sync.align_catalog(db, environment, differences)
     return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]
 
@@ -122,6 +120,23 @@ def status(db: Database) -> list[tuple[Any, ...]]:
     from audius_challenges.operation import status as challenge_status
 
     return challenge_status.status(db)
+
+
+@_from_sql
+def tick_problem(db: Database) -> str | None:
+    """The column `tick_problem` of the view."""
+    from audius_challenges.operation.stillness import find_stillness
+
+    stillness = find_stillness(db)
+    return str(stillness) if stillness else None
+
+
+@_from_sql
+def trigger_needs(db: Database, role: str) -> list[tuple[Any, ...]]:
+    """`audius_challenges.trigger_needs()`."""
+    from audius_challenges.operation import triggers
+
+    return [need.as_row() for need in triggers.trigger_needs(db, role)]
 
 
 @_from_sql

@@ -1,13 +1,13 @@
-"""The settings, `audius_challenges.<name>`: their defaults, and what counts as a value."""
+"""The settings, `audius_challenges.<name>`: their defaults, what counts as a value, and names that mean nothing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from audius_challenges.database import Database
+from audius_challenges.database import Database, Row
 from audius_challenges.errors import ChallengeError
 
 PREFIX = "audius_challenges."
@@ -72,6 +72,17 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """A setting whose name begins as ours do, and that is none of ours: nothing reads it.
+
+    :ivar reset: what takes it away
+    """
+
+    name: str
+    reset: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """What is set for this session.
 
@@ -83,6 +94,7 @@ class Settings:
     :ivar time_budget: milliseconds after which a tick begins no further slice
     :ivar lock_timeout: milliseconds to wait for a lock; 0 waits without end
     :ivar trigger_schemas: further schemas that the application's triggers need on the search_path
+    :ivar unknown: what is set for this database, or for roles, under a name that is unknown
     """
 
     enabled: bool
@@ -93,6 +105,56 @@ class Settings:
     time_budget: int
     lock_timeout: int
     trigger_schemas: tuple[str, ...]
+    unknown: tuple[Unknown, ...] = ()
+
+
+# A placeholder reads back as '' after a SET LOCAL has ended: that is its default, too.
+_READ = """
+    SELECT
+        names.name,
+        coalesce(current_setting(names.name, true), '') AS setting,
+        NULL AS reset
+    FROM unnest(:names::text[]) AS names (name)
+    UNION ALL
+    SELECT
+        stored.name,
+        '',
+        format(
+            'ALTER %s RESET %s;',
+            CASE
+                WHEN kept.setrole = 0 AND kept.setdatabase = 0 THEN 'ROLE ALL'
+                WHEN kept.setrole = 0 THEN format('DATABASE %I', current_database())
+                WHEN kept.setdatabase = 0 THEN format('ROLE %I', pg_get_userbyid(kept.setrole))
+                ELSE format('ROLE %I IN DATABASE %I', pg_get_userbyid(kept.setrole), current_database())
+            END,
+            stored.name
+        )
+    FROM pg_db_role_setting AS kept
+    CROSS JOIN LATERAL unnest(kept.setconfig) AS entry (text)
+    CROSS JOIN LATERAL (SELECT lower(split_part(entry.text, '=', 1)) AS name) AS stored
+    WHERE kept.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        AND starts_with(stored.name, :prefix::text)
+        AND stored.name <> ALL(:names::text[])
+"""
+
+_MAY_READ_FILES = "SELECT has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')"
+
+_FILES = """
+    SELECT
+        lower(name) AS name,
+        format('Delete line %s of %s.', sourceline, sourcefile) AS reset
+    FROM pg_file_settings
+    WHERE starts_with(lower(name), :prefix::text)
+        AND lower(name) <> ALL(:names::text[])
+"""
+
+_IN_SESSION = """
+    SELECT
+        names.name,
+        format('RESET %s;', names.name) AS reset
+    FROM unnest(:names::text[]) AS names (name)
+    WHERE current_setting(names.name, true) <> ''
+"""
 
 
 def read_settings(db: Database) -> Settings:
@@ -100,18 +162,11 @@ def read_settings(db: Database) -> Settings:
 
     :raises ChallengeError: naming the setting, its value and what it takes
     """
-    # A placeholder reads back as '' after a SET LOCAL has ended: that is its default, too.
-    found = db.rows(
-        """
-        SELECT
-            names.name,
-            coalesce(current_setting(names.name, true), '') AS setting
-        FROM unnest(:names::text[]) AS names (name)
-        """,
-        names=[PREFIX + name for name in _SETTINGS],
-    )
     values = {}
+    found = _read(db)
     for row in found:
+        if row["reset"]:
+            continue
         name = row["name"].removeprefix(PREFIX)
         setting = _SETTINGS[name]
         try:
@@ -122,4 +177,52 @@ def read_settings(db: Database) -> Settings:
                 detail=f"Expected {setting.expected}; the default is {setting.default or 'none'}.",
                 hint=f"RESET {row['name']}; in the session, or with ALTER DATABASE or ALTER ROLE if it was set there.",
             ) from None
-    return Settings(**values)
+    return Settings(**values, unknown=_unknown(found))
+
+
+def unknown_settings(db: Database) -> tuple[Unknown, ...]:
+    """Every setting of ours with an unknown name that can be found: of this database, of roles, in the server's files
+    if this role may read them, and in the session, which PostgreSQL lists nowhere, those that are nearly spelt right.
+    """
+    found = [row for row in _read(db) if row["reset"]]
+    if db.value(_MAY_READ_FILES):
+        found += db.rows(_FILES, prefix=PREFIX, names=_known())
+    seen = {row["name"] for row in found}
+    misspelt = [PREFIX + name for known in _SETTINGS for name in sorted(_misspelt(known))]
+    found += [row for row in db.rows(_IN_SESSION, names=misspelt) if row["name"] not in seen]
+    return _unknown(found)
+
+
+def warn_of(db: Database, unknown: Iterable[Unknown]) -> None:
+    """Say that these have no effect, and what may have been meant."""
+    for setting in unknown:
+        import difflib  # noqa: PLC0415 - seldom needed, and each tick has a session of its own
+
+        nearest = difflib.get_close_matches(setting.name, _known(), n=1, cutoff=0)
+        db.plpy.warning(
+            f'unknown setting "{setting.name}": it has no effect',
+            hint=f"The nearest name is {nearest[0]}. {setting.reset}",
+        )
+
+
+def _known() -> list[str]:
+    return [PREFIX + name for name in _SETTINGS]
+
+
+def _read(db: Database) -> list[Row]:
+    return db.rows(_READ, names=_known(), prefix=PREFIX)
+
+
+def _unknown(rows: Iterable[Row]) -> tuple[Unknown, ...]:
+    return tuple(dict.fromkeys(Unknown(row["name"], row["reset"]) for row in rows if row["reset"]))
+
+
+def _misspelt(name: str) -> set[str]:
+    """The name with a letter too few, with two letters swapped, with one twice, and with an s behind."""
+    parts = [(name[:at], name[at:]) for at in range(len(name))]
+    return {
+        name + "s",
+        *(before + after[1:] for before, after in parts),
+        *(before + after[1::-1] + after[2:] for before, after in parts),
+        *(before + after[0] + after for before, after in parts),
+    } - _SETTINGS.keys()

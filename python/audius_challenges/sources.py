@@ -251,8 +251,9 @@ TABLES: Mapping[str, Table] = {
         ),
         Table("challenge_disbursements", {"challenge_id": TEXT, "specifier": TEXT}),
         Table("sol_reward_disbursements", {"challenge_id": TEXT, "specifier": TEXT}, is_optional=True),
-        # Not ours to read: the application's trigger on user_challenges does, as the role that wrote the row.
+        # Not ours to read: the application's triggers on user_challenges do, as the role that wrote the row.
         Table("notification", {}, privileges="SELECT, INSERT"),
+        Table("user_score_features", {}, privileges=_DERIVED),
     )
 }
 

@@ -27,7 +27,7 @@ SELECT build.playlist(50, 5, blocknumber => 28349999);
 SELECT build.playlist(60, 6, blocknumber => NULL);
 SELECT build.playlist(70, 7, blocknumber => 28350001);
 SELECT build.playlist(71, 7, blocknumber => 28350001);
-SELECT build.run(ARRAY['fp']);
+SELECT build.run(ARRAY['fp'], as_of => '2025-03-05 06:00+00');
 SELECT results_eq(
     $$SELECT is_complete FROM user_challenges WHERE challenge_id = 'fp' AND user_id = 1$$,
     $$VALUES (TRUE)$$,
@@ -62,7 +62,7 @@ SELECT results_eq(
 );
 
 DELETE FROM playlists WHERE playlist_owner_id = 255;
-SELECT build.run(ARRAY['fp']);
+SELECT build.run(ARRAY['fp'], as_of => '2025-03-05 06:00+00');
 SELECT results_eq(
     $$SELECT is_complete, current_step_count FROM user_challenges WHERE challenge_id = 'fp' AND user_id = 255$$,
     $$VALUES (TRUE, 1)$$,

@@ -22,7 +22,7 @@ SELECT build.monthly(1, '2025-01-01', 150);
 SELECT build.monthly(1, '2025-01-01', 50, 'DE');
 SELECT build.track(2, 255);
 SELECT build.monthly(2, '2026-01-01', 49);
-SELECT build.run(ARRAY['p1', 'p2', 'p3']);
+SELECT build.run(ARRAY['p1', 'p2', 'p3'], as_of => '2025-03-05 06:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count FROM user_challenges$$,
     $$VALUES ('p1', FALSE, 249)$$,

@@ -75,7 +75,7 @@ SELECT build.follow(23, 105, is_current => FALSE);
 SELECT build.follow(24, followee) FROM generate_series(101, 104) AS followee;
 SELECT build.follow(24, 104, txhash => '0xsecond');
 SELECT build.follow(follower, 25) FROM generate_series(101, 105) AS follower;
-SELECT build.run(ARRAY['p']);
+SELECT build.run(ARRAY['p'], as_of => '2025-03-05 06:00+00');
 
 SELECT results_eq(
     $$SELECT user_id, follows FROM challenge_profile_completion WHERE user_id IN (20, 21) ORDER BY user_id$$,
@@ -114,7 +114,7 @@ SELECT build.repost(34, 1, 'playlist');
 SELECT build.repost(35, 1, 'album');
 SELECT build.repost(36, 1, 'track', is_delete => TRUE);
 SELECT build.repost(37, 1, 'track', is_current => FALSE);
-SELECT build.run(ARRAY['p']);
+SELECT build.run(ARRAY['p'], as_of => '2025-03-05 06:00+00');
 
 SELECT results_eq(
     $$SELECT user_id, favorites, reposts FROM challenge_profile_completion
@@ -139,7 +139,7 @@ SELECT results_eq(
 SELECT build.follow(255, followee) FROM generate_series(101, 105) AS followee;
 SELECT build.save(255, 1, 'track');
 SELECT build.repost(255, 1, 'track');
-SELECT build.run(ARRAY['p']);
+SELECT build.run(ARRAY['p'], as_of => '2025-03-05 06:00+00');
 SELECT results_eq(
     $$SELECT is_complete, current_step_count, completed_at FROM user_challenges
     WHERE challenge_id = 'p' AND user_id = 255$$,

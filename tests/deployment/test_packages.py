@@ -176,4 +176,4 @@ def test_install_md_and_uninstall_md_work_as_written(machine: ScratchRoot, major
             assert sorted(shape(printed)) == sorted(shape(block.shown)), f"{page.name}, line {block.line}: {printed}"
         if page.name == "uninstall.md":
             follow_console(machine, major, archive, page)
-    assert extension_files(machine) == [f"/etc/postgresql/{major}/main/conf.d/audius_challenges.conf"]
+    assert extension_files(machine) == []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.rows import class_row
 from psycopg.types.string import TextLoader
 
@@ -247,6 +248,15 @@ class Database:
             )
             for outcomes in zip(*reports, strict=True)
         ]
+
+    def refusal(self, run: Run) -> str | None:
+        """What a run says, up to the time in it, instead of beginning; None if it begins."""
+        try:
+            self._reconcile(run, dry_run=True)
+        except errors.InvalidParameterValue as refused:
+            found = re.fullmatch(r"audius_challenges: (.*): \d.*", refused.diag.message_primary or "")
+            return found and found[1]
+        return None
 
     def _reconcile(self, run: Run, dry_run: bool) -> list[Outcome]:
         query = """

@@ -25,6 +25,8 @@ class World:
         for row in database.reset(environment, timezone):
             self.sources.challenges.put(row)
         self.last_listen: dict[int | None, datetime] = {}
+        self.latest: dict[str, datetime] = {}
+        """Challenge -> the latest clock of its runs."""
         self._next_play = 1
         self._uncommitted: list[Play] = []
         assert database.differences(self.sources) == []
@@ -81,6 +83,7 @@ class World:
     def start_streaks_from_now(self) -> None:
         self.database.start_from_now("e")
         self.streaks.start_from_now(self.database.now())
+        self.latest["e"] = self.database.now()
 
     @property
     def streaks(self) -> ListenStreakRule:
@@ -125,11 +128,20 @@ class World:
         self.database.delete_derived("challenge_profile_completion", user_id=user_id)
 
     def reconcile(self, run: Run) -> list[Outcome]:
-        """A run in both: they must agree; a dry run before it, a second run after it must change nothing."""
+        """A run in both: they must agree; a dry run before it, a second run after it must change nothing.
+
+        A run that goes back in time is refused, and goes on with those that may: weekly trending.
+        """
         self.mirror()
         now = self.database.now()
         as_of = run.as_of or now
         run = replace(run, as_of=as_of)
+        asked = [name for name in self.model.rules if run.challenge_ids is None or name in run.challenge_ids]
+        weekly = tuple(name for name in asked if MODELS[name].HAS_REAL_CLOCK)
+        if back := [name for name in asked if name not in weekly and as_of < self.latest.get(name, as_of)]:
+            with self._nothing_written():
+                assert self.database.refusal(run) == f"as_of must not be earlier than the last run of {', '.join(back)}"
+            run = replace(run, challenge_ids=weekly)
         if run.rehearsed:
             with self._nothing_written(but_rolled_back=True):
                 reported = self.database.reconcile(run, dry_run=True)
@@ -139,6 +151,9 @@ class World:
         writes = self.database.writes()
         reported = self.database.reconcile(run)
         expected = self.model.reconcile(as_of, run.challenge_ids, now=now)
+        for outcome in expected:
+            if outcome.status != "failed":
+                self.latest[outcome.challenge_id] = max(as_of, self.latest.get(outcome.challenge_id, as_of))
         self.take_over_the_clock(now)
         self.assert_equal()
         agree(reported, expected)

@@ -54,6 +54,13 @@ VALUES
 ('challenge_profile_completion', 'SELECT, INSERT, UPDATE'),
 ('challenge_listen_streak', 'SELECT, INSERT, UPDATE'),
 ('trending_results', 'SELECT, INSERT'),
+('remixes', 'SELECT'),
+('comments', 'SELECT'),
+('events', 'SELECT'),
+('user_events', 'SELECT'),
+('sol_purchases', 'SELECT'),
+('challenge_disbursements', 'SELECT'),
+('sol_reward_disbursements', 'SELECT'),
 ('notification', 'SELECT, INSERT');
 
 CREATE TEMPORARY VIEW expected AS

@@ -1,6 +1,6 @@
 -- sync_challenge_catalog(): what it writes, what it leaves alone, what it says. (The catalog itself: 01_census.sql.)
 BEGIN;
-SELECT plan(18);
+SELECT plan(22);
 
 CREATE TEMPORARY TABLE prod AS
 SELECT
@@ -98,6 +98,30 @@ SELECT bag_eq(
     $$SELECT * FROM aligned$$,
     $$SELECT id, type, amount, active, step_count, starting_block, weekly_pool, cooldown_days FROM prod$$,
     'every row comes back to prod'
+);
+
+-- Just some rows.
+UPDATE challenges SET amount = '9' WHERE id IN ('p', 'u', 'e');
+UPDATE challenges SET active = TRUE WHERE id = 'e';
+DELETE FROM challenges WHERE id IN ('tt', 'tp');
+CREATE TEMPORARY TABLE before AS SELECT to_jsonb(c) AS entry FROM challenges AS c WHERE c.id NOT IN ('u', 'tp');
+SELECT results_eq(
+    $$SELECT challenge_id::text, action::text FROM sync_challenge_catalog('prod', ARRAY['tp', 'u', 'v', 'u'])$$,
+    $$VALUES ('u', 'updated'), ('tp', 'inserted')$$,
+    'aligning some rows reports those that changed, each once, in run order'
+);
+SELECT bag_eq(
+    $$SELECT to_jsonb(c) FROM challenges AS c WHERE c.id NOT IN ('u', 'tp')$$,
+    $$SELECT before.entry FROM before$$,
+    'aligning some rows leaves all others as they are, differing or missing'
+);
+SELECT is_empty(
+    $$SELECT * FROM sync_challenge_catalog('prod', '{}')$$,
+    'aligning no row changes nothing'
+);
+SELECT isnt_empty(
+    $$SELECT * FROM sync_challenge_catalog('stage', '{u}') WHERE details LIKE '%starting_block: 25346436 -> 0%'$$,
+    'a row can be aligned with another environment'
 );
 
 -- An empty catalog, and runs.

@@ -1,6 +1,6 @@
 -- Bad input: each an error that names the value and says what to do, and nothing is changed.
 BEGIN;
-SELECT plan(86);
+SELECT plan(88);
 
 -- The SQLSTATE and the whole text (message, detail, hint) of what a command raises.
 CREATE FUNCTION pg_temp.error_of(command text) RETURNS text
@@ -135,6 +135,16 @@ SELECT alike(
     pg_temp.error_of($$SELECT * FROM sync_challenge_catalog(NULL)$$),
     '22004: %environment%null%',
     'a NULL environment is an error that says so'
+);
+SELECT alike(
+    pg_temp.error_of($$SELECT * FROM sync_challenge_catalog('prod', ARRAY['p', 'velocity'])$$),
+    '22023: %unknown challenge id: "velocity"%The challenges are %p, %v, %',
+    'a challenge id that the catalog does not know is an error that names it and the known ones'
+);
+SELECT alike(
+    pg_temp.error_of($$SELECT * FROM sync_challenge_catalog(challenge_ids => ARRAY['p', NULL])$$),
+    '22023: %null%The challenges are %p, %v, %',
+    'a NULL among the challenge ids is an error there, too'
 );
 
 -- The schedule.
@@ -351,7 +361,8 @@ SELECT alike(
 FROM bad_catalog;
 UPDATE challenges SET amount = 'five' WHERE id = 'v';
 SELECT results_eq(
-    $$SELECT challenge_id, status, rows_inserted FROM reconcile_challenges(ARRAY['p', 'v'])$$,
+    $$SELECT challenge_id, status, rows_inserted
+    FROM reconcile_challenges(ARRAY['p', 'v'], as_of => '2025-03-07 10:00+00')$$,
     $$VALUES ('p', 'ok', 2::bigint), ('v', 'failed', 0)$$,
     'a bad amount fails its challenge, and the others run'
 );

@@ -1,6 +1,6 @@
 -- CREATE EXTENSION and DROP EXTENSION: what they leave alone, what they fill in, and when they schedule.
 BEGIN;
-SELECT plan(21);
+SELECT plan(20);
 
 CREATE TEMPORARY TABLE known AS
 SELECT s.challenge_id::text
@@ -47,14 +47,9 @@ SELECT
 FROM challenges AS c;
 CREATE EXTENSION audius_challenges;
 SELECT bag_eq(
-    $$SELECT c.*, c.ctid AS place FROM challenges AS c WHERE id NOT IN ('tt', 'tut')$$,
+    $$SELECT c.*, c.ctid AS place FROM challenges AS c$$,
     $$SELECT before.* FROM before$$,
-    'CREATE EXTENSION leaves the catalog rows that are there, those that differ included'
-);
-SELECT results_eq(
-    $$SELECT id::text, amount::text, active, weekly_pool FROM challenges WHERE id IN ('tt', 'tut') ORDER BY id$$,
-    $$VALUES ('tt', '1000', TRUE, 100000), ('tut', '1000', TRUE, 100000)$$,
-    'CREATE EXTENSION inserts the catalog rows that are missing'
+    'CREATE EXTENSION leaves a catalog with rows as it is, what differs and what is missing included'
 );
 SELECT is_empty(
     $$SELECT jobname FROM cron.job$$,

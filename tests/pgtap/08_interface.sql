@@ -82,8 +82,8 @@ SELECT is(
 FROM unnest(ARRAY['public.schedule_challenges', 'public.unschedule_challenges']) AS function;
 SELECT is(
     pg_get_function_arguments('public.sync_challenge_catalog'::regproc),
-    'environment text DEFAULT ''prod''::text',
-    'sync_challenge_catalog takes an environment, by default prod'
+    'environment text DEFAULT ''prod''::text, challenge_ids text[] DEFAULT NULL::text[]',
+    'sync_challenge_catalog takes an environment, by default prod, and challenge_ids, by default all'
 );
 SELECT is(
     pg_get_function_result('public.sync_challenge_catalog'::regproc),
@@ -98,13 +98,13 @@ SELECT is(
 );
 SELECT is(
     pg_get_function_arguments('audius_challenges.start_from_now'::regproc),
-    'challenge_ids text[] DEFAULT NULL::text[]',
-    'start_from_now takes challenge_ids'
+    'challenge_ids text[] DEFAULT NULL::text[], dry_run boolean DEFAULT false',
+    'start_from_now takes challenge_ids and dry_run'
 );
 SELECT is(
     pg_get_function_result('audius_challenges.start_from_now'::regproc),
-    'SETOF text',
-    'start_from_now returns challenge ids'
+    'TABLE(challenge_id text, passed_over bigint)',
+    'start_from_now returns challenge ids, and how many deeds it passed over'
 );
 SELECT has_function('audius_challenges', 'grant_run', ARRAY['text'], 'there is grant_run');
 SELECT has_function('audius_challenges', 'grant_status', ARRAY['text'], 'there is grant_status');
@@ -112,16 +112,17 @@ SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 't
 SELECT has_view('public', 'challenge_status', 'there is challenge_status');
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
-    $$VALUES ('installation'::name), ('look'), ('pause'), ('processor_state'), ('set_aside')$$,
-    'the extension owns five tables of state, and no table of the application''s'
+    $$VALUES ('installation'::name), ('last_tick'), ('look'), ('passed_over'), ('pause'), ('processor_state'),
+        ('set_aside'), ('unpaid_friday')$$,
+    'the extension owns eight tables of state, and no table of the application''s'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation
     WHERE relkind = 'r' AND oid NOT IN (
         SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'audius_challenges'
     )$$,
-    $$SELECT ''::name WHERE FALSE$$,
-    'every table of state is dumped'
+    $$VALUES ('last_tick'::name)$$,
+    'every table of state is dumped, but for what is known of the last tick, which was one of that server'
 );
 SELECT results_eq(
     $$SELECT DISTINCT nspname FROM relation WHERE relkind <> 'v'$$,
@@ -158,9 +159,10 @@ SELECT is_empty(
         AND EXISTS (SELECT FROM aclexplode(nspacl) AS granted WHERE granted.grantee = 0)$$,
     'PUBLIC may not use the extension''s schema'
 );
-SELECT is_empty(
-    $$SELECT signature FROM routine WHERE prosecdef$$,
-    'every function runs with the rights of its caller'
+SELECT results_eq(
+    $$SELECT signature::text FROM routine WHERE prosecdef$$,
+    $$VALUES ('audius_challenges.schedule_facts()')$$,
+    'every function runs with the rights of its caller, but for what looks whether anything ticks'
 );
 
 -- Closed search paths.

@@ -257,7 +257,7 @@ INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, curr
 VALUES ('u', 12, 'c', FALSE, 9, 12), ('p', 12, 'c', FALSE, NULL, 12);
 SELECT build.person(12, bio => 'Harp.');
 SELECT build.track(12, 12);
-SELECT build.run(ARRAY['u', 'p', 'v', 'p1']);
+SELECT build.run(ARRAY['u', 'p', 'v', 'p1'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, current_step_count, is_complete FROM user_challenges WHERE user_id = 12
     ORDER BY challenge_id$$,
@@ -271,7 +271,8 @@ UPDATE challenges SET amount = ' 40 ' WHERE id = 'v';
 SELECT build.person(13, is_verified => TRUE);
 SELECT build.track(13, 13);
 SELECT results_eq(
-    $$SELECT challenge_id, status, rows_inserted FROM reconcile_challenges(ARRAY['u', 'v'])$$,
+    $$SELECT challenge_id, status, rows_inserted
+    FROM reconcile_challenges(ARRAY['u', 'v'], as_of => '2025-03-20 11:00+00')$$,
     $$VALUES ('u', 'failed', 0::bigint), ('v', 'ok', 1::bigint)$$,
     'Rule 5: an amount that is not a whole number is an error of that one challenge'
 );
@@ -285,10 +286,10 @@ UPDATE challenges SET amount = '1' WHERE id IN ('u', 'v');
 -- Rule 7: a number of blocks, whatever the source tables say, that a few absurd ones do not carry away.
 SELECT build.block(600);
 SELECT build.person(20, is_verified => TRUE, blocknumber => 600);
-SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-20 11:00+00');
 SELECT build.block(601);
 SELECT build.person(21, is_verified => TRUE);
-SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT user_id, completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id IN (20, 21)
     ORDER BY user_id$$,
@@ -298,13 +299,13 @@ SELECT results_eq(
 SELECT build.block(number) FROM generate_series(1000, 1018) AS number;
 SELECT build.block(102000);
 SELECT build.person(22, is_verified => TRUE);
-SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-20 11:00+00');
 SELECT build.block(1019);
 SELECT build.block(1020);
 SELECT build.block(101001);
 SELECT build.block(2000000000);
 SELECT build.person(23, is_verified => TRUE);
-SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT user_id, completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id IN (22, 23)
     ORDER BY user_id$$,
@@ -320,7 +321,7 @@ SET LOCAL session_replication_role = 'origin';
 RESET ROLE;
 SELECT build.block(2000000000);
 SELECT build.person(24, is_verified => TRUE);
-SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id = 24$$,
     $$VALUES (2000000000)$$,
@@ -334,7 +335,7 @@ SET LOCAL ROLE NONE;
 SET LOCAL session_replication_role = 'origin';
 RESET ROLE;
 SELECT build.person(28, is_verified => TRUE, blocknumber => NULL);
-SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT completed_blocknumber FROM user_challenges WHERE challenge_id = 'v' AND user_id = 28$$,
     $$VALUES (0)$$,
@@ -345,7 +346,7 @@ SELECT results_eq(
 SELECT build.person(30, name => 'Kim', is_verified => TRUE);
 SELECT build.track(30, 30);
 SELECT build.monthly(30, '2025-01-01', 5);
-SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1']);
+SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], as_of => '2025-03-20 11:00+00');
 CREATE TEMPORARY TABLE rows_of_30 AS SELECT * FROM derived WHERE content ->> 'user_id' = '30';
 SELECT results_eq(
     $$SELECT coalesce(content ->> 'challenge_id', source) FROM rows_of_30 ORDER BY 1$$,
@@ -357,28 +358,28 @@ SELECT build.track(31, 30);
 SELECT build.playlist(30, 30);
 SELECT build.monthly(30, '2025-01-01', 6);
 UPDATE challenges SET amount = '3';
-SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], full_scan => TRUE);
+SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], full_scan => TRUE, as_of => '2025-03-20 11:00+00');
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'user_id' = '30'$$,
     $$SELECT rows_of_30.* FROM rows_of_30$$,
     'Rule 8: for a deactivated user nothing is gained and nothing moves'
 );
 UPDATE users SET is_deactivated = FALSE, is_current = FALSE WHERE user_id = 30;
-SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], full_scan => TRUE);
+SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], full_scan => TRUE, as_of => '2025-03-20 11:00+00');
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'user_id' = '30'$$,
     $$SELECT rows_of_30.* FROM rows_of_30$$,
     'Rule 8: for a user without a current row nothing is gained and nothing moves'
 );
 DELETE FROM users WHERE user_id = 30;
-SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], full_scan => TRUE);
+SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], full_scan => TRUE, as_of => '2025-03-20 11:00+00');
 SELECT bag_eq(
     $$SELECT derived.* FROM derived WHERE content ->> 'user_id' = '30'$$,
     $$SELECT rows_of_30.* FROM rows_of_30$$,
     'Rule 8: for a user without any row nothing is gained and nothing moves'
 );
 SELECT build.person(30, name => 'Kim', bio => 'Lute.', is_verified => TRUE, is_available => FALSE);
-SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1']);
+SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, is_complete, current_step_count FROM user_challenges WHERE user_id = 30
     ORDER BY challenge_id$$,
@@ -398,7 +399,7 @@ SELECT build.person(35, blocknumber => 204, txhash => '0xa', created_at => '2024
 SELECT build.person(36, is_deactivated => TRUE, blocknumber => 204, txhash => 'B');
 SELECT build.person(36, blocknumber => 204, txhash => 'a');
 SELECT build.playlist(300 + user_id, user_id) FROM generate_series(31, 36) AS user_id;
-SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1']);
+SELECT build.run(ARRAY['u', 'fp', 'p', 'v', 'p1'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT user_id FROM user_challenges WHERE challenge_id = 'fp' AND user_id BETWEEN 31 AND 36
     ORDER BY user_id$$,
@@ -415,7 +416,7 @@ SELECT build.playlist(40, 40, blocknumber => NULL);
 SELECT build.playlist(41, 41, blocknumber => 1000);
 SELECT build.playlist(42, 42, blocknumber => 999);
 UPDATE challenges SET starting_block = 1000;
-SELECT build.run(ARRAY['u', 'fp']);
+SELECT build.run(ARRAY['u', 'fp'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, user_id FROM user_challenges WHERE user_id BETWEEN 40 AND 42
     ORDER BY challenge_id$$,
@@ -423,7 +424,7 @@ SELECT results_eq(
     'Rule 9: a block exactly equal to the starting block counts, the one before and null do not'
 );
 UPDATE challenges SET starting_block = NULL;
-SELECT build.run(ARRAY['u', 'fp']);
+SELECT build.run(ARRAY['u', 'fp'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT challenge_id::text, user_id FROM user_challenges WHERE user_id BETWEEN 40 AND 42
     ORDER BY challenge_id, user_id$$,
@@ -439,7 +440,8 @@ SET LOCAL ROLE NONE;
 ALTER TABLE playlists RENAME TO playlists_away;
 RESET ROLE;
 SELECT results_eq(
-    $$SELECT challenge_id, status FROM reconcile_challenges(ARRAY['u', 'fp', 'p', 'v'])$$,
+    $$SELECT challenge_id, status
+    FROM reconcile_challenges(ARRAY['u', 'fp', 'p', 'v'], as_of => '2025-03-20 11:00+00')$$,
     $$VALUES ('u', 'ok'), ('fp', 'failed'), ('p', 'ok'), ('v', 'ok')$$,
     'Rule 11: one failing processor does not stop those after it'
 );
@@ -451,7 +453,7 @@ SELECT results_eq(
 SET LOCAL ROLE NONE;
 ALTER TABLE playlists_away RENAME TO playlists;
 RESET ROLE;
-SELECT build.run(ARRAY['u', 'fp', 'p', 'v']);
+SELECT build.run(ARRAY['u', 'fp', 'p', 'v'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT is_complete FROM user_challenges WHERE user_id = 50 AND challenge_id = 'fp'$$,
     $$VALUES (TRUE)$$,
@@ -460,7 +462,7 @@ SELECT results_eq(
 
 -- Rule 12.
 SELECT build.person(user_id, is_verified => TRUE) FROM unnest(ARRAY[0, 15, 16, 171, 2147483647]) AS user_id;
-SELECT build.run(ARRAY['v']);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-20 11:00+00');
 SELECT results_eq(
     $$SELECT user_id, specifier::text FROM user_challenges
     WHERE challenge_id = 'v' AND user_id IN (0, 15, 16, 171, 2147483647) ORDER BY user_id$$,

@@ -12,8 +12,8 @@ COMMIT;
 
 BEGIN;
 CREATE TEMPORARY TABLE started AS
-SELECT s.id
-FROM audius_challenges.start_from_now() AS s (id);
+SELECT s.challenge_id AS id
+FROM audius_challenges.start_from_now() AS s;
 COMMIT;
 
 BEGIN;

@@ -121,7 +121,7 @@ UPDATE users SET bio = NULL WHERE user_id = 1;
 SELECT build.play(1, 3, '2025-03-02 12:00');
 SELECT results_eq(
     $$SELECT challenge_id, rows_inserted, rows_updated, rows_completed
-    FROM reconcile_challenges(ARRAY['u', 'p', 'e'])$$,
+    FROM reconcile_challenges(ARRAY['u', 'p', 'e'], as_of => '2025-03-10 10:00+00')$$,
     $$VALUES ('u', 0::bigint, 1::bigint, 1::bigint), ('p', 0, 1, 0), ('e', 0, 1, 0)$$,
     'updates and completions by an update are counted as such'
 );
@@ -129,7 +129,8 @@ SELECT results_eq(
 -- A few challenges.
 SELECT build.person(3, name => 'Cyd', is_verified => TRUE);
 SELECT results_eq(
-    $$SELECT challenge_id, rows_inserted FROM reconcile_challenges(ARRAY['v', 'tp', 'u', 'v'])$$,
+    $$SELECT challenge_id, rows_inserted
+    FROM reconcile_challenges(ARRAY['v', 'tp', 'u', 'v'], as_of => '2025-03-10 10:00+00')$$,
     $$VALUES ('u', 0::bigint), ('v', 1), ('tp', 0)$$,
     'a run of a few challenges reports each of them once, in run order'
 );
@@ -145,7 +146,7 @@ SELECT is_empty(
 
 -- By position and by name.
 SELECT results_eq(
-    $$SELECT challenge_id, rows_inserted FROM reconcile_challenges(ARRAY['p'], FALSE, TRUE)$$,
+    $$SELECT challenge_id, rows_inserted FROM reconcile_challenges(ARRAY['p'], FALSE, TRUE, '2025-03-10 10:00+00')$$,
     $$VALUES ('p', 1::bigint)$$,
     'the arguments are challenge_ids, full_scan, dry_run, as_of'
 );
@@ -160,22 +161,17 @@ SELECT results_eq(
     'the fourth argument, as_of, is the time that is written'
 );
 SELECT build.person(4, is_verified => TRUE);
-SELECT build.run(ARRAY['v']);
-SELECT results_eq(
-    $$SELECT created_at, completed_at FROM user_challenges WHERE challenge_id = 'v' AND user_id = 4$$,
-    $$VALUES (now(), now() AT TIME ZONE 'UTC')$$,
-    'without as_of the time that is written is now'
-);
+SELECT build.run(ARRAY['v'], as_of => '2025-03-10 10:00+00');
 
 -- Slices of two users a run. Users without a block number leave no trace of a change: the sweep has to find them.
 SELECT build.person(user_id, is_verified => TRUE, blocknumber => NULL) FROM generate_series(5, 8) AS user_id;
-SELECT build.run(ARRAY['p', 'v']);
+SELECT build.run(ARRAY['p', 'v'], as_of => '2025-03-11 10:00+00');
 SET LOCAL audius_challenges.sweep_users = '2';
 SET LOCAL audius_challenges.slice_users = '2';
 UPDATE users SET name = 'Dot' WHERE user_id BETWEEN 5 AND 8;
 SELECT results_eq(
     $$SELECT status, users_examined >= 8, rows_inserted
-    FROM reconcile_challenges(ARRAY['p'], full_scan => TRUE)$$,
+    FROM reconcile_challenges(ARRAY['p'], full_scan => TRUE, as_of => '2025-03-11 10:00+00')$$,
     $$VALUES ('ok', TRUE, 4::bigint)$$,
     'a full scan reconciles every user, however small the slices'
 );
@@ -186,7 +182,7 @@ SELECT
     r.users_examined,
     r.rows_inserted
 FROM generate_series(1, 6) AS number
-CROSS JOIN LATERAL reconcile_challenges(ARRAY['v'], full_scan => number < 0) AS r;
+CROSS JOIN LATERAL reconcile_challenges(ARRAY['v'], full_scan => number < 0, as_of => '2025-03-11 10:00+00') AS r;
 SELECT results_eq(
     $$SELECT sum(rows_inserted) FROM slices$$,
     $$VALUES (4::numeric)$$,
@@ -201,12 +197,12 @@ SET LOCAL audius_challenges.sweep_users = '0';
 DELETE FROM user_challenges WHERE challenge_id = 'v' AND user_id BETWEEN 5 AND 8;
 SELECT results_eq(
     $$SELECT sum(r.rows_inserted) FROM generate_series(1, 4) AS number
-    CROSS JOIN LATERAL reconcile_challenges(ARRAY['v'], full_scan => number < 0) AS r$$,
+    CROSS JOIN LATERAL reconcile_challenges(ARRAY['v'], full_scan => number < 0, as_of => '2025-03-11 10:00+00') AS r$$,
     $$VALUES (0::numeric)$$,
     'sweep_users = 0 switches the sweep off'
 );
 SELECT results_eq(
-    $$SELECT rows_inserted FROM reconcile_challenges(ARRAY['v'], full_scan => TRUE)$$,
+    $$SELECT rows_inserted FROM reconcile_challenges(ARRAY['v'], full_scan => TRUE, as_of => '2025-03-11 10:00+00')$$,
     $$VALUES (4::bigint)$$,
     'a full scan does not need the sweep'
 );
@@ -349,14 +345,14 @@ SELECT results_eq(
 
 -- A run inside the caller's transaction is the caller's to undo.
 SAVEPOINT before_the_run;
-SELECT build.person(11, is_verified => TRUE);
+SELECT build.person(12, is_verified => TRUE);
 SELECT build.run(ARRAY['v']);
 ROLLBACK TO SAVEPOINT before_the_run;
 SELECT is_empty(
     $$SELECT specifier FROM user_challenges WHERE user_id = 11$$,
     'a run belongs to the transaction of its caller'
 );
-SELECT build.person(11, is_verified => TRUE);
+SELECT build.person(12, is_verified => TRUE);
 SELECT results_eq(
     $$SELECT status, rows_inserted FROM reconcile_challenges(ARRAY['v'])$$,
     $$VALUES ('ok', 1::bigint)$$,
@@ -365,14 +361,14 @@ SELECT results_eq(
 
 -- Start from now: what there is stays unpaid until it changes, and only where it is asked for.
 SELECT results_eq(
-    $$SELECT id::text FROM audius_challenges.start_from_now(ARRAY['fp', 'e']) AS id ORDER BY id$$,
+    $$SELECT challenge_id FROM audius_challenges.start_from_now(ARRAY['fp', 'e']) ORDER BY challenge_id$$,
     $$VALUES ('e'), ('fp')$$,
     'start_from_now returns the challenges that it moved to the present'
 );
 SELECT build.play(2, 3, '2025-06-01 12:00');
 SELECT build.play(4, 3, '2025-06-01 12:00');
 DELETE FROM challenge_listen_streak;
-SELECT id FROM audius_challenges.start_from_now(ARRAY['e']) AS id WHERE id = '';
+SELECT challenge_id FROM audius_challenges.start_from_now(ARRAY['e']) WHERE challenge_id = '';
 SELECT results_eq(
     $$SELECT status, rows_inserted, rows_updated FROM reconcile_challenges(ARRAY['e'])$$,
     $$VALUES ('ok', 0::bigint, 0::bigint)$$,
@@ -385,6 +381,15 @@ SELECT results_eq(
     WHERE challenge_id = 'e' AND user_id = 4$$,
     $$VALUES (1, 1)$$,
     'after start_from_now the plays from then on are counted'
+);
+
+-- Without as_of, at last: from then on no earlier run is accepted.
+SELECT build.person(13, is_verified => TRUE);
+SELECT build.run(ARRAY['v']);
+SELECT results_eq(
+    $$SELECT created_at, completed_at FROM user_challenges WHERE challenge_id = 'v' AND user_id = 13$$,
+    $$VALUES (now(), now() AT TIME ZONE 'UTC')$$,
+    'without as_of the time that is written is now'
 );
 
 SELECT * FROM finish();

@@ -49,8 +49,8 @@ SELECT results_eq(
     'the runner may scan in full'
 );
 SELECT results_eq(
-    $$SELECT DISTINCT status::text FROM status$$,
-    $$VALUES ('ok')$$,
+    $$SELECT DISTINCT consecutive_failures FROM status$$,
+    $$VALUES (0)$$,
     'the runner may read the status'
 );
 SELECT results_eq(
@@ -80,7 +80,7 @@ SELECT
 FROM cron.job AS j;
 CREATE TEMPORARY TABLE trimmed AS SELECT audius_challenges.trim_run_details() AS result;
 CREATE TEMPORARY TABLE unscheduled AS SELECT s.* FROM unschedule_challenges() AS s;
-CREATE TEMPORARY TABLE started AS SELECT s.id FROM audius_challenges.start_from_now() AS s (id);
+CREATE TEMPORARY TABLE started AS SELECT s.challenge_id AS id FROM audius_challenges.start_from_now() AS s;
 RESET ROLE;
 SELECT results_eq(
     $$SELECT to_jsonb(c) FROM challenges AS c ORDER BY id$$,
@@ -177,11 +177,11 @@ SELECT results_eq(
     $$SELECT call FROM
         unnest(ARRAY[
             'public.reconcile_challenges(text[], boolean, boolean, timestamptz)',
-            'public.sync_challenge_catalog(text)',
+            'public.sync_challenge_catalog(text, text[])',
             'public.schedule_challenges(interval)',
             'public.unschedule_challenges()',
             'audius_challenges.tick(interval)',
-            'audius_challenges.start_from_now(text[])',
+            'audius_challenges.start_from_now(text[], boolean)',
             'audius_challenges.trim_run_details()',
             'audius_challenges.grant_run(text)',
             'audius_challenges.grant_status(text)'
@@ -207,7 +207,9 @@ SELECT lives_ok(
 REVOKE SELECT ON aggregate_user FROM "Challenge Runner";
 SET LOCAL ROLE "Challenge Runner";
 CREATE TEMPORARY TABLE short_of_a_grant AS
-SELECT r.* FROM reconcile_challenges(as_of => '2025-03-14 10:00+00') AS r;
+SELECT r.* FROM reconcile_challenges(ARRAY['u', 'v']) AS r
+UNION ALL
+SELECT r.* FROM reconcile_challenges(ARRAY['tt', 'tut', 'tp'], as_of => '2025-03-14 10:00+00') AS r;
 RESET ROLE;
 SELECT results_eq(
     $$SELECT challenge_id, status FROM short_of_a_grant WHERE challenge_id IN ('u', 'v', 'tt', 'tut', 'tp')$$,

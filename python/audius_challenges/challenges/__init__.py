@@ -20,3 +20,6 @@ CHALLENGES: tuple[Processor, ...] = (
     *PLAY_MILESTONES,
     *TRENDING,
 )
+
+ANY_WEEK = tuple(processor.id for processor in TRENDING)
+"""Those that can be run for a time before their last run: a week is paid once, whenever that is."""

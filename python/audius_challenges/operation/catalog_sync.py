@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from audius_challenges.catalog import require_known
 from audius_challenges.database import Database, Row
 from audius_challenges.errors import ChallengeError
 from audius_challenges.settings import MAX_INTEGER
@@ -134,21 +135,36 @@ _ALIGN = f"""
 class Difference:
     """How one catalog row differs from the reference: missing, or in which columns.
 
-    :ivar correction: the statement that corrects just this row, if it is not missing
+    :ivar correction: the statement that corrects just this row, or inserts it if it is missing
     """
 
     id: str
     missing: bool
     details: str
-    correction: str = ""
+    correction: str
 
 
-def compare_catalog(db: Database, environment: str) -> list[Difference]:
-    """Where the catalog differs from the reference, in the reference's order."""
-    payload = json.dumps(reference_catalog(environment))
-    differing = [json.loads(row["differing"]) for row in db.rows(_COMPARE, payload=payload)]
-    order = list(_PROD)
-    return sorted((_difference(row) for row in differing), key=lambda one: order.index(one.id))
+def compare_catalog(
+    db: Database, environment: str, challenge_ids: Sequence[str | None] | None = None
+) -> list[Difference]:
+    """Where the catalog differs from the reference, in the reference's order.
+
+    :param challenge_ids: which rows to compare; None: all of the reference
+    :raises ChallengeError: if there is no such environment or challenge
+    """
+    reference = reference_catalog(environment)
+    order = [row["id"] for row in reference]
+    if challenge_ids is not None:
+        require_known(challenge_ids, order)
+        reference = [row for row in reference if row["id"] in challenge_ids]
+    differing = [json.loads(row["differing"]) for row in db.rows(_COMPARE, payload=json.dumps(reference))]
+    return sorted((_difference(row, environment) for row in differing), key=lambda one: order.index(one.id))
+
+
+def is_empty(db: Database) -> bool:
+    """Whether the catalog has no row of anything: where it has one, a missing row may have been retired."""
+    found: bool = db.value("SELECT NOT EXISTS (SELECT FROM discovery.challenges)")
+    return found
 
 
 def align_catalog(db: Database, environment: str, differences: list[Difference]) -> None:
@@ -157,10 +173,12 @@ def align_catalog(db: Database, environment: str, differences: list[Difference])
     db.rows(_ALIGN, payload=payload, challenge_ids=[one.id for one in differences])
 
 
-def _difference(row: Row) -> Difference:
+def _difference(row: Row, environment: str) -> Difference:
     existing: Mapping[str, Any] | None = row["existing"]
     if existing is None:
-        return Difference(row["id"], True, ", ".join(f"{name}: {_show(row[name])}" for name in _COLUMNS))
+        values = ", ".join(f"{name}: {_show(row[name])}" for name in _COLUMNS)
+        insertion = f"SELECT * FROM sync_challenge_catalog('{environment}', '{{{row['id']}}}');"
+        return Difference(row["id"], True, values, insertion)
     differing = [name for name in _COLUMNS if existing[name] != row[name]]
     changes = ", ".join(f"{name}: {_show(existing[name])} -> {_show(row[name])}" for name in differing)
     assignments = ", ".join(f"{name} = {_literal(row[name])}" for name in differing)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
 from audius_challenges.errors import describe
-from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog
+from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog, is_empty
+from audius_challenges.operation.replication import publications, subscriptions
 from audius_challenges.operation.scheduling import has_pg_cron, how_to_get_pg_cron, schedule, unschedule
+from audius_challenges.settings import unknown_settings, warn_of
 
 
 def install(db: Database) -> None:
-    """In a discovery database: insert missing catalog rows, and schedule if nobody has been paying yet.
+    """In a discovery database: fill an empty catalog, and schedule if nobody has been paying yet. Warn of what is
+    beside it: settings with unknown names, publications, subscriptions.
 
     In a database without the discovery tables (an empty one, or one that is just being restored) it does nothing.
     """
@@ -18,6 +21,15 @@ def install(db: Database) -> None:
         db.plpy.notice(
             f"there are no discovery tables in schema {db.schema}: only the extension's objects were created"
         )
+        return
+    warn_of(db, unknown_settings(db))
+    for remark in publications(db):
+        db.plpy.warning(remark.message, hint=remark.hint)
+    written = subscriptions(db)
+    for remark in written:
+        db.plpy.warning(remark.message, hint=remark.hint)
+    if written:
+        db.plpy.notice("nothing was inserted into challenges, and nothing was scheduled")
         return
     _fill_catalog(db)
     if db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):
@@ -41,12 +53,17 @@ def install(db: Database) -> None:
 
 def _fill_catalog(db: Database) -> None:
     differences = compare_catalog(db, "prod")
-    missing = [one for one in differences if one.missing]
-    align_catalog(db, "prod", missing)
-    if missing:
-        db.plpy.notice(f"inserted into challenges: {', '.join(one.id for one in missing)}")
+    if is_empty(db):
+        align_catalog(db, "prod", differences)
+        db.plpy.notice(f"inserted into challenges: {', '.join(one.id for one in differences)}")
+        return
     for one in differences:
-        if not one.missing:
+        if one.missing:
+            db.plpy.notice(
+                f'challenge "{one.id}" is not in the catalog and was not inserted: it may have been retired',
+                hint=f"If you want it: {one.correction}",
+            )
+        else:
             db.plpy.notice(
                 f'challenge "{one.id}" differs from the catalog of prod and was not changed ({one.details})',
                 hint=one.correction,
