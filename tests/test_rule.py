@@ -648,14 +648,14 @@ def test_what_is_paid_on_chain_is_read_by_its_columns(watching: Connection) -> N
     assert statuses(watching, "reconcile_challenges('{w5}')") == {"w5": ("failed", f"{missing} {hint}")}
 
 
-def test_a_deed_is_of_its_own_time(watching: Connection) -> None:
-    watching.execute(SAVED)
-    person(watching, 255)
-    save(watching, 255, 10)
-    watching.execute("UPDATE saves SET created_at = '2025-02-03 04:05:06'")
-    watching.execute("SELECT * FROM reconcile_challenges('{w5}', as_of => '2025-03-07 10:00+00')")
+def test_a_deed_is_of_its_own_time(connection: Connection) -> None:
+    connection.execute(SAVED)
+    person(connection, 255)
+    save(connection, 255, 10)
+    connection.execute("UPDATE saves SET created_at = '2025-02-03 04:05:06'")
+    connection.execute("SELECT * FROM reconcile_challenges('{w5}', as_of => '2025-03-07 10:00+00')")
     times = "SELECT created_at AT TIME ZONE 'UTC', completed_at FROM user_challenges WHERE challenge_id = 'w5'"
-    assert [[str(time) for time in row] for row in rows(watching, times)] == [
+    assert [[str(time) for time in row] for row in rows(connection, times)] == [
         ["2025-02-03 04:05:06", "2025-03-07 10:00:00"]
     ]
 
