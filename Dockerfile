@@ -1,5 +1,5 @@
 # The official PostgreSQL image with pg_cron, PL/Python and audius_challenges; docs/how-to/run-the-image.md says how to
-# run it. BASE is an image of the official kind, for PostgreSQL 15 or 17.
+# run it. BASE is an image of the official kind, for PostgreSQL 15, 17 or 18.
 ARG BASE=postgres:17
 
 FROM ${BASE} AS build

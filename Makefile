@@ -8,6 +8,8 @@ VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" extension/audius_
 ARCHIVE = audius_challenges-$(VERSION)
 CHECK_DATABASE = audius_challenges_check
 BASE = postgres:17
+# Those that `make test` does not test here.
+MAJOR = $(filter-out $(shell $(PG_CONFIG) --version | grep -Eo '[0-9]+' | head -n 1),$(shell grep -v '^\#' debian/pgversions))
 # buildah where no docker daemon answers; in Docker's own format, because the OCI one has no place for a HEALTHCHECK.
 BUILD_IMAGE = $(shell docker info >/dev/null 2>&1 && echo docker build || echo buildah bud --format docker)
 export PG_CONFIG
@@ -28,9 +30,8 @@ test: bootstrap ## Run every test on this machine's PostgreSQL: pgTAP, then pyte
 	$(PYTHON) -m devtools pgtap
 	$(PYTHON) -m pytest
 
-test-other: bootstrap build ## Run every test on the other supported PostgreSQL, in a Debian root (needs root)
-	$(PYTHON) -m devtools pgtap --other
-	$(PYTHON) -m pytest --other
+test-other: bootstrap build ## Run the same on the other supported versions, or on one: make test-other MAJOR=18 (needs root)
+	$(foreach major,$(MAJOR),$(PYTHON) -m devtools pgtap --major $(major) && $(PYTHON) -m pytest --major $(major) &&) true
 
 test-deployment: ## Test what takes more than one server: image, packages, the move between majors (needs root)
 	devtools/bootstrap.sh deployment

@@ -181,8 +181,8 @@ def _first_build_of(connection: Connection, challenge: str) -> Timing:
 def _is_building(connection: Connection, challenge: str | None = None) -> bool:
     row = connection.execute(
         """
-        SELECT bool_or(status = 'first build')
-        FROM challenge_status
+        SELECT bool_or(phase = 'first build')
+        FROM audius_challenges.processor_state
         WHERE challenge_id = coalesce(%s, challenge_id)
         """,
         [challenge],

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from devtools.cluster import ClusterError
-from devtools.debian_root import DebianRootError, other_root
+from devtools.debian_root import DebianRootError, machine_major, root_of
 from devtools.discovery import NotInstalledError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -23,17 +23,17 @@ def demo_command() -> None:
 @app.command("pgtap")
 def pgtap_command(
     files: Annotated[list[Path] | None, typer.Argument(help="Test files; by default all there are.")] = None,
-    other: Annotated[
-        bool,
-        typer.Option("--other", help="On the other supported PostgreSQL, in a Debian root (needs root)."),
-    ] = False,
+    major: Annotated[
+        int | None,
+        typer.Option(help="On this PostgreSQL: in a Debian root (needs root) where it is not the machine's."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every assertion.")] = False,
 ) -> None:
     """Run the pgTAP suite by pg_prove on a throw-away cluster."""
     from devtools.pgtap import run_pgtap  # noqa: PLC0415
 
     try:
-        code = run_pgtap(files or [], other_root() if other else None, verbose)
+        code = run_pgtap(files or [], root_of(major or machine_major()), verbose)
     except (ClusterError, DebianRootError, NotInstalledError) as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(1) from error

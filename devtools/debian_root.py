@@ -1,13 +1,14 @@
-"""The other Debian in a directory, so that both supported versions of PostgreSQL are tested on one machine.
+"""Another Debian in a directory, so that every supported version of PostgreSQL is tested on one machine.
 
-    with Cluster(root=other_root()) as cluster: ...
+    with Cluster(root=root_of(17)) as cluster: ...
 
-PostgreSQL 15 comes with Debian 12, 17 with Debian 13. The root is made once by mmdebstrap (a minute from the
-mirror, 1.5 GB) and kept in ``$AUDIUS_CHALLENGES_CACHE``, by default ``~/.cache/audius_challenges``. Needs
-root. Debian 13's has PostgreSQL 15 too, as a machine has that came from Debian 12, so that moves between the two
-are tested there.
+PostgreSQL 15 comes with Debian 12, 17 with Debian 13, 18 with what will be Debian 14. A root is made once by
+mmdebstrap (a minute from the mirror, 1.5 GB) and kept in ``$AUDIUS_CHALLENGES_CACHE``, by default
+``~/.cache/audius_challenges``. Needs root. It has the PostgreSQL of the Debian before, too, as a machine has that came
+from there, so that moves between the two are tested in it.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -16,13 +17,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from devtools import REPOSITORY
 
 # Debian's release for each major version of PostgreSQL that the extension supports.
-SUITES = {15: "bookworm", 17: "trixie"}
+SUITES = {15: "bookworm", 17: "trixie", 18: "forky"}
+# Not released yet. Debian signs it for a few days only, and a mirror that is weeks behind still serves for tests.
+TESTING = "forky"
 PACKAGES = (
     "postgresql-{major}",
     "postgresql-plpython3-{major}",
@@ -33,7 +37,7 @@ PACKAGES = (
     "python3",
 )
 # A server of the release before that stays beside the new one, to be upgraded from.
-EARLIER = {17: 15}
+EARLIER = {17: 15, 18: 17}
 EARLIER_PACKAGES = ("postgresql-{major}", "postgresql-plpython3-{major}", "postgresql-{major}-cron")
 # What the server needs of the machine: /proc to see processes, /dev/shm for shared memory.
 BIND_MOUNTS = ("/proc", "/dev/shm")  # noqa: S108
@@ -64,7 +68,7 @@ class DebianRoot:
 
 
 def debian_root(major: int) -> DebianRoot:
-    """The root with PostgreSQL ``major`` (15 or 17), made now if it is not in the cache.
+    """The root with PostgreSQL ``major``, one of `SUITES`, made now if it is not in the cache.
 
     Raises DebianRootError when the version has no Debian, we are not root, or mmdebstrap is missing or fails.
     """
@@ -80,34 +84,28 @@ def debian_root(major: int) -> DebianRoot:
     mark = hashlib.sha256(repr((packages, suites)).encode()).hexdigest()[:8]
     path = cache() / f"{SUITES[major]}-{mark}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:  # two test runs at once make one root
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(path):  # two test runs at once make one root
         if not path.exists():
-            sources = [source for suite in suites for source in _sources(suite)]
-            _make(path, SUITES[major], packages, sources)
+            _make(path, SUITES[major], packages, [source for suite in suites for source in sources(suite)])
     return DebianRoot(path, major)
 
 
-def root_with_both() -> DebianRoot:
-    """The root that has both supported versions, with the extension of this repository installed for both.
+def installed_root(major: int) -> DebianRoot:
+    """The root with PostgreSQL ``major``, and the extension of this repository installed for all its servers.
 
     Raises DebianRootError as `debian_root` and `install_extension` do.
     """
-    root = debian_root(17)
+    root = debian_root(major)
     install_extension(root)
     return root
 
 
-def other_root() -> Path:
-    """Where the supported version runs that is not this machine's, with the extension of this repository
-    installed.
+def root_of(major: int) -> Path | None:
+    """Where PostgreSQL ``major`` runs: an `installed_root`, or None where it is this machine's own.
 
-    Raises DebianRootError as `debian_root` and `install_extension` do.
+    Raises DebianRootError as `installed_root` does.
     """
-    here = machine_major()
-    root = debian_root(next(major for major in SUITES if major != here))
-    install_extension(root)
-    return root.path
+    return None if major == machine_major() else installed_root(major).path
 
 
 def unavailable() -> str | None:
@@ -126,11 +124,13 @@ def install_extension(root: DebianRoot) -> None:
 
     Raises DebianRootError with make's output when that fails.
     """
-    command = ["make", "-C", "/mnt/extension", "install", f"PG_CONFIG={root.pg_config}"]
-    _run_inside(root, command)
-    if earlier := EARLIER.get(root.major):
-        # Which has no development packages, nor needs them to have the same files.
-        _run_inside(root, [*command, f"datadir=/usr/share/postgresql/{earlier}"])
+    # A file that is the same already stays as it is: another test run may be at work with it.
+    command = ["make", "-C", "/mnt/extension", "install", f"PG_CONFIG={root.pg_config}", "INSTALL=install -C"]
+    with _locked(root.path):
+        _run_inside(root, command)
+        if earlier := EARLIER.get(root.major):
+            # Which has no development packages, nor needs them to have the same files.
+            _run_inside(root, [*command, f"datadir=/usr/share/postgresql/{earlier}"])
 
 
 def inside_root(root: Path, command: list[str], binds: dict[Path, str] | None = None) -> list[str]:
@@ -160,6 +160,13 @@ def cache() -> Path:
     return (Path(given) if given else Path.home() / ".cache" / "audius_challenges").resolve()
 
 
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _run_inside(root: DebianRoot, command: list[str]) -> None:
     done = subprocess.run(
         inside_root(root.path, command, binds={REPOSITORY: "/mnt"}),
@@ -173,8 +180,8 @@ def _run_inside(root: DebianRoot, command: list[str]) -> None:
         raise DebianRootError(f"{shlex.join(command)} in {root.path} failed:\n{done.stdout}{done.stderr}")
 
 
-def _sources(suite: str) -> list[str]:
-    """A Debian release, its updates and its security updates, from where this machine has its own.
+def sources(suite: str) -> list[str]:
+    """apt's lines for a Debian release, its updates and its security updates, from where this machine has its own.
 
     Raises DebianRootError where apt's lists do not tell.
     """
@@ -190,14 +197,15 @@ def _sources(suite: str) -> list[str]:
         raise DebianRootError("apt's lists name no mirror of Debian here: apt-get update, then try again")
     # Updates come from where the release does, if this machine takes none itself; security updates from its own site.
     sites.setdefault("-updates", sites[""])
-    return [f"deb {site} {suite}{branch} main" for branch, site in sorted(sites.items())]
+    options = "[check-valid-until=no] " if suite == TESTING else ""
+    return [f"deb {options}{site} {suite}{branch} main" for branch, site in sorted(sites.items())]
 
 
-def _make(path: Path, suite: str, packages: list[str], sources: list[str]) -> None:
+def _make(path: Path, suite: str, packages: list[str], lines: list[str]) -> None:
     unfinished = path.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     include = f"--include={','.join(packages)}"
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(unfinished), *sources]
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(unfinished), *lines]
     print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:

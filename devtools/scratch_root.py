@@ -32,7 +32,7 @@ class ScratchRootError(RuntimeError):
 
 
 def scratch_root(major: int, packages: tuple[str, ...] = ()) -> ScratchRoot:
-    """A machine with PostgreSQL ``major`` (15 or 17), in the Debian that has it, with these Debian packages besides.
+    """A machine with PostgreSQL ``major``, in the Debian that has it, with these Debian packages besides.
 
     Raises DebianRootError when the root cannot be made or used here.
     """

@@ -23,6 +23,7 @@ CREATE TABLE audius_challenges.processor_state (
     nothing_written boolean NOT NULL DEFAULT FALSE,
     is_exempt boolean NOT NULL DEFAULT FALSE,
     completed bigint NOT NULL DEFAULT 0,
+    cut_off timestamptz,
     as_of timestamptz
 )
 WITH (fillfactor = 50);
@@ -52,6 +53,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
 'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
 COMMENT ON COLUMN audius_challenges.processor_state.completed IS
 'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
+COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
+'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
 'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
 
@@ -129,8 +132,49 @@ COMMENT ON COLUMN audius_challenges.installation.guards IS
 'Triggers and foreign keys of user_challenges, by what they call and reference; ticks do nothing until a restore, or '
 'whoever replaced the table, has created them again';
 
+CREATE TABLE audius_challenges.last_tick (
+    singleton boolean PRIMARY KEY CHECK (singleton),
+    scheduled_at timestamptz,
+    began_at timestamptz,
+    ended_at timestamptz,
+    is_running boolean NOT NULL DEFAULT FALSE,
+    problem text,
+    restoring_since timestamptz
+);
+
+COMMENT ON TABLE audius_challenges.last_tick IS
+'The last tick, and why ticks do nothing; of this server only, so it is not dumped; read it through challenge_status';
+COMMENT ON COLUMN audius_challenges.last_tick.singleton IS 'Always true: there is at most one row';
+COMMENT ON COLUMN audius_challenges.last_tick.scheduled_at IS 'When schedule_challenges() was last called';
+COMMENT ON COLUMN audius_challenges.last_tick.began_at IS 'When the last tick began';
+COMMENT ON COLUMN audius_challenges.last_tick.ended_at IS 'When a tick last ended that ran challenges';
+COMMENT ON COLUMN audius_challenges.last_tick.is_running IS
+'Whether the last tick has yet to end; if the next one finds it so, the last one was cut off';
+COMMENT ON COLUMN audius_challenges.last_tick.problem IS
+'Why the last tick ran no challenge (disabled, a restore, an error before the first challenge); null: it did';
+COMMENT ON COLUMN audius_challenges.last_tick.restoring_since IS
+'Since when ticks have taken the database for one that is being restored; after an hour they fail';
+
+CREATE TABLE audius_challenges.unpaid_friday (
+    challenge_id text NOT NULL,
+    week date NOT NULL CHECK (pg_catalog.date_part('isodow', week) OPERATOR (pg_catalog.=) 5),
+    reason text NOT NULL,
+    decided_by text NOT NULL DEFAULT session_user,
+    decided_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (challenge_id, week)
+);
+
+COMMENT ON TABLE audius_challenges.unpaid_friday IS
+'Weeks of trending that were not paid, and shall not be: written by people, so that the alert ends; no run reads it';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.week IS 'The Friday, in UTC';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.reason IS 'Why it is not paid';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_by IS 'The role that has decided';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When it was decided';
+
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.processor_state', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.installation', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.unpaid_friday', '');

@@ -131,13 +131,14 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %s TO %I', home, role_name);
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
-        ' audius_challenges.unpayable_rows(text) TO %I',
+        ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem() TO %I',
         role_name
     );
     EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', home, role_name);
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
-        ' audius_challenges.set_aside TO %I', role_name
+        ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday TO %I',
+        role_name
     );
     FOR relation IN
         SELECT class.relname AS name
@@ -183,5 +184,47 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM %s', made.routine, made.role);
     END LOOP;
+END
+$block$;
+
+-- Who could read the status before an upgrade can read it afterwards. As these grants are not the extension's own, they
+-- are not left in the list of those that are, so that a dump has them.
+DO $block$
+DECLARE
+    reader record;
+BEGIN
+    FOR reader IN
+        SELECT DISTINCT
+            CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END AS name
+        FROM pg_proc AS routine
+        CROSS JOIN LATERAL aclexplode(routine.proacl) AS privilege
+        WHERE routine.oid = 'audius_challenges.status()'::regprocedure
+            AND privilege.grantee <> routine.proowner
+    LOOP
+        EXECUTE format(
+            'GRANT EXECUTE ON FUNCTION audius_challenges.schedule_facts(), audius_challenges.tick_problem() TO %s',
+            reader.name
+        );
+    END LOOP;
+    UPDATE pg_init_privs
+    SET initprivs = ARRAY[makeaclitem(routine.proowner, routine.proowner, 'EXECUTE', FALSE)]
+    FROM pg_proc AS routine
+    WHERE pg_init_privs.classoid = 'pg_proc'::regclass
+        AND pg_init_privs.objoid = routine.oid
+        AND routine.oid IN (
+            'audius_challenges.schedule_facts()'::regprocedure, 'audius_challenges.tick_problem()'::regprocedure
+        )
+        AND EXISTS (
+            SELECT FROM aclexplode(pg_init_privs.initprivs) AS privilege WHERE privilege.grantee <> routine.proowner
+        );
+    DELETE FROM pg_shdepend
+    USING pg_database
+    WHERE pg_database.datname = current_database()
+        AND pg_shdepend.dbid = pg_database.oid
+        AND pg_shdepend.classid = 'pg_proc'::regclass
+        AND pg_shdepend.objid IN (
+            'audius_challenges.schedule_facts()'::regprocedure, 'audius_challenges.tick_problem()'::regprocedure
+        )
+        AND pg_shdepend.deptype = 'i';
 END
 $block$;

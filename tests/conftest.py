@@ -1,6 +1,7 @@
 """Servers and databases for the tests: throw-away clusters, and a fresh discovery database for each test.
 
-``pytest --other`` runs everything on the other supported PostgreSQL, in a Debian root (needs root).
+``pytest --major 18`` tests on that PostgreSQL: where it is not this machine's, in a Debian root (needs root), and only
+what uses a server, since the rest is the same on all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from devtools.cluster import NO_SETTINGS, Cluster
-from devtools.debian_root import machine_major, other_root
+from devtools.debian_root import SUITES, machine_major, root_of
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 
 if TYPE_CHECKING:
@@ -32,13 +33,24 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--other", action="store_true", help="test on the other supported PostgreSQL (needs root)")
+    helped = "test on this PostgreSQL, by default this machine's; another one needs root"
+    parser.addoption("--major", type=int, choices=sorted(SUITES), help=helped)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out, on a PostgreSQL that is not this machine's, what uses no server: it would do the same again. Every
+    server that a test has comes with the fixture `root`."""
+    if _major(config) == machine_major():
+        return
+    same = [item for item in items if "root" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=same)
+    items[:] = [item for item in items if item not in same]
 
 
 @pytest.fixture(scope="session")
-def root(request: pytest.FixtureRequest) -> Path | None:
+def root(pytestconfig: pytest.Config) -> Path | None:
     """Directory of the Debian whose server is tested, None for this machine's."""
-    return other_root() if request.config.getoption("--other") else None
+    return root_of(_major(pytestconfig))
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +58,7 @@ def cluster(root: Path | None, pytestconfig: pytest.Config) -> Iterator[Cluster]
     """The cluster that most tests share. Its pg_cron lives in a database of its own, out of their way."""
     with Cluster(root=root, cron_database="postgres") as cluster:
         require_extension(cluster)
-        assert (cluster.major == machine_major()) is (root is None), "--other is the version that the machine has not"
+        assert cluster.major == _major(pytestconfig)
         with cluster.connect("postgres") as connection:
             versions = connection.execute(
                 "SELECT current_setting('server_version'), default_version FROM pg_available_extensions"
@@ -114,6 +126,11 @@ def cron_cluster(new_cluster: NewCluster) -> Discovery:
     database = create_discovery(cluster, "discovery")
     database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
     return database
+
+
+def _major(config: pytest.Config) -> int:
+    chosen: int | None = config.getoption("--major")
+    return chosen or machine_major()
 
 
 def _database(cluster: Cluster, template: str | None) -> Iterator[Discovery]:

@@ -3,6 +3,7 @@
 Each is followed twice: every block in a session of its own, and all of them in one session, as people do.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -87,15 +88,21 @@ def situation(sampled: Cluster, request: pytest.FixtureRequest) -> Iterator[Disc
             connection.execute("DROP ROLE IF EXISTS challenge_runner, challenge_watcher")
 
 
-def psql(cluster: Cluster, database: str, source: str) -> tuple[str, str]:
+def psql(cluster: Cluster, database: str, source: str, user: str = "postgres") -> tuple[str, str]:
     """What psql prints in one session: errors and notices, and the rest."""
-    done = cluster.run("psql", "--no-psqlrc", f"--dbname={database}", "--file=-", input=source, check=False)
+    command = ["--no-psqlrc", f"--dbname={database}", f"--username={user}", "--file=-"]
+    done = cluster.run("psql", *command, input=source, check=False)
     return done.stderr, done.stdout
+
+
+def run(cluster: Cluster, block: SqlBlock, user: str = "postgres") -> str:
+    """What psql prints for the block, in a session of its own."""
+    return "".join(psql(cluster, block.database, block.source, user))
 
 
 def in_many_sessions(cluster: Cluster, blocks: Sequence[SqlBlock]) -> list[str]:
     """What psql prints for each block, in a session of its own."""
-    return ["".join(psql(cluster, block.database, block.source)) for block in blocks]
+    return [run(cluster, block) for block in blocks]
 
 
 def in_one_session(cluster: Cluster, blocks: Sequence[SqlBlock]) -> list[str]:
@@ -124,6 +131,43 @@ def test_the_page_works_as_written(
         found, expected = sorted(shape(printed)), sorted(shape(block.shown))
         wrong = found != expected if block.shown else "ERROR" in found
         assert not wrong, f"{page}, line {block.line}: it shows\n{block.shown}\nbut this came:\n{printed}"
+
+
+@pytest.mark.parametrize("situation", ["monitor.md"], indirect=True)
+def test_the_role_that_monitors_can_run_every_query_of_the_page(situation: Discovery) -> None:
+    role, *queries = sql_blocks(HOW_TO / "monitor.md", situation.name)
+    run(situation.cluster, role)
+    assert len(queries) > 5
+    for block in queries:
+        printed = run(situation.cluster, block, user="challenge_watcher")
+        assert shape(printed) == shape(block.shown), f"line {block.line}:\n{printed}"
+
+
+@pytest.mark.parametrize("situation", ["monitor.md"], indirect=True)
+def test_the_alert_for_a_friday_stays_until_it_is_paid_or_given_up(situation: Discovery) -> None:
+    role, *queries = sql_blocks(HOW_TO / "monitor.md", situation.name)
+    run(situation.cluster, role)
+    (alerts,) = [block for block in queries if "Friday not paid" in block.source]
+
+    def alerted() -> list[tuple[str, str]]:
+        printed = run(situation.cluster, alerts, user="challenge_watcher")
+        return re.findall(r"Friday not paid \| (\w+) +\| (\d+) in all", printed)
+
+    assert alerted() == []  # Nothing was ever paid.
+    paid = "SELECT FROM reconcile_challenges('{tt,tut,tp}', as_of => date_trunc('week', now()) + INTERVAL '%s days')"
+    situation.psql(paid % (4 - 35))
+    weeks = sorted(alerted())
+    assert [found[0] for found in weeks] == ["tp", "tt", "tut"]
+    missed = int(weeks[0][1])
+    assert missed in (4, 5)  # The last one may be today's.
+
+    situation.psql(paid % (4 - 14))
+    assert sorted(alerted()) == [(found[0], str(missed - 1)) for found in weeks]
+    give_up, *_ = [
+        block for block in sql_blocks(HOW_TO / "past-friday.md", situation.name) if "FROM (VALUES" in block.source
+    ]
+    assert "ERROR" not in run(situation.cluster, give_up)
+    assert alerted() == [] or missed == 5
 
 
 def test_no_page_is_forgotten() -> None:

@@ -393,7 +393,7 @@ def test_with_seconds_one_job_ticks_as_often_as_it_says(
     assert set(seconds_until_paid) == set(MODES)
     with closing(ticking["libpq"].discovery.connect()) as connection:
         if not knows_seconds(connection):
-            pytest.skip("pg_cron before 1.5 knows no seconds: pytest --other has a later one")
+            pytest.skip("pg_cron before 1.5 knows no seconds: pytest --major 17 has a later one")
         assert [job[:3] for job in ticking["libpq"].jobs] == ONE_JOB
         connection.execute("SELECT * FROM schedule_challenges('2 seconds')")
         begun = "SELECT count(*) FROM cron.job_run_details WHERE database = 'discovery' AND status = 'succeeded'"

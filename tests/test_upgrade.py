@@ -19,6 +19,7 @@ from tests.anatomy import anatomy
 from tests.histories import FILLED_USERS, contents, dump, fill, goes_on
 from tests.sessions import (
     RUN_LOCK,
+    RUN_ORDER,
     TICK,
     Beside,
     Connection,
@@ -147,9 +148,12 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
         **row_versions(connection, "public", "audius_challenges", "cron"),
         **privileges(connection),
     }
-    converted = {"processor_state", "checkpoint", "look", "pause", "set_aside"}
+    converted = {"processor_state", "checkpoint", "look", "pause", "set_aside", "last_tick", "unpaid_friday"}
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
-    made_anew = r"\.(checkpoint|look|pause|set_aside)(_pkey)?\b|routine audius_challenges\.trigger_needs "
+    made_anew = (
+        r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|schedule_facts|tick_problem)(_pkey|\(\))?\b"
+        r"|routine audius_challenges\.trigger_needs "
+    )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
     return kept
 
@@ -227,9 +231,13 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
             assert state.items() >= states_before[challenge].items()
             assert state["nothing_written"] is False
             assert (state["look"] is not None) is (challenge in ("u", "fp", "p", "v", "p1", "p2", "p3"))
-        assert grants(connection, "pause") == works
+        for table in ("pause", "last_tick", "unpaid_friday"):
+            assert grants(connection, table) == works
         assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
         assert grants(connection, "set_aside") == works | {("upgrade_runner", "DELETE")}
+        with connection.transaction():  # Whoever could read the status still can.
+            connection.execute("SET LOCAL ROLE upgrade_reader")
+            assert len(rows(connection, "SELECT * FROM challenge_status")) == len(RUN_ORDER)
         connection.execute("SELECT * FROM sync_challenge_catalog()")
         # Those that are younger than the release are not what this is about.
         connection.execute("UPDATE challenges SET active = id = ANY(%s), starting_block = 0", [list(states_before)])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from devtools import REPOSITORY
+from devtools.debian_root import SUITES
 
 
 def found(pattern: str, file: str) -> str:
@@ -53,3 +54,21 @@ def test_the_changelog_ends_with_the_version_of_the_control_file(version: str) -
 def test_the_files_that_pgxn_is_told_of_are_there(meta: Any) -> None:
     for item in meta["provides"].values():
         assert (REPOSITORY / item["docfile"]).is_file()
+
+
+# PostgreSQL's versions
+
+
+def test_a_package_is_built_for_each_supported_postgresql() -> None:
+    lines = (REPOSITORY / "debian" / "pgversions").read_text().splitlines()
+    assert [int(line) for line in lines if not line.startswith("#")] == sorted(SUITES)
+
+
+def test_pgxn_is_told_the_earliest_supported_postgresql(meta: Any) -> None:
+    assert meta["prereqs"]["runtime"]["requires"]["PostgreSQL"] == f"{min(SUITES)}.0.0"
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/how-to/install.md", "docs/how-to/run-the-image.md", "Dockerfile"])
+def test_who_reads_this_is_told_each_supported_postgresql(file: str) -> None:
+    *others, last = sorted(SUITES)
+    assert found(r"PostgreSQL (\d\d(?:, \d\d)* or \d\d)\b", file) == f"{', '.join(map(str, others))} or {last}"

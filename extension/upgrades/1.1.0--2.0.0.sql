@@ -12,6 +12,7 @@ ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
 ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN is_exempt boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN completed bigint NOT NULL DEFAULT 0,
+ADD COLUMN cut_off timestamptz,
 ADD COLUMN as_of timestamptz;
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
@@ -23,6 +24,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
 'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
 COMMENT ON COLUMN audius_challenges.processor_state.completed IS
 'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
+COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
+'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
 'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
 
@@ -87,6 +90,46 @@ COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed fi
 COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
 COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
 
+CREATE TABLE audius_challenges.last_tick (
+    singleton boolean PRIMARY KEY CHECK (singleton),
+    scheduled_at timestamptz,
+    began_at timestamptz,
+    ended_at timestamptz,
+    is_running boolean NOT NULL DEFAULT FALSE,
+    problem text,
+    restoring_since timestamptz
+);
+
+COMMENT ON TABLE audius_challenges.last_tick IS
+'The last tick, and why ticks do nothing; of this server only, so it is not dumped; read it through challenge_status';
+COMMENT ON COLUMN audius_challenges.last_tick.singleton IS 'Always true: there is at most one row';
+COMMENT ON COLUMN audius_challenges.last_tick.scheduled_at IS 'When schedule_challenges() was last called';
+COMMENT ON COLUMN audius_challenges.last_tick.began_at IS 'When the last tick began';
+COMMENT ON COLUMN audius_challenges.last_tick.ended_at IS 'When a tick last ended that ran challenges';
+COMMENT ON COLUMN audius_challenges.last_tick.is_running IS
+'Whether the last tick has yet to end; if the next one finds it so, the last one was cut off';
+COMMENT ON COLUMN audius_challenges.last_tick.problem IS
+'Why the last tick ran no challenge (disabled, a restore, an error before the first challenge); null: it did';
+COMMENT ON COLUMN audius_challenges.last_tick.restoring_since IS
+'Since when ticks have taken the database for one that is being restored; after an hour they fail';
+
+CREATE TABLE audius_challenges.unpaid_friday (
+    challenge_id text NOT NULL,
+    week date NOT NULL CHECK (pg_catalog.date_part('isodow', week) OPERATOR (pg_catalog.=) 5),
+    reason text NOT NULL,
+    decided_by text NOT NULL DEFAULT session_user,
+    decided_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (challenge_id, week)
+);
+
+COMMENT ON TABLE audius_challenges.unpaid_friday IS
+'Weeks of trending that were not paid, and shall not be: written by people, so that the alert ends; no run reads it';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.week IS 'The Friday, in UTC';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.reason IS 'Why it is not paid';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_by IS 'The role that has decided';
+COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When it was decided';
+
 COMMENT ON TABLE audius_challenges.installation IS
 'The database that the state belongs to; after a dump and restore it is another one, and looks are forgotten';
 COMMENT ON SCHEMA audius_challenges IS
@@ -109,11 +152,18 @@ COMMENT ON COLUMN audius_challenges.installation.guards IS
 SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_extension_config_dump('audius_challenges.set_aside', '');
+SELECT pg_extension_config_dump('audius_challenges.unpaid_friday', '');
 
 -- A first build under way had no limit, and goes on without one.
 UPDATE audius_challenges.processor_state
 SET is_exempt = TRUE
 WHERE phase = 'first build';
+
+-- The first tick is due an interval from now.
+INSERT INTO audius_challenges.last_tick (singleton, scheduled_at)
+SELECT
+    TRUE,
+    clock_timestamp();
 
 -- The lowest position of a checkpoint's history stands for all of them: the window is as wide as it was, or wider.
 INSERT INTO audius_challenges.look (source, number, horizon, position)
@@ -213,7 +263,8 @@ BEGIN
         GROUP BY privilege.grantee
     LOOP
         EXECUTE format(
-            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside TO %s',
+            'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside,'
+            ' audius_challenges.last_tick, audius_challenges.unpaid_friday TO %s',
             role.privileges,
             role.name
         );
@@ -226,8 +277,12 @@ $block$;
 
 DELETE FROM pg_init_privs
 WHERE classoid = 'pg_class'::regclass
-    AND objoid = ANY(
-        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside}'::regclass[]
+    AND objoid IN (
+        'audius_challenges.look'::regclass,
+        'audius_challenges.pause'::regclass,
+        'audius_challenges.set_aside'::regclass,
+        'audius_challenges.last_tick'::regclass,
+        'audius_challenges.unpaid_friday'::regclass
     );
 
 DELETE FROM pg_shdepend
@@ -235,8 +290,12 @@ USING pg_database
 WHERE pg_database.datname = current_database()
     AND pg_shdepend.dbid = pg_database.oid
     AND pg_shdepend.classid = 'pg_class'::regclass
-    AND pg_shdepend.objid = ANY(
-        '{audius_challenges.look,audius_challenges.pause,audius_challenges.set_aside}'::regclass[]
+    AND pg_shdepend.objid IN (
+        'audius_challenges.look'::regclass,
+        'audius_challenges.pause'::regclass,
+        'audius_challenges.set_aside'::regclass,
+        'audius_challenges.last_tick'::regclass,
+        'audius_challenges.unpaid_friday'::regclass
     )
     AND pg_shdepend.deptype = 'i';
 

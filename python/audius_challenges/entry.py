@@ -52,11 +52,7 @@ def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise null_argument("delay")
-    transaction.set_search_path(db)
-    seconds = float(db.value("SELECT extract(epoch FROM :delay::interval)::float8", delay=delay))
-    if not 0 <= seconds <= 3600:
-        raise ChallengeError(f"delay must be between 0 and 1 hour, not {delay}")
-    run.wait(db, seconds)
+    run.wait(db, transaction.read_delay(db, delay))
 
 
 @_from_sql
@@ -120,6 +116,15 @@ def status(db: Database) -> list[tuple[Any, ...]]:
     from audius_challenges.operation import status as challenge_status
 
     return challenge_status.status(db)
+
+
+@_from_sql
+def tick_problem(db: Database) -> str | None:
+    """The column `tick_problem` of the view."""
+    from audius_challenges.operation.stillness import find_stillness
+
+    stillness = find_stillness(db)
+    return str(stillness) if stillness else None
 
 
 @_from_sql

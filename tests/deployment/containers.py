@@ -25,13 +25,10 @@ from typing import Any, Self
 import psycopg
 
 from devtools import REPOSITORY
-from devtools.debian_root import cache
+from devtools.debian_root import SUITES, cache, sources
 
 STAND_IN = Path(__file__).parent / "stand_in"
-SUITE = "trixie"
-PACKAGES = "postgresql-17,locales"
-DATA = "/var/lib/postgresql/data"
-"""The volume of the official image, as seen inside."""
+PACKAGES = "postgresql-{major},locales"
 INIT_SCRIPTS = "/docker-entrypoint-initdb.d"
 SOCKETS = "/run/postgresql"
 STOP_SECONDS = 60
@@ -82,6 +79,12 @@ class Image:
         return dict(variable.split("=", maxsplit=1) for variable in self.configuration["Env"])
 
     @property
+    def volume(self) -> str:
+        """Its VOLUME, which is one."""
+        (volume,) = self.configuration["Volumes"]
+        return str(volume)
+
+    @property
     def health_check(self) -> list[str]:
         """The command of its HEALTHCHECK."""
         command: list[str]
@@ -93,8 +96,9 @@ class Image:
 class Container:
     """A container of an image, by the image's own entrypoint, command, environment and stop signal.
 
-    environment: as ``--env``; arguments: what stands behind the image's name in ``docker run``. The data directory and
-    the sockets are directories of ours, and the data directory stays for the next `start`.
+    environment: as ``--env``; arguments: what stands behind the image's name in ``docker run``. The volume with the
+    data and the sockets are directories of ours, and the volume stays for the next `start`. It is mounted where the
+    image has its VOLUME, or at a PGDATA that is outside of that.
     """
 
     def __init__(
@@ -109,13 +113,17 @@ class Container:
         self.image = image
         self.environment = image.environment | dict(environment)
         self.arguments = list(arguments) or image.configuration["Cmd"]
-        self.data_dir = directory / "data"
+        data, volume = Path(self.environment["PGDATA"]), Path(image.volume)
+        if not data.is_relative_to(volume):
+            volume = data
+        self.data_dir = directory / "volume" / data.relative_to(volume)
         self.socket_dir = directory / "socket"
         self.log_file = directory / "log"
         self._scratch = directory / "scratch"
         for path in (self.data_dir, self.socket_dir, self._scratch):
-            path.mkdir()
-        self._mounts = [*mounts, Mount(self.data_dir, DATA, False), Mount(self.socket_dir, SOCKETS, False)]
+            path.mkdir(parents=True)
+        ours = [Mount(directory / "volume", str(volume), False), Mount(self.socket_dir, SOCKETS, False)]
+        self._mounts = [*mounts, *ours]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -211,15 +219,15 @@ class Container:
 
 
 @contextlib.contextmanager
-def built_image(dockerfile_directory: Path = REPOSITORY) -> Iterator[Image]:
-    """The image of a directory with a Dockerfile whose argument BASE is the official image, on the stand-in. Built
-    now, gone afterwards; other test runs wait meanwhile."""
+def built_image(major: int, dockerfile_directory: Path = REPOSITORY) -> Iterator[Image]:
+    """The image of a directory with a Dockerfile whose argument BASE is the official image, on the stand-in for this
+    PostgreSQL. Built now, gone afterwards; other test runs wait meanwhile."""
     storage = cache() / "image"
     storage.mkdir(parents=True, exist_ok=True)
     with (storage / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _buildah("rm", "--all")  # of a test run that was killed
-        base = _stand_in(storage)
+        base = _stand_in(major, storage)
         name = "localhost/audius-challenges"
         _buildah("bud", "--format=docker", f"--tag={name}", f"--build-arg=BASE={base}", str(dockerfile_directory))
         container = _buildah("from", name).strip()
@@ -231,18 +239,32 @@ def built_image(dockerfile_directory: Path = REPOSITORY) -> Iterator[Image]:
             _buildah("rmi", name)
 
 
-def _stand_in(storage: Path) -> str:
+def official_data(major: int) -> tuple[str, str]:
+    """PGDATA and VOLUME of the official image: from 18 on one volume has the clusters of all versions."""
+    if major < 18:
+        return "/var/lib/postgresql/data", "/var/lib/postgresql/data"
+    return f"/var/lib/postgresql/{major}/docker", "/var/lib/postgresql"
+
+
+def _stand_in(major: int, storage: Path) -> str:
     """The name of the stand-in for the official image, made now unless it is in the storage."""
-    sources = b"".join(path.read_bytes() for path in sorted(STAND_IN.iterdir()))
-    name = f"localhost/stand-in:{hashlib.sha256(sources + PACKAGES.encode()).hexdigest()[:12]}"
+    data, volume = official_data(major)
+    arguments = [f"--build-arg={one}" for one in (f"MAJOR={major}", f"DATA={data}", f"DATA_VOLUME={volume}")]
+    packages = PACKAGES.format(major=major)
+    mark = hashlib.sha256(repr((packages, arguments)).encode())
+    for path in sorted(STAND_IN.iterdir()):
+        mark.update(path.read_bytes())
+    name = f"localhost/stand-in:{mark.hexdigest()[:12]}"
     if not _buildah("images", "--quiet", "--filter", f"reference={name}"):
         with tempfile.TemporaryDirectory(dir=storage) as context:
             archive = Path(context) / "base.tar"
-            _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(archive))
+            suite = SUITES[major]
+            mmdebstrap = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}"]
+            _run(*mmdebstrap, suite, str(archive), *sources(suite))
             for source in STAND_IN.iterdir():
                 (Path(context) / source.name).write_bytes(source.read_bytes())
                 (Path(context) / source.name).chmod(source.stat().st_mode)
-            _buildah("bud", "--format=docker", f"--tag={name}", context)
+            _buildah("bud", "--format=docker", f"--tag={name}", *arguments, context)
     return name
 
 

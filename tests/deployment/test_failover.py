@@ -18,7 +18,7 @@ from contextlib import closing
 import pytest
 
 from devtools.cluster import Cluster
-from devtools.debian_root import DebianRoot, root_with_both
+from devtools.debian_root import DebianRoot, installed_root
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from tests.sessions import completed, rows, until, value
 from tests.test_crashes import (
@@ -34,6 +34,7 @@ from tests.test_crashes import (
 
 pytestmark = pytest.mark.timeout(1800)  # the first makes roots of Debian, where there are none yet
 
+SECONDS = (17, 18)
 SEEDS = range(2, 2 + int(os.environ.get("AUDIUS_CHALLENGES_FAILOVERS", "2")))
 JOB = """
     SELECT cron.schedule_in_database('tick', '1 second', 'CALL audius_challenges.tick()', 'history')
@@ -97,17 +98,17 @@ class FailingOver(History):
             until(lambda: not rows(cron, running), "the end of the last tick of pg_cron")
 
 
-@pytest.fixture(scope="module")
-def both() -> DebianRoot:
-    """The root whose pg_cron knows seconds."""
-    return root_with_both()
+@pytest.fixture(scope="module", params=SECONDS)
+def debian(request: pytest.FixtureRequest) -> DebianRoot:
+    """The root of a server whose pg_cron knows seconds."""
+    return installed_root(request.param)
 
 
 @pytest.fixture
-def primary(both: DebianRoot) -> Iterator[Cluster]:
+def primary(debian: DebianRoot) -> Iterator[Cluster]:
     """A cluster with a population, which waits for a standby at each commit as soon as there is one."""
     settings = {"autovacuum": "off", "cron.use_background_workers": "on", "cron.log_run": "on"}
-    with Cluster(root=both.path, cron_database="postgres", settings=settings) as cluster:
+    with Cluster(root=debian.path, cron_database="postgres", settings=settings) as cluster:
         require_extension(cluster)
         population = create_discovery(cluster, "history")
         population.psql(CREATE_EXTENSION, POPULATION)
@@ -117,12 +118,12 @@ def primary(both: DebianRoot) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def standby(both: DebianRoot, primary: Cluster) -> Iterator[Cluster]:
+def standby(debian: DebianRoot, primary: Cluster) -> Iterator[Cluster]:
     """Its standby, streaming."""
     data_dir = primary.new_directory("standby")
     options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
     primary.run("pg_basebackup", f"--pgdata={primary.inside(data_dir)}", *options)
-    with Cluster.adopt(data_dir, root=both.path) as cluster:
+    with Cluster.adopt(data_dir, root=debian.path) as cluster:
         with closing(primary.connect("postgres")) as session:
             streaming = "SELECT FROM pg_stat_replication WHERE state = 'streaming'"
             until(lambda: rows(session, streaming), "the standby streaming")

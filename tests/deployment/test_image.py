@@ -1,4 +1,4 @@
-"""The container image: built from its Dockerfile on a stand-in for the official image, and run by its own entrypoint.
+"""The container image: built from its Dockerfile on stand-ins for the official images, and run by its own entrypoint.
 
 Containers start early and side by side, because a tick comes after half a minute and one is overdue after a minute.
 """
@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from devtools import REPOSITORY
-from tests.deployment.containers import DATA, INIT_SCRIPTS, SOCKETS, Container, Image, Mount, built_image
+from tests.deployment.containers import INIT_SCRIPTS, SOCKETS, Container, Image, Mount, built_image, official_data
 from tests.sessions import Connection, column, completed, failing, rows, until, value
 
 pytestmark = pytest.mark.timeout(900)  # the first build of all, from nothing
@@ -33,9 +33,15 @@ PATIENCE = 63  # seconds after which a tick that is due every second is overdue
 Start = Callable[..., Container]
 
 
+# The two forms of the official image: from 18 on, its data is elsewhere.
+@pytest.fixture(scope="module", params=(17, 18))
+def major(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
-    with built_image() as image:
+def image(major: int) -> Iterator[Image]:
+    with built_image(major) as image:
         yield image
 
 
@@ -79,12 +85,11 @@ def odd(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Container:
 def demo(start: Start) -> Container:
     """The service of compose.yaml, with the environment, the command and the mounts that it has there."""
     service = composition()["services"]["discovery"]
-    volumes = [volume_of(volume) for volume in service["volumes"]]
-    return start(
-        {name: str(setting) for name, setting in service["environment"].items()},
-        arguments=service.get("command", []),
-        mounts=[Mount(Path(source), target, read_only) for source, target, read_only in volumes if target != DATA],
-    )
+    environment = {name: str(setting) for name, setting in service["environment"].items()}
+    volumes = {source: (target, read_only) for source, target, read_only in map(volume_of, service["volumes"])}
+    assert volumes.pop("data") == (environment["PGDATA"], False)  # which any container has
+    mounts = [Mount(Path(source), *volume) for source, volume in volumes.items()]
+    return start(environment, arguments=service.get("command", []), mounts=mounts)
 
 
 @pytest.fixture(scope="module")
@@ -226,31 +231,32 @@ def jobs(connection: Connection) -> list[tuple[str, str, str]]:
 # What is in it
 
 
-def test_the_image_has_no_compiler_and_nothing_of_the_build(image: Image) -> None:
+def test_the_image_has_no_compiler_and_nothing_of_the_build(image: Image, major: int) -> None:
     programs = {path.name for path in (image.root / "usr/bin").iterdir()}
     assert programs & {"gcc", "cc", "clang", "ld", "make", "python3"} == set()
     packages = (image.root / "var/lib/dpkg/status").read_text()
-    assert "Package: postgresql-17-cron\n" in packages
-    assert "Package: postgresql-plpython3-17\n" in packages
-    assert "Package: postgresql-server-dev-17\n" not in packages
+    assert f"Package: postgresql-{major}-cron\n" in packages
+    assert f"Package: postgresql-plpython3-{major}\n" in packages
+    assert f"Package: postgresql-server-dev-{major}\n" not in packages
     assert not (image.root / "source").exists()
     assert not (image.root / "built").exists()
     assert not list((image.root / "var/lib/apt/lists").glob("*Packages*"))
 
 
-def test_the_image_has_the_files_that_the_build_installs(image: Image) -> None:
-    installed = {path.name for path in image.root.glob("usr/share/postgresql/17/extension/audius_challenges*")}
+def test_the_image_has_the_files_that_the_build_installs(image: Image, major: int) -> None:
+    extensions = image.root / f"usr/share/postgresql/{major}/extension"
+    installed = {path.name for path in extensions.glob("audius_challenges*")}
     control = (REPOSITORY / "extension" / "audius_challenges.control").read_text()
     version = control.split("default_version = '")[1].split("'")[0]
     assert {"audius_challenges.control", f"audius_challenges--{version}.sql"} <= installed
-    assert (image.root / "usr/share/postgresql/17/extension/audius_challenges.control").read_text() == control
+    assert (extensions / "audius_challenges.control").read_text() == control
 
 
-def test_entrypoint_command_and_stop_signal_are_those_of_the_base(image: Image) -> None:
+def test_entrypoint_command_stop_signal_and_data_are_those_of_the_base(image: Image, major: int) -> None:
     assert image.configuration["Entrypoint"] == ["docker-entrypoint.sh"]
     assert image.configuration["Cmd"] == ["postgres"]
     assert image.configuration["StopSignal"] == "SIGINT"
-    assert list(image.configuration["Volumes"]) == [DATA]
+    assert (image.environment["PGDATA"], image.volume) == official_data(major)
 
 
 # An empty database
@@ -327,9 +333,10 @@ def test_another_environment_later_does_not_mislead_the_health_check(odd: Contai
 
 def test_a_container_without_a_server_is_not_healthy(start: Start) -> None:
     idle = start(PLAIN, arguments=["sleep", "infinity"])
+    data = idle.environment["PGDATA"]
     until(idle.is_running, "the container")
-    assert idle.health() == (1, f"unhealthy: no server runs in {DATA}")
-    left_behind = f"99\n{DATA}\n0\n5432\n/var/run/postgresql\n*\n\nready\n"
+    assert idle.health() == (1, f"unhealthy: no server runs in {data}")
+    left_behind = f"99\n{data}\n0\n5432\n/var/run/postgresql\n*\n\nready\n"
     (idle.data_dir / "postmaster.pid").write_text(left_behind)  # by a crash
     code, words = idle.health()
     assert (code, words.startswith("unhealthy: psql: error: connection to server")) == (1, True), words
@@ -362,9 +369,12 @@ def test_the_demo_of_the_composition_ticks_and_completes_challenges(demo: Contai
     assert demo.health()[0] == 0
 
 
-def test_the_size_of_the_demo_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_and_base_of_the_demo_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCALE", "0.01")
-    assert composition()["services"]["discovery"]["environment"]["SCALE"] == "0.01"
+    monkeypatch.setenv("BASE", "postgres:18")
+    demo = composition()["services"]["discovery"]
+    assert demo["environment"]["SCALE"] == "0.01"
+    assert demo["build"]["args"] == {"BASE": "postgres:18"}
 
 
 def test_a_standby_is_healthy_and_ticks_once_it_is_promoted(start: Start, demo: Container) -> None:

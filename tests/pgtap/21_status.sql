@@ -1,13 +1,21 @@
 -- The view challenge_status: one row a challenge that says how it is, without documentation.
 BEGIN;
-SELECT plan(32);
+SELECT plan(47);
+
+-- Something ticks: the schedule is that of CREATE EXTENSION, and here its last tick has just ended.
+SET LOCAL ROLE NONE;
+INSERT INTO audius_challenges.last_tick (singleton, ended_at)
+VALUES (TRUE, now())
+ON CONFLICT (singleton) DO UPDATE SET ended_at = now(), problem = NULL;
+RESET ROLE;
 
 SELECT columns_are(
     'challenge_status',
     ARRAY[
         'challenge_id', 'description', 'status', 'last_run', 'last_success', 'consecutive_failures', 'last_error',
         'last_error_at', 'sweep_progress', 'sweep_position', 'sweep_rounds', 'sweep_finished_at', 'unpayable_rows',
-        'users_set_aside'
+        'users_set_aside',
+        'tick_problem'
     ],
     'the view has these columns'
 );
@@ -239,6 +247,129 @@ SELECT results_eq(
     $$VALUES ('u', 'ok', 0::bigint, 0::bigint), ('fp', 'ok', 0, 0), ('p', 'ok', 0, 0), ('v', 'ok', 0, 0)$$,
     'a state that is lost is built anew, and no row is written twice'
 );
+
+-- While nothing ticks no challenge is ok, whoever looks. This database has a schedule, of another role.
+DELETE FROM challenges WHERE id = 'tut';
+UPDATE challenges SET active = FALSE WHERE id = 'tp';
+UPDATE challenges SET amount = 'five' WHERE id = 'v';
+SELECT build.run(failing => ARRAY['v']);
+CREATE TEMPORARY TABLE situation (number integer, name text, status text, problem text, make text, mend text);
+INSERT INTO situation VALUES
+    (1, 'a tick that has just ended', 'ok', NULL, 'SELECT 1', 'SELECT 1'),
+    (
+        2, 'a tick that is overdue', 'late',
+        'the last tick ended at %, one is due every 30 s HINT: See cron.job_run_details%',
+        $$UPDATE audius_challenges.last_tick SET scheduled_at = NULL, ended_at = now() - INTERVAL '86 seconds'$$,
+        $$UPDATE audius_challenges.last_tick SET ended_at = now()$$
+    ),
+    (
+        3, 'a tick that has never come', 'late', 'no tick has ended yet, one is due every 30 s%',
+        $$UPDATE audius_challenges.last_tick SET ended_at = NULL$$,
+        $$UPDATE audius_challenges.last_tick SET ended_at = now()$$
+    ),
+    (
+        4, 'jobs that are switched off', 'stopped',
+        'the jobs are switched off (cron.job.active is false) HINT: SELECT * FROM schedule_challenges();',
+        $$UPDATE cron.job SET active = FALSE$$,
+        $$UPDATE cron.job SET active = TRUE$$
+    ),
+    (
+        5, 'jobs that were restored from another database', 'stopped',
+        'the jobs tick another database: postgres HINT: SELECT * FROM schedule_challenges();',
+        $$UPDATE cron.job SET database = 'postgres'$$,
+        $$UPDATE cron.job SET database = 'discovery'$$
+    ),
+    (
+        6, 'jobs that call something else', 'stopped',
+        'no job of pg_cron ticks this database HINT: SELECT * FROM schedule_challenges();',
+        $$UPDATE cron.job SET command = 'SELECT ' || command$$,
+        $$UPDATE cron.job SET command = substr(command, 8)$$
+    ),
+    (
+        7, 'jobs of another server', 'stopped',
+        'the jobs connect to another server: db.old.example:% HINT: SELECT * FROM schedule_challenges();',
+        $$UPDATE audius_challenges.last_tick SET ended_at = now() - INTERVAL '86 seconds';
+        UPDATE cron.job SET nodename = 'db.old.example'$$,
+        $$UPDATE audius_challenges.last_tick SET ended_at = now();
+        UPDATE cron.job SET nodename = current_setting('cron.host')$$
+    ),
+    (
+        8, 'ticks that do nothing', 'stopped', 'nothing to do',
+        $$UPDATE audius_challenges.last_tick SET problem = 'nothing to do'$$,
+        $$UPDATE audius_challenges.last_tick SET problem = NULL$$
+    ),
+    (
+        9, 'a tick an hour', 'ok', NULL,
+        $$UPDATE audius_challenges.last_tick SET ended_at = now() - INTERVAL '119 minutes';
+        UPDATE cron.job SET schedule = '0 * * * *' WHERE jobname NOT LIKE '%trim';
+        UPDATE cron.job SET active = FALSE WHERE jobname LIKE '%+30s'$$,
+        $$UPDATE audius_challenges.last_tick SET ended_at = now()$$
+    );
+CREATE TEMPORARY TABLE seen (number integer, challenge_id text, status text, tick_problem text);
+GRANT ALL ON situation, seen TO PUBLIC;
+CREATE FUNCTION pg_temp.look(chosen integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    met situation;
+BEGIN
+    SELECT * INTO met FROM situation AS s WHERE s.number = chosen;
+    SET LOCAL ROLE NONE;
+    EXECUTE met.make;
+    RESET ROLE;
+    INSERT INTO seen
+    SELECT chosen, s.challenge_id, s.status, s.tick_problem FROM challenge_status AS s;
+    SET LOCAL ROLE NONE;
+    EXECUTE met.mend;
+    RESET ROLE;
+END $$;
+SELECT pg_temp.look(situation.number) FROM situation ORDER BY situation.number;
+SELECT results_eq(
+    format(
+        $$SELECT DISTINCT s.status FROM seen AS s
+        WHERE s.number = %s AND s.challenge_id NOT IN ('v', 'tut', 'tp', 'e')$$,
+        situation.number
+    ),
+    format('VALUES (%L)', situation.status),
+    situation.name || ': ' || situation.status
+)
+FROM situation
+ORDER BY situation.number;
+SELECT is_empty(
+    $$SELECT s.number, s.challenge_id, s.tick_problem FROM seen AS s
+    INNER JOIN situation AS met USING (number)
+    WHERE (s.tick_problem LIKE met.problem OR coalesce(s.tick_problem, met.problem) IS NULL) IS NOT TRUE$$,
+    'the reason and what to do are in every row'
+);
+SELECT results_eq(
+    $$SELECT DISTINCT s.challenge_id, s.status FROM seen AS s WHERE s.challenge_id IN ('v', 'tut', 'tp') ORDER BY 1$$,
+    $$VALUES ('tp', 'inactive'), ('tut', 'absent'), ('v', 'failing')$$,
+    'that nothing ticks hides no failure, and nothing that the catalog says'
+);
+DELETE FROM user_challenges WHERE challenge_id = 'v';
+DELETE FROM challenges WHERE id = 'v';
+SELECT results_eq(
+    $$SELECT s.status::text FROM challenge_status AS s WHERE s.challenge_id = 'v'$$,
+    $$VALUES ('failing')$$,
+    'a challenge that is absent does not hide its failure'
+);
+INSERT INTO challenges (id, type, amount, active) VALUES ('v', 'boolean', 'five', FALSE);
+SELECT results_eq(
+    $$SELECT s.status::text FROM challenge_status AS s WHERE s.challenge_id = 'v'$$,
+    $$VALUES ('failing')$$,
+    'nor does one that is inactive'
+);
+SELECT build.run(ARRAY['v']);
+SELECT results_eq(
+    $$SELECT s.status::text FROM challenge_status AS s WHERE s.challenge_id = 'v'$$,
+    $$VALUES ('inactive')$$,
+    'until a run has found it so'
+);
+SET LOCAL audius_challenges.time_budget = 'forever';
+SELECT results_eq(
+    $$SELECT s.tick_problem FROM challenge_status AS s LIMIT 1$$,
+    $$VALUES (NULL::text)$$,
+    'a setting that means nothing does not keep anybody from looking'
+);
+SET LOCAL audius_challenges.time_budget = '';
 
 -- Without a catalog, and without the discovery tables.
 DELETE FROM user_challenges;

@@ -36,6 +36,7 @@ class State:
     :ivar is_exempt: whether completions are not limited until the first round ends
     :ivar completed: how many rewards the first round has completed so far
     :ivar set_aside: ids of the users who are set aside
+    :ivar cut_off: when a tick was cut off in its turn (seconds since 1970); None: it has succeeded since
     :ivar round_completed: whether this run has completed a round
     """
 
@@ -50,6 +51,7 @@ class State:
     is_exempt: bool = False
     completed: int = 0
     set_aside: list[int] = field(default_factory=list)
+    cut_off: float | None = field(default=None, compare=False)
     round_completed: bool = field(default=False, compare=False)
 
     def complete_round(self) -> None:
@@ -73,6 +75,7 @@ _LOAD = """
         sweep_position,
         sweep_rounds,
         nothing_written,
+        extract(epoch FROM cut_off)::float8 AS cut_off,
         is_exempt,
         completed,
         ARRAY(
@@ -117,6 +120,7 @@ _SAVE = """
         last_run = excluded.last_run,
         last_success = excluded.last_success,
         consecutive_failures = 0,
+        cut_off = NULL,
         as_of = greatest(excluded.as_of, state.as_of)
 """
 
@@ -146,19 +150,21 @@ _EXEMPT = """
 
 _RECORD_FAILURE = """
     INSERT INTO audius_challenges.processor_state AS state
-        (challenge_id, last_run, consecutive_failures, last_error, last_error_at)
+        (challenge_id, last_run, consecutive_failures, last_error, last_error_at, cut_off)
     SELECT
         :challenge_id::text,
         now,
         1,
         :error::text,
-        now
+        now,
+        CASE WHEN :is_cut_off::boolean THEN now END
     FROM clock_timestamp() AS now
     ON CONFLICT (challenge_id) DO UPDATE SET
         last_run = excluded.last_run,
         consecutive_failures = state.consecutive_failures + 1,
         last_error = excluded.last_error,
-        last_error_at = excluded.last_error_at
+        last_error_at = excluded.last_error_at,
+        cut_off = coalesce(excluded.cut_off, state.cut_off)
 """
 
 
@@ -192,9 +198,12 @@ def save_state(db: Database, state: State, as_of: str) -> None:
     state.round_completed = False
 
 
-def record_failure(db: Database, challenge_id: str, error: str) -> None:
-    """Remember a challenge's failure, and nothing else of that run."""
-    db.rows(_RECORD_FAILURE, challenge_id=challenge_id, error=error)
+def record_failure(db: Database, challenge_id: str, error: str, *, is_cut_off: bool = False) -> None:
+    """Remember a challenge's failure, and nothing else of that run.
+
+    :param is_cut_off: whether the run was stopped in its turn, so that it comes last until it succeeds
+    """
+    db.rows(_RECORD_FAILURE, challenge_id=challenge_id, error=error, is_cut_off=is_cut_off)
 
 
 def forget_looks(db: Database) -> None:

@@ -37,12 +37,14 @@ from audius_challenges.errors import (
     null_argument,
     sqlstate_of,
 )
-from audius_challenges.operation import transaction
+from audius_challenges.operation import last_tick, transaction
 from audius_challenges.operation.transaction import Surroundings
 from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_of
 
 # Advisory lock of a run, (class, object): two runs in one database never overlap.
 LOCK = "1633903724, 1"
+
+_DISABLED = f"{PREFIX}enabled is off"
 
 
 # The challenges that have a first round.
@@ -146,6 +148,11 @@ class Run:
             record_failure(self.db, processor.id, description)
         outcome.duration = time.monotonic() - began
         return outcome
+
+    @property
+    def when_cut_off(self) -> dict[str, float]:
+        """The challenges that a tick was cut off at and that have not succeeded since."""
+        return {state.challenge_id: state.cut_off for state in self.states.values() if state.cut_off}
 
     def exempt_first_build(self) -> None:
         """Limit no challenge's first round if nothing is completed when the database's first build begins."""
@@ -255,7 +262,12 @@ def wait(db: Database, delay: float) -> None:
     :raises ChallengeError: if it has no transactions of its own
     """
     transaction.require_own_transactions(db)
-    transaction.sleep(db, delay)
+    began = time.monotonic()
+    try:
+        transaction.sleep(db, delay)
+    except Exception as error:
+        last_tick.cut_off(db, error, time.monotonic() - began)
+        raise
 
 
 def tick(db: Database) -> None:
@@ -264,51 +276,95 @@ def tick(db: Database) -> None:
     :raises ChallengeError: naming the challenges that failed, after all have run; the others were committed
     """
     with transaction.read_committed(db):
-        _tick(db)
+        if error := _Tick(db).run():
+            raise error
 
 
-def _tick(db: Database) -> None:
-    began = time.monotonic()
-    settings = transaction.require_usable_transaction(db)
-    warn_of(db, settings.unknown)
-    if not settings.enabled:
-        _disabled(db, CHALLENGES)
-        return
-    if not db.value(f"SELECT pg_try_advisory_lock({LOCK})"):
-        db.plpy.notice("another run of audius_challenges is under way: nothing was done")
-        return
-    try:
+@dataclass
+class _Tick:
+    """One tick, and how far it has come.
+
+    :ivar under_way: whose turn it is
+    :ivar turns: turns that were committed
+    """
+
+    db: Database
+    began: float = field(default_factory=time.monotonic)
+    has_begun: bool = False
+    under_way: Processor | None = None
+    turns: int = 0
+
+    def run(self) -> ChallengeError | None:
+        """The tick, and the error in which it is to end."""
+        db = self.db
+        is_locked = False
+        try:
+            settings = transaction.require_usable_transaction(db)
+            warn_of(db, settings.unknown)
+            if not settings.enabled:
+                _disabled(db, CHALLENGES)
+                last_tick.does_nothing(db, _DISABLED)
+                return None
+            is_locked = db.value(f"SELECT pg_try_advisory_lock({LOCK})")
+            if not is_locked:
+                db.plpy.notice("another run of audius_challenges is under way: nothing was done")
+                return None
+            return self._run(settings)
+        except Exception as error:
+            last_tick.cut_off(
+                db,
+                error,
+                time.monotonic() - self.began,
+                at=self.under_way,
+                turns=self.turns,
+                has_begun=self.has_begun,
+            )
+            raise
+        finally:
+            if is_locked:
+                db.rows(f"SELECT pg_catalog.pg_advisory_unlock({LOCK})")
+
+    def _run(self, settings: Settings) -> ChallengeError | None:
+        db = self.db
+        last_tick.begin(db, CHALLENGES)
+        self.has_begun = True
+        transaction.set_search_path(db)
         transaction.prepare_own(db, settings)
         surroundings = Surroundings.read(db)
         if restoring := surroundings.why_restoring(db):
-            reason, hint = restoring
-            db.plpy.notice(f"{reason}: a restore seems to be under way, nothing was done", hint=hint)
-            return
+            return last_tick.is_restoring(db, *restoring)
         run = Run.begin(db, settings, surroundings, db.value("SELECT now()::text"))
         failures: dict[str, str] = {}
         # Each of them once; then round after round those whose first build goes on, while there is time.
-        queue = deque(CHALLENGES)
-        turns = 0
-        while queue and (turns < len(CHALLENGES) or (time.monotonic() - began) * 1000 < settings.time_budget):
-            processor = queue.popleft()
-            turns += 1
+        queue = deque(last_tick.in_turn(CHALLENGES, run.when_cut_off))
+        while queue:
+            self.under_way = processor = queue.popleft()
             outcome = run.process(processor)
             if outcome.error:
                 failures[processor.id] = outcome.error
             elif run.is_unfinished(processor):
                 queue.append(processor)
+            if self.turns + 1 >= len(CHALLENGES) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
+                queue.clear()
+            if not queue:
+                last_tick.end(db)
             db.plpy.commit()
-            transaction.set_search_path(db)
-            transaction.prepare_own(db, settings)
-    finally:
-        db.rows(f"SELECT pg_catalog.pg_advisory_unlock({LOCK})")
-    if failures:
-        raise ChallengeError(
-            f"{len(failures)} of {len(CHALLENGES)} challenges failed: {', '.join(failures)}",
-            sqlstate=EXTERNAL_ROUTINE_EXCEPTION,
-            detail="\n".join(f"{failed}: {error}" for failed, error in failures.items()),
-            hint="The other challenges were committed. See SELECT * FROM challenge_status;",
-        )
+            self.turns += 1
+            if queue:
+                transaction.set_search_path(db)
+                transaction.prepare_own(db, settings)
+        return _failed(failures) if failures else None
+
+
+def _failed(failures: dict[str, str]) -> ChallengeError:
+    """The error in which a tick ends, after all challenges have run."""
+    failed = [processor.id for processor in CHALLENGES if processor.id in failures]
+    return ChallengeError(
+        f"{len(failed)} of {len(CHALLENGES)} challenges failed: {', '.join(failed)}",
+        sqlstate=EXTERNAL_ROUTINE_EXCEPTION,
+        detail="\n".join(f"{challenge}: {failures[challenge]}" for challenge in failed),
+        hint="The other challenges were committed. See SELECT * FROM challenge_status;",
+    )
 
 
 def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
@@ -322,10 +378,12 @@ def start_from_now(db: Database, challenge_ids: Sequence[str | None] | None) -> 
     with transaction.prepared(db, settings):
         warn_of(db, unknown_settings(db))
         if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
+            holder = transaction.lock_holder(db)
             raise ChallengeError(
                 "a run of audius_challenges is under way",
                 sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-                hint="Try again in a moment.",
+                hint="Try again in a moment."
+                + (f" If process {holder} is not at work: SELECT pg_terminate_backend({holder});" if holder else ""),
             )
         run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
         if isinstance(run.catalog, ChallengeError):
@@ -379,6 +437,5 @@ def _require_forward(db: Database, processors: Iterable[Processor], as_of: str) 
 
 
 def _disabled(db: Database, processors: Iterable[Processor]) -> list[Outcome]:
-    reason = f"{PREFIX}enabled is off"
-    db.plpy.notice(f"{reason}: nothing was done")
-    return [Outcome(processor.id, "inactive", error=reason) for processor in processors]
+    db.plpy.notice(f"{_DISABLED}: nothing was done")
+    return [Outcome(processor.id, "inactive", error=_DISABLED) for processor in processors]

@@ -22,6 +22,14 @@ FIRST_WITH_SECONDS = (1, 5)
 
 _MINUTE, _HOUR = 60, 3600
 
+_REMEMBER_SCHEDULE = """
+    INSERT INTO audius_challenges.last_tick (singleton, scheduled_at)
+    SELECT
+        true,
+        clock_timestamp()
+    ON CONFLICT (singleton) DO UPDATE SET scheduled_at = excluded.scheduled_at
+"""
+
 Job = tuple[str, str, str]
 """Name, schedule, command."""
 
@@ -45,6 +53,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
             schedule=when,
             command=command,
         )
+    db.rows(_REMEMBER_SCHEDULE)
     if _cron_setting(db, "use_background_workers") == "off":
         db.plpy.notice(
             'pg_cron will connect over libpq; ticks fail with "connection failed" if it needs a password',
@@ -111,7 +120,7 @@ def _jobs(db: Database) -> list[dict[str, Any]]:
 
 def how_to_get_pg_cron(db: Database) -> str:
     """What to do where pg_cron is not installed in this database."""
-    home = _cron_setting(db, "database_name")
+    home = db.value("SELECT home FROM audius_challenges.schedule_facts()")
     here = db.value("SELECT current_database()::text")
     if home is None:
         return "Add pg_cron to shared_preload_libraries, restart the server, then CREATE EXTENSION pg_cron;"

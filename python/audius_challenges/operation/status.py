@@ -9,6 +9,7 @@ from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
 from audius_challenges.errors import ChallengeError
+from audius_challenges.operation.stillness import Stillness, find_stillness
 
 _STATES = "SELECT * FROM audius_challenges.processor_state"
 
@@ -39,6 +40,7 @@ def status(db: Database) -> list[tuple[Any, ...]]:
     except ChallengeError:
         active = {}
     states = {row["challenge_id"]: row for row in db.rows(_STATES)}
+    stillness = find_stillness(db)
     rows = []
     for processor in CHALLENGES:
         state = states.get(processor.id, {})
@@ -48,20 +50,23 @@ def status(db: Database) -> list[tuple[Any, ...]]:
             (
                 processor.id,
                 processor.description,
-                _status_of(active.get(processor.id), state),
+                _status_of(active.get(processor.id), state, stillness),
                 *(state.get(column, 0 if column == "consecutive_failures" else None) for column in _COLUMNS),
             )
         )
     return rows
 
 
-def _status_of(active: bool | None, state: Row) -> str:
-    if active is None:
-        return "absent"
+def _status_of(active: bool | None, state: Row, stillness: Stillness | None) -> str:
+    """The first that applies: what is wrong with the challenge, what the catalog says, what is wrong with all."""
     if state.get("consecutive_failures"):
         return "failing"
+    if active is None:
+        return "absent"
     if not active:
         return "inactive"
+    if stillness:
+        return stillness.status
     if state.get("last_run") is None:
         return "never run"
     return "ok" if state["phase"] == "watching" else str(state["phase"] or "never run")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from audius_challenges.contract import Contract, read_contract
 from audius_challenges.database import Database, require_writable
 from audius_challenges.engine.installation import Installation, present_installation, remembered_installation
 from audius_challenges.errors import ACTIVE_SQL_TRANSACTION, INVALID_TRANSACTION_TERMINATION, ChallengeError
-from audius_challenges.settings import Settings, read_settings
+from audius_challenges.settings import PREFIX, Settings, read_settings
 
 _SLEEP_STEP = 0.5
 
@@ -24,6 +24,29 @@ _SETTINGS = """
         set_config('row_security', 'off', true),
         set_config('work_mem', '64MB', true),
         set_config('lock_timeout', :lock_timeout::text, true)
+"""
+
+
+_HOLDER = """
+    SELECT pid
+    FROM pg_locks
+    WHERE locktype = 'advisory'
+        AND classid = 1633903724
+        AND objid = 1
+        AND objsubid = 2
+        AND granted
+        AND pid <> pg_backend_pid()
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+_LONGEST_DELAY = 3600
+
+_DELAY = """
+    SELECT
+        extract(epoch FROM :delay::interval)::float8 AS delay,
+        extract(epoch FROM current_setting('statement_timeout')::interval)::float8 AS timeout,
+        current_setting('statement_timeout') AS setting,
+        quote_ident(current_user) AS role
 """
 
 
@@ -155,6 +178,37 @@ def require_own_transactions(db: Database) -> None:
             detail="It was called inside a transaction block, a function, or with other statements in one command.",
             hint="Call it alone, or use SELECT * FROM reconcile_challenges(); in a transaction.",
         ) from None
+
+
+def lock_holder(db: Database) -> int | None:
+    """The other process that holds the lock of a run, if any."""
+    return next((row["pid"] for row in db.rows(_HOLDER)), None)
+
+
+def read_delay(db: Database, delay: str) -> float:
+    """The seconds that a tick is to sleep first; warns of a statement_timeout that may cut the tick off.
+
+    CALL is one statement, whose timer nothing inside can move.
+
+    :param delay: an interval, as text
+    :raises ChallengeError: if it is too long, or negative
+    """
+    set_search_path(db)
+    found = db.row(_DELAY, delay=delay)
+    seconds: float = found["delay"]
+    if not 0 <= seconds <= _LONGEST_DELAY:
+        raise ChallengeError(f"delay must be between 0 and 1 hour, not {delay}")
+    if found["timeout"]:
+        with suppress(ChallengeError):  # An invalid setting is an error of the tick itself.
+            budget = read_settings(db).time_budget / 1000
+            if found["timeout"] <= seconds + budget:
+                db.plpy.warning(
+                    f"statement_timeout is {found['setting']}, and may cut this tick off",
+                    detail=f"It counts for a tick as a whole: {seconds:g} s of delay, and {budget:g} s"
+                    f" ({PREFIX}time_budget) or more at work.",
+                    hint=f"ALTER ROLE {found['role']} SET statement_timeout = 0;",
+                )
+    return seconds
 
 
 def sleep(db: Database, seconds: float) -> None:
