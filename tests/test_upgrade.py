@@ -499,6 +499,22 @@ def test_a_tick_that_slept_through_an_update_runs_the_new_code(discovery: Discov
         assert loaded(ticking) == "next"
 
 
+def test_a_call_that_began_with_the_sql_of_a_release_ends_as_the_present_version(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        connection.execute("SELECT build.person(255, is_verified => TRUE)")
+        connection.execute(
+            """
+            DO LANGUAGE plpython3u $$
+            plpy.execute('SELECT audius_challenges.load()')
+            from audius_challenges import entry
+            entry.wait(plpy, 'public', '0')
+            entry.tick(plpy, 'public')
+            $$
+            """
+        )
+        assert completed(connection, "v") == ["ff"]
+
+
 # And back
 
 

@@ -20,10 +20,14 @@ R = TypeVar("R")
 def _from_sql(function: Callable[Concatenate[Database, P], R]) -> Callable[Concatenate[Plpy, P], R]:
     """Take plpy instead of a Database, and report errors as PostgreSQL does."""
 
+    takes = function.__code__.co_argcount
+
     @wraps(function)
     def entry(plpy: Plpy, /, *arguments: P.args, **keywords: P.kwargs) -> R:
         try:
-            return function(Database(plpy, home_schema(plpy)), *arguments, **keywords)
+            # A call that began before an upgrade has the SQL of 1.1.0, which hands over the schema first.
+            given = arguments[max(0, len(arguments) + 1 - takes) :]
+            return function(Database(plpy, home_schema(plpy)), *given, **keywords)  # type: ignore[arg-type]
         except ChallengeError as error:
             reported = as_postgres_error(plpy, error)
         raise reported
