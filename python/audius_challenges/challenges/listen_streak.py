@@ -24,8 +24,7 @@ from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, Challenge
 from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import LISTENERS, USERS, columns_read, merged
 
-TOO_SOON = 16 * 3_600_000_000
-TOO_LATE = 48 * 3_600_000_000
+TOO_SOON, TOO_LATE = 16 * 3_600_000_000, 48 * 3_600_000_000
 NEVER = 0  # in place of null, which the setting array_nulls would have read as a word
 STREAK_LENGTH, STREAK_AMOUNT, FURTHER_AMOUNT = 7, 7, 1
 
