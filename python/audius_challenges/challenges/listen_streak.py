@@ -211,7 +211,7 @@ class ListenStreak(PerUser):
 
     id = "e"
     description = "listen streak"
-
+    without_past = "SELECT audius_challenges.start_from_now('{e}');"
     sources = (USERS, LISTENERS)
     reads = merged([WRITES, columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES), *(each.reads for each in sources)])
     statements: Mapping[str, str] = MappingProxyType(
@@ -230,17 +230,17 @@ class ListenStreak(PerUser):
 
     def pause(self, work: Work) -> None:
         """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
-        if work.state.phase and work.state.catalog_seen:
+        if work.state.found_active:
             work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None, is_over=False)
         super().pause(work)
 
     def start_from_now(self, work: Work) -> None:
         """A pause from the beginning of time until now: streaks go on from the states there are."""
-        is_paused = work.state.phase and not work.state.catalog_seen
+        is_paused = work.state.phase and not work.state.found_active
         work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since="-infinity", is_over=True)
         super().start_from_now(work)
-        if is_paused:
-            work.state.catalog_seen = None
+        work.state.found_active = not is_paused
+        work.state.catalog_seen = None if is_paused else work.state.catalog_seen
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens; write states, and then rows, whose trigger reads them."""

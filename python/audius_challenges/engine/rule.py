@@ -64,6 +64,11 @@ class Rule(PerUser):
         return (USERS, *self.changes)
 
     @cached_property
+    def without_past(self) -> str | None:
+        """A starting block, where the rule goes by it."""
+        return "give it a starting_block of the present." if ":starting_block" in self.found else None
+
+    @cached_property
     def due(self) -> str | None:
         """Who the rule says is due; and who has completed the challenge before, but has no row of this one yet."""
         return " UNION ".join(filter(None, (self.due_users, self.after and self._freed))) or None
