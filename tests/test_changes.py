@@ -912,10 +912,18 @@ def test_a_distrusted_checkpoint_is_caught_up_over_several_ticks(world: World) -
 @each(KINDS)
 def test_what_a_failed_processor_found_is_found_again(world: World, feed: Feed) -> None:
     feed.write(world.connection, 1, NEXT)
-    world.execute("ALTER TABLE user_challenges ADD CONSTRAINT nothing_more CHECK (FALSE) NOT VALID")
+    world.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO dropped VALUES (new.specifier);
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON user_challenges FOR EACH ROW EXECUTE FUNCTION refuse();
+        """
+    )
     with pytest.raises(psycopg.DatabaseError, match="challenges failed"):
         world.tick()
-    world.execute("ALTER TABLE user_challenges DROP CONSTRAINT nothing_more")
+    world.execute("DROP TRIGGER refuse ON user_challenges")
     feed.write_crowd(world.connection, NEXT + 10)
     world.tick()
     assert world.found(feed, 1) == feed.steps

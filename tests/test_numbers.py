@@ -38,7 +38,7 @@ def peopled(cluster: Cluster, full_template: str) -> Iterator[Discovery]:
     database = Discovery(cluster, "numbers")
     with closing(database.connect()) as session:
         qualify_everybody(session, 10)
-        session.execute("SELECT FROM reconcile_challenges('{p,u,e,v}')")
+        session.execute(f"SELECT FROM reconcile_challenges('{{p,u,e,v}}', as_of => '{FRIDAY}')")
         qualify_everybody(session, 50)
     yield database
     cluster.drop_database("numbers")

@@ -188,6 +188,9 @@ def test_an_odd_state_concerns_its_user_alone(session: Connection) -> None:
         ("a null", "new.specifier := NULL;", "23502"),
         ("a foreign key", "new.challenge_id := 'none';", "23503"),
         ("several rows", "PERFORM (SELECT 1 FROM generate_series(1, 2));", "21000"),
+        ("a case that is missing", "CASE new.user_id WHEN 1 THEN NULL; END CASE;", "20000"),
+        ("a state that it does not like", "RAISE object_not_in_prerequisite_state;", "55000"),
+        ("a limit", "RAISE program_limit_exceeded;", "54000"),
     ],
 )
 @pytest.mark.parametrize("deferred", [False, True])
@@ -262,22 +265,47 @@ def test_what_no_user_can_help_fails_the_challenge(session: Connection, body: st
 
 
 def test_too_many_fail_together_and_nobody_is_set_aside(session: Connection) -> None:
-    session.execute("SELECT build.qualify_fp(n) FROM generate_series(2001, 3001) AS n")
+    session.execute("SELECT build.qualify_fp(n) FROM generate_series(2001, 3500) AS n")
+    refuse(session, "new.user_id > 2499")
+    with pytest.raises(Exception, match="1 of 11 challenges failed: fp"):
+        tick(session)
+    assert failing(session)["fp"].startswith('challenge "fp" fails for 1001 users DETAIL: Nothing was written, and')
+    assert (rows(session, SET_ASIDE), column(session, PAID, "fp")) == ([], [])
+    mend(session)
+    refuse(session, "new.user_id > 2500")
+    tick(session)
+    assert value(session, "SELECT count(*) FROM audius_challenges.set_aside") == 1000
+    assert column(session, PAID, "fp") == list(range(2001, 2501))
+    mend(session)
+    assert tick(session) == []
+    assert value(session, "SELECT count(*) FROM user_challenges WHERE challenge_id = 'fp'") == 1500
+
+
+def test_what_refuses_everybody_fails_the_challenge_soon(session: Connection) -> None:
+    session.execute("SELECT build.qualify_fp(n) FROM generate_series(2001, 2200) AS n")
     refuse(session, "TRUE")
     with pytest.raises(Exception, match="1 of 11 challenges failed: fp"):
         tick(session)
     assert failing(session)["fp"].startswith(
-        'challenge "fp" fails for more than 1000 users DETAIL: Nothing was written'
+        'challenge "fp" fails for 51 users, and nobody else could be written DETAIL'
     )
     assert rows(session, SET_ASIDE) == []
-    mend(session)
-    refuse(session, "new.user_id > 2001")
+
+
+@pytest.mark.parametrize("way", ["changed rows", "full scan"])
+def test_slices_keep_the_bad_rows_of_many_apart(session: Connection, way: str) -> None:
     tick(session)
-    assert column(session, PAID, "fp") == [2001]
-    assert value(session, "SELECT count(*) FROM audius_challenges.set_aside") == 1000
-    mend(session)
-    assert tick(session) == []
-    assert value(session, "SELECT count(*) FROM user_challenges WHERE challenge_id = 'fp'") == 1001
+    session.execute("SELECT build.qualify_fp(n) FROM generate_series(3001, 6000) AS n")
+    refuse(session, "new.user_id % 2 = 0")
+    session.execute("SET audius_challenges.slice_users = 1000")
+    if way == "full scan":
+        session.execute("SELECT reconcile_challenges('{fp}', full_scan => TRUE)")
+    else:
+        session.execute("SET audius_challenges.changed_users = 100")  # the sweep takes them over
+        for _ in range(5):
+            tick(session)
+    assert value(session, "SELECT count(*) FROM audius_challenges.set_aside") == 1500
+    assert value(session, "SELECT count(*) FROM user_challenges WHERE challenge_id = 'fp'") == 1500
 
 
 def test_who_is_due_at_every_run_is_not_tried_at_every_run(session: Connection) -> None:
@@ -311,6 +339,16 @@ def test_a_user_who_is_gone_or_has_nothing_any_more_is_not_set_aside_any_more(se
     assert [row[1] for row in rows(session, SET_ASIDE)] == [13, 14]
     session.execute("DELETE FROM users WHERE user_id = 13; UPDATE playlists SET is_delete = TRUE")
     tick(session)
+    assert rows(session, SET_ASIDE) == []
+
+
+def test_who_had_the_greatest_id_and_is_gone_is_not_set_aside_any_more(session: Connection) -> None:
+    qualify(session, "fp", 9999)
+    refuse(session, "new.user_id = 9999")
+    tick(session)
+    assert [row[1] for row in rows(session, SET_ASIDE)] == [9999]
+    session.execute("DELETE FROM users WHERE user_id = 9999")
+    assert tick(session) == []
     assert rows(session, SET_ASIDE) == []
 
 

@@ -19,7 +19,26 @@ from audius_challenges.sources import PRINTED_TYPES, TABLES, WRITTEN, Reads
 _COLUMNS = """
     SELECT
         relation.relname::text AS table_name,
-        relation.relkind::text AS kind,
+        CASE
+            WHEN relation.relkind IN ('r', 'p')
+                AND relation.relhassubclass
+                AND EXISTS (
+                    WITH RECURSIVE part (oid) AS (
+                        SELECT relation.oid
+                        UNION ALL
+                        SELECT pg_inherits.inhrelid
+                        FROM part
+                        INNER JOIN pg_inherits
+                            ON part.oid = pg_inherits.inhparent
+                    )
+                    SELECT FROM part
+                    INNER JOIN pg_class AS leaf
+                        ON part.oid = leaf.oid
+                    WHERE leaf.relkind = 'f'
+                )
+                THEN 'partly foreign'
+            ELSE relation.relkind::text
+        END AS kind,
         attribute.attname::text AS column_name,
         kind.typname::text AS type_name
     FROM pg_class AS relation
@@ -38,8 +57,13 @@ _COLUMNS = """
         AND relation.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
 
-# What pg_class.relkind calls v, m, f.
-_VIEWS = {"v": "view", "m": "materialized view", "f": "foreign table"}
+# What pg_class.relkind calls v, m, f; and a table of which a part is one.
+_VIEWS = {
+    "v": "a view, not a table",
+    "m": "a materialized view, not a table",
+    "f": "a foreign table, not a table",
+    "partly foreign": "a table with a foreign partition",
+}
 
 _ELSEWHERE = """
     SELECT
@@ -77,7 +101,7 @@ class Contract:
     """The discovery tables as they are.
 
     :ivar columns: table name -> column name -> type
-    :ivar views: names of relations that are no tables -> what they are
+    :ivar views: names of relations that are no tables, or not wholly -> what they are
     :ivar keyless: tables that we write and that have no unique index, as in mid-restore
     :ivar elsewhere: names of tables that are missing -> other schemas that have one of that name
     """
@@ -121,7 +145,7 @@ class Contract:
             )
         if table in self.views:
             raise ChallengeError(
-                f'"{self.schema}.{table}" is a {self.views[table]}, not a table',
+                f'"{self.schema}.{table}" is {self.views[table]}',
                 sqlstate=WRONG_OBJECT_TYPE,
                 detail="Changes are found by xmin, the transaction that wrote a row, which only tables have.",
                 hint=f"Move the rows into a table named {table}.",

@@ -30,6 +30,11 @@ class PerUser(ABC):
         """SQL of the ids of the users to examine at every run, for what leaves no trace in a source."""
         return None
 
+    @property
+    def without_past(self) -> str | None:
+        """Nothing, as a rule: what users have is counted, whenever they got it."""
+        return None
+
     @abstractmethod
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Bring the user challenges of these users to what the source tables say: all of them, or, if it fails, none.
@@ -54,13 +59,15 @@ class PerUser(ABC):
         work.is_first_build = state.phase is Phase.FIRST_BUILD
         work.is_first_round = not state.sweep_rounds
         set_aside = SetAside(work.db, state)
-        for turn, nothing_written in self._turn(work):
+        for turn, is_sweep, nothing_written in self._turn(work):
+            work.is_sweep = is_sweep
             work.users_examined += turn.size
+            set_aside.begin(work.written)
             for users in set_aside.apart(turn, work.slices):
                 self._examine(work, set_aside, users, nothing_written=nothing_written)
         set_aside.save()
-        if not state.sweep_rounds:
-            state.completed = work.completed
+        if work.is_first_round and not state.sweep_rounds:
+            state.completed = work.swept
 
     def resume(self, work: Work) -> None:  # noqa: B027 - as a rule there is nothing more to do
         """Everybody is examined again, by the run."""
@@ -113,11 +120,11 @@ class PerUser(ABC):
             return ()
         return (replace(user, deeds=deeds),) if deeds else ()
 
-    def _turn(self, work: Work) -> Iterator[tuple[Users, bool]]:
-        """Whose turn it is in this run, and whether nothing of theirs was ever written."""
+    def _turn(self, work: Work) -> Iterator[tuple[Users, bool, bool]]:
+        """Whose turn it is in this run, whether it is the sweep's, and whether nothing of theirs was ever written."""
         if work.full_scan:
             for users in sweep.all_slices(work):
-                yield users, False
+                yield users, True, False
             return
         state = work.state
         affected = set() if work.is_first_build else self._changed(work)
@@ -127,8 +134,8 @@ class PerUser(ABC):
         nothing_written = work.is_first_build and state.nothing_written
         for users in sweep.next_slices(work):
             affected = users.outside(affected)
-            yield users, nothing_written
-        yield Users.listed(affected), False
+            yield users, True, nothing_written
+        yield Users.listed(affected), False, False
 
     def _changed(self, work: Work) -> set[int]:
         """The users affected by changes; too many of them are left to the sweep, which then takes everybody."""

@@ -77,6 +77,13 @@ class Rule(PerUser):
         return (USERS, *self.changes)
 
     @cached_property
+    def without_past(self) -> str | None:
+        """Passing over the deeds that are there; or a starting block, where the rule goes by it."""
+        if self.every_deed:
+            return f"SELECT * FROM audius_challenges.start_from_now('{{{self.id}}}');"
+        return "give it a starting_block of the present." if ":starting_block" in self.found else None
+
+    @cached_property
     def due(self) -> str | None:
         """Who the rule says is due; and who has completed the challenge before, but has no row of this one yet."""
         return " UNION ".join(filter(None, (self.due_users, self.after and self._freed))) or None

@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from audius_challenges.database import Database
 from audius_challenges.engine.state import State
 from audius_challenges.engine.users import Slices, Users
+from audius_challenges.engine.writing import Written
 from audius_challenges.errors import PROGRAM_LIMIT_EXCEEDED, ChallengeError, describe, sqlstate_of
 
-# Cardinality, data, integrity; and what code in PL/pgSQL and in other languages raises. Another SQLSTATE that
-# PostgreSQL knows speaks of the server, of privileges or of the code, for which no user can be set aside.
-_CLASSES = ("21", "22", "23", "38", "P0")
+# What no user can help: connections, transactions, roles, catalogs and schemas that are missing, serialization,
+# privileges and names that code gets wrong, resources, locks, operators, the system, its configuration.
+_NOT_OF_ONE = ("08", "25", "26", "28", "3D", "3F", "40", "42", "53", "55P", "57", "58", "F0", "HV", "XX")
 
-# More users than that, new ones in one run, have no bad row each but something in common.
+# More new users than that in one step have no bad row each, but something in common. So have fewer, if nobody else
+# could be written.
 MOST_NEW = 1000
+MOST_ALONE = 50
 
 EVERYTHING = ""
 """In place of a specifier: the user, with all that the challenge has for him."""
@@ -38,6 +41,16 @@ _SAVE = """
         tries = known.tries + 1
 """
 
+# Who is gone altogether is in no slice any more.
+_FORGET_GONE = """
+    DELETE FROM audius_challenges.set_aside
+    WHERE set_aside.challenge_id = :challenge_id::text
+        AND NOT EXISTS (
+            SELECT FROM discovery.users
+            WHERE users.user_id = set_aside.user_id
+        )
+"""
+
 _FORGET = """
     DELETE FROM audius_challenges.set_aside
     WHERE set_aside.challenge_id = :challenge_id::text
@@ -51,11 +64,8 @@ _FORGET = """
 
 
 def may_be_one_users(db: Database, error: Exception) -> bool:
-    """Whether the cause may lie in one user's data. A SQLSTATE that PostgreSQL has no name for is of a trigger."""
-    if not isinstance(error, db.plpy.SPIError):
-        return False
-    is_unnamed = type(error) is db.plpy.SPIError
-    return is_unnamed or (sqlstate_of(error) or "").startswith(_CLASSES)
+    """Whether the cause of an error of PostgreSQL may lie in one user's data."""
+    return isinstance(error, db.plpy.SPIError) and not (sqlstate_of(error) or "").startswith(_NOT_OF_ONE)
 
 
 class SetAside:
@@ -65,12 +75,23 @@ class SetAside:
         self._db = db
         self._state = state
         self._known = frozenset(state.set_aside)
+        self._written = Written()
+        self._rows_before = 0
+        self._new_in_turn: set[int] = set()
         self._tried: set[int] = set()
         self._failures: dict[tuple[int, str], str] = {}
 
+    def begin(self, written: Written) -> None:
+        """A turn begins: a slice of users, or those who have changed.
+
+        :param written: what the run writes
+        """
+        self._written, self._rows_before = written, written.rows
+        self._new_in_turn.clear()
+
     def apart(self, users: Users, slices: Slices) -> Iterator[Users]:
         """The same users: those who were set aside before come last, each alone."""
-        alone = sorted(user_id for user_id in self._known if users.has(user_id))
+        alone = users.among(self._known)
         yield from users.without(alone, slices)
         yield from (Users.listed([user_id]) for user_id in alone)
 
@@ -86,13 +107,21 @@ class SetAside:
         """
         user_id, specifier = user.least, user.deeds[0] if user.deeds else EVERYTHING
         self._failures[user_id, specifier] = describe(error)
-        if len(self._new) > MOST_NEW:
+        if user_id not in self._known:
+            self._new_in_turn.add(user_id)
+            self._require_few(error)
+
+    def _require_few(self, error: Exception) -> None:
+        number, is_alone = len(self._new_in_turn), self._written.rows == self._rows_before
+        if number > MOST_NEW or (number > MOST_ALONE and is_alone):
             raise ChallengeError(
-                f'challenge "{self._state.challenge_id}" fails for more than {MOST_NEW} users',
+                f'challenge "{self._state.challenge_id}" fails for {number} users'
+                + (", and nobody else could be written" if is_alone else ""),
                 sqlstate=PROGRAM_LIMIT_EXCEEDED,
-                detail=f"Nothing was written, and nobody set aside. User {user_id}: {describe(error)}",
+                detail=f"Nothing was written, and nobody set aside. The last error: {describe(error)}",
                 hint="Check the constraints and triggers of the tables that the challenge writes. If each of these"
-                " users has a bad row of his own, examine fewer at once: audius_challenges.slice_users.",
+                " users has a bad row of his own, examine fewer at once: audius_challenges.slice_users, and"
+                " changed_users.",
             )
 
     def save(self) -> None:
@@ -100,6 +129,8 @@ class SetAside:
 
         Says in a warning who is new.
         """
+        if self._known and self._state.round_completed:
+            self._db.rows(_FORGET_GONE, challenge_id=self._state.challenge_id)
         if not self._tried.intersection(self._known) and not self._failures:
             return
         failures = {

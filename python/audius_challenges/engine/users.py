@@ -51,9 +51,13 @@ class Users:
             "deeds": self.deeds,
         }
 
-    def has(self, user_id: int) -> bool:
-        """Whether the user is one of them, if there is such a user."""
-        return self.least <= user_id <= self.greatest if self.ids is None else user_id in self.ids
+    def among(self, ids: Collection[int]) -> list[int]:
+        """Those of the ids, in order, that are among them, if there are such users."""
+        if not ids:
+            return []
+        if self.ids is not None:
+            return sorted(set(self.ids).intersection(ids))
+        return sorted(user_id for user_id in ids if self.least <= user_id <= self.greatest)
 
     def without(self, ids: Sequence[int], slices: Slices) -> Iterator[Users]:
         """The others, in pieces between these ids, which are in order."""

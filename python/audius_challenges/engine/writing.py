@@ -103,6 +103,11 @@ class Written:
     updated: int = 0
     completed: int = 0
 
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.inserted + self.updated
+
     def add(self, other: Written) -> None:
         """Add another statement's counts."""
         self.inserted += other.inserted
