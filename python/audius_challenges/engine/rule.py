@@ -14,7 +14,14 @@ from typing import Any, Literal
 from audius_challenges.engine.deeds import is_known, passing_over
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
-from audius_challenges.engine.users import Users, eligible_users, is_one_of_the_deeds
+from audius_challenges.engine.users import (
+    USER_ID,
+    Key,
+    Users,
+    eligible_found,
+    eligible_users,
+    is_one_of_the_deeds,
+)
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
 
@@ -48,6 +55,8 @@ class Rule(PerUser):
     :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
     :ivar every_deed: SQL of the specifiers of all deeds that the source rows tell of, whoever counts and whatever the
         catalog says: `start_from_now` passes over these
+    :ivar key: what is examined, if not users: rows of a source, as their own. Then `found` is a query over these
+        (`is_one_of_the_rows`), before `eligible`, and `changes` lead to keys
     :ivar is_of_earner: whether the users to examine are those who earn; otherwise `found` looks after them, and the
         users are, say, those for whom a cap holds
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
@@ -68,13 +77,14 @@ class Rule(PerUser):
     earlier: str = "'{}'::text[]"
     paid_as: tuple[str, ...] = ()
     every_deed: str | None = None
+    key: Key = USER_ID
     is_of_earner: bool = True
     also_writes: str | None = None
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The user's own row, and what the rule adds."""
-        return (USERS, *self.changes)
+        return (USERS, *self.changes) if self.key == USER_ID else self.changes
 
     @cached_property
     def due(self) -> str | None:
@@ -89,6 +99,7 @@ class Rule(PerUser):
             [
                 WRITES,
                 own,
+                self.key.reads,
                 *(source.reads for source in self.sources),
                 columns_read(self.due_users or "", (self.after and self._freed) or ""),
             ]
@@ -98,6 +109,7 @@ class Rule(PerUser):
     def statements(self) -> Mapping[str, str]:
         """The write, who is due, and what can be set aside singly."""
         return {
+            **({"slice": self.key.slice, "progress": self.key.progress} if self.key != USER_ID else {}),
             "write": writing(self._wanted, unless=self._unless),
             **({"due": self.due} if self.due else {}),
             **({"deeds": self._specifiers} if self.is_deed else {}),
@@ -151,10 +163,7 @@ class Rule(PerUser):
     @cached_property
     def _wanted(self) -> str:
         return f"""
-        {eligible_users(self.found, takes_part=self._takes_part)},
-        found AS MATERIALIZED (
-            {self.found}
-        ),
+        {self._found},
         {self.also_writes + "," if self.also_writes else ""}
         rewards AS (
             {self._deeds if self.is_deed else self._one_for_each_user}
@@ -171,6 +180,16 @@ class Rule(PerUser):
             FROM rewards
         )
         """
+
+    @property
+    def _found(self) -> str:
+        found = f"""
+        found AS MATERIALIZED (
+            {self.found}
+        )"""
+        if self.key == USER_ID:
+            return f"{eligible_users(self.found, takes_part=self._takes_part)},{found}"
+        return f"{found},{eligible_found(takes_part=self._takes_part)}"
 
     @property
     def _one_for_each_user(self) -> str:
@@ -237,10 +256,7 @@ class Rule(PerUser):
     def _specifiers(self) -> str:
         """SQL of what can be set aside singly: nothing is asked of a deed here but its specifier."""
         return f"""
-        WITH {eligible_users(self.found, takes_part=self._takes_part)},
-        found AS MATERIALIZED (
-            {self.found}
-        )
+        WITH {self._found}
         SELECT {self.specifier} AS specifier
         FROM found
         {self._of_earner}
