@@ -8,10 +8,12 @@ import pytest
 
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.engine.per_user import PerUser
+from audius_challenges.engine.rule import Rule
 from devtools.discovery import Discovery
 from tests.sessions import Connection, column, failing, notices, rows, tick, value
 
 PER_USER = [challenge.id for challenge in CHALLENGES if isinstance(challenge, PerUser)]
+SINGLE_DEEDS = [challenge.id for challenge in CHALLENGES if isinstance(challenge, Rule) and challenge.is_deed]
 
 PAID = "SELECT user_id FROM user_challenges WHERE challenge_id = %s AND is_complete ORDER BY user_id"
 SET_ASIDE = "SELECT challenge_id, user_id, specifier, error FROM audius_challenges.set_aside ORDER BY 1, 2, 3"
@@ -51,8 +53,9 @@ def mend(connection: Connection, table: str = "user_challenges") -> None:
 
 
 def touch(connection: Connection, user: int) -> None:
-    """Changes the user's row, as any edit of a profile does."""
-    connection.execute("UPDATE users SET name = 'changed' WHERE user_id = %s", (user,))
+    """Changes the user's rows, as any edit of a profile or a comment does."""
+    connection.execute("UPDATE users SET name = 'changed', blocknumber = 100 WHERE user_id = %s", (user,))
+    connection.execute("UPDATE comments SET text = 'changed', blocknumber = 100 WHERE user_id = %s", (user,))
 
 
 @pytest.fixture
@@ -74,8 +77,8 @@ def come(connection: Connection, way: str, challenge: str, *users: int) -> None:
         tick(connection)
     qualify(connection, challenge, *users)
     if way == "sweep":
-        # Nothing of them can be found by the feed: it stands behind them.
-        connection.execute("SELECT audius_challenges.start_from_now()")
+        # Nothing of them can be found by the feed: no row has a block number.
+        connection.execute("SELECT build.unstamp()")
         connection.execute("SET audius_challenges.sweep_users = 5000")
     else:
         connection.execute("SET audius_challenges.sweep_users = 0")
@@ -94,7 +97,9 @@ def test_everybody_else_is_paid_and_the_user_is_tried_again(session: Connection,
 
     assert column(session, PAID, challenge) == [11, 12, 14, 15]
     error = "user 13 has no wallet (SQLSTATE P0001)"
-    assert rows(session, SET_ASIDE) == [(challenge, 13, "", error)]
+    ((*who, specifier, why),) = rows(session, SET_ASIDE)
+    assert (who, why) == ([challenge, 13], error)
+    assert bool(specifier) == (challenge in SINGLE_DEEDS)
     assert [(each.message, each.hint) for each in heard] == [
         (
             f'challenge "{challenge}": user 13 set aside: {error}',
