@@ -259,7 +259,7 @@ def test_a_value_out_of_range_in_a_source(session: Connection) -> None:
 def test_what_no_user_can_help_fails_the_challenge(session: Connection, body: str, error: str) -> None:
     qualify(session, "fp", 12, 13, 14)
     refuse(session, "new.user_id = 13", body=body)
-    with pytest.raises(Exception, match="1 of 11 challenges failed: fp"):
+    with pytest.raises(Exception, match=r"1 of \d+ challenges failed: fp"):
         tick(session)
     assert [text.split(" (")[0] for text in failing(session).values()] == [error]
     assert rows(session, SET_ASIDE) == []
@@ -269,7 +269,7 @@ def test_what_no_user_can_help_fails_the_challenge(session: Connection, body: st
 def test_too_many_fail_together_and_nobody_is_set_aside(session: Connection) -> None:
     session.execute("SELECT build.qualify_fp(n) FROM generate_series(2001, 3001) AS n")
     refuse(session, "TRUE")
-    with pytest.raises(Exception, match="1 of 11 challenges failed: fp"):
+    with pytest.raises(Exception, match=r"1 of \d+ challenges failed: fp"):
         tick(session)
     assert failing(session)["fp"].startswith(
         'challenge "fp" fails for more than 1000 users DETAIL: Nothing was written'
