@@ -145,7 +145,9 @@ class Rule(PerUser):
         """The specifiers of what is found, and of incomplete rows."""
         if not self.is_deed:
             return []
-        found = work.db.rows(self._specifiers, challenge_id=self.id, **self._parameters(work, users))
+        found = work.db.rows(
+            self._specifiers, challenge_id=self.id, nothing_written=False, **self._parameters(work, users)
+        )
         return [row["specifier"] for row in found]
 
     def _parameters(self, work: Work, users: Users) -> dict[str, Any]:
@@ -183,13 +185,33 @@ class Rule(PerUser):
 
     @property
     def _found(self) -> str:
-        found = f"""
+        if self.key != USER_ID:
+            return f"{self._found_incomplete},{eligible_found(takes_part=self._takes_part)}"
+        return f"""
+        {eligible_users(self.found, takes_part=self._takes_part)},
         found AS MATERIALIZED (
             {self.found}
         )"""
-        if self.key == USER_ID:
-            return f"{eligible_users(self.found, takes_part=self._takes_part)},{found}"
-        return f"{found},{eligible_found(takes_part=self._takes_part)}"
+
+    @property
+    def _found_incomplete(self) -> str:
+        """Of rows of a source, as a rule nearly all are rewarded: nobody is looked up for these."""
+        return f"""
+        found AS MATERIALIZED (
+            SELECT found.*
+            FROM (
+                {self.found}
+            ) AS found
+            WHERE (
+                SELECT TRUE
+                FROM discovery.user_challenges AS complete
+                WHERE NOT :nothing_written::boolean
+                    AND complete.challenge_id::text = (SELECT :challenge_id::text)
+                    AND complete.specifier::text = {self.specifier}
+                    AND complete.is_complete
+                LIMIT 1
+            ) IS NULL
+        )"""
 
     @property
     def _one_for_each_user(self) -> str:
