@@ -1,6 +1,6 @@
 -- Challenge c, first weekly comment: one row for each user and ISO week (UTC) in which he has commented.
 BEGIN;
-SELECT plan(20);
+SELECT plan(21);
 
 CREATE FUNCTION pg_temp.weeks(VARIADIC users integer[]) RETURNS SETOF text
 LANGUAGE sql AS $$
@@ -112,6 +112,10 @@ SELECT results_eq(
     $$SELECT pg_temp.weeks(10, 11, 12, 13)$$,
     $$VALUES ('a:202511'), ('b:202511')$$,
     'it waits for the sweep; what has an infinite time never counts'
+);
+SELECT is_empty(
+    $$SELECT user_id FROM audius_challenges.set_aside WHERE challenge_id = 'c'$$,
+    'nor is anything wrong with it'
 );
 
 -- Paid before.

@@ -18,9 +18,9 @@ from audius_challenges.engine.users import (
     USER_ID,
     Key,
     Users,
-    eligible_found,
     eligible_users,
     is_one_of_the_deeds,
+    join_of_eligible,
 )
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
@@ -55,8 +55,8 @@ class Rule(PerUser):
     :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
     :ivar every_deed: SQL of the specifiers of all deeds that the source rows tell of, whoever counts and whatever the
         catalog says: `start_from_now` passes over these
-    :ivar key: what is examined, if not users: rows of a source, as their own. Then `found` is a query over these
-        (`is_one_of_the_rows`), before `eligible`, and `changes` lead to keys
+    :ivar key: what is examined, if not users: rows of a source, each by itself. Then `found` is a query over these
+        (`is_one_of_the_rows`), without `eligible`; `changes` lead to keys; and rewards are deeds that take one step
     :ivar is_of_earner: whether the users to examine are those who earn; otherwise `found` looks after them, and the
         users are, say, those for whom a cap holds
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
@@ -186,7 +186,7 @@ class Rule(PerUser):
     @property
     def _found(self) -> str:
         if self.key != USER_ID:
-            return f"{self._found_incomplete},{eligible_found(takes_part=self._takes_part)}"
+            return self._found_incomplete
         return f"""
         {eligible_users(self.found, takes_part=self._takes_part)},
         found AS MATERIALIZED (
@@ -210,7 +210,7 @@ class Rule(PerUser):
                     AND complete.specifier::text = {self.specifier}
                     AND complete.is_complete
                 LIMIT 1
-            ) IS NULL
+            ) IS NOT TRUE
         )"""
 
     @property
@@ -282,18 +282,25 @@ class Rule(PerUser):
         SELECT {self.specifier} AS specifier
         FROM found
         {self._of_earner}
+        {self._incomplete if self.key == USER_ID else ""}
+        ORDER BY specifier
+        """
+
+    @property
+    def _incomplete(self) -> str:
+        return """
         UNION
         SELECT user_challenges.specifier::text
         FROM discovery.user_challenges
         INNER JOIN eligible
             ON user_challenges.user_id = eligible.user_id
         WHERE user_challenges.challenge_id::text = (SELECT :challenge_id::text)
-            AND user_challenges.is_complete IS NOT TRUE
-        ORDER BY specifier
-        """
+            AND user_challenges.is_complete IS NOT TRUE"""
 
     @property
     def _of_earner(self) -> str:
+        if self.key != USER_ID:
+            return join_of_eligible(self._takes_part)
         return "INNER JOIN eligible ON found.user_id = eligible.user_id" if self.is_of_earner else ""
 
     @property

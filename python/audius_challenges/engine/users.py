@@ -184,27 +184,23 @@ def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     )"""
 
 
-def eligible_found(*texts: str, takes_part: str = "TRUE") -> str:
-    """The same of whoever is in `found`, a look at each: there the rows come first, and users follow from them."""
+def join_of_eligible(takes_part: str = "TRUE") -> str:
+    """A join of `found` with `eligible`, whoever counts among those found and takes part: a look at each."""
     return f"""
-    eligible AS (
-        SELECT eligible.*
-        FROM (
-            SELECT DISTINCT found.user_id
-            FROM found
-        ) AS whoever
-        CROSS JOIN LATERAL (
-            SELECT
-                {_columns_of_eligible(*texts, takes_part)}
-            FROM discovery.users
-            WHERE users.user_id = whoever.user_id
-                AND users.is_current
-            ORDER BY{DECIDING_FIRST}
-            LIMIT 1
-        ) AS eligible
-        WHERE NOT eligible.is_deactivated
-            AND {takes_part}
-    )"""
+                    CROSS JOIN LATERAL (
+                        SELECT *
+                        FROM (
+                            SELECT
+                                {_columns_of_eligible(takes_part)}
+                            FROM discovery.users
+                            WHERE users.user_id = found.user_id
+                                AND users.is_current
+                            ORDER BY{DECIDING_FIRST}
+                            LIMIT 1
+                        ) AS eligible
+                        WHERE NOT eligible.is_deactivated
+                            AND {takes_part}
+                    ) AS eligible"""
 
 
 def _columns_of_eligible(*texts: str) -> str:
