@@ -146,7 +146,11 @@ def writing(wanted: str, *, only_new: bool = False, unless: str = "FALSE") -> st
 
 def _those(which: str) -> str:
     """A sub-select inside an aggregate is hashed; a join of rows that the planner thinks few would be nested loops."""
-    return f"SELECT differing.specifier FROM differing WHERE {which}"
+    return f"""
+                SELECT differing.specifier
+                FROM differing
+                WHERE {which}
+            """
 
 
 WRITES = columns_read(writing("wanted AS (SELECT)"))
