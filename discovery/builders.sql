@@ -549,6 +549,32 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.playlist_score(user_id * 10, 1);
 $$;
 
+CREATE FUNCTION build.qualify_c(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.comment(user_id * 10, user_id, created_at => '2025-02-03 12:00');
+$$;
+CREATE FUNCTION build.almost_c(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.comment(user_id * 10, user_id, created_at => '2025-02-03 12:00', is_visible => FALSE);
+$$;
+
+CREATE FUNCTION build.qualify_m(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.user_event(user_id, is_mobile_user => TRUE);
+$$;
+CREATE FUNCTION build.almost_m(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.user_event(user_id, is_mobile_user => TRUE, is_current => FALSE);
+$$;
+
 --
 -- The challenges as the shared rules see them.
 --

@@ -48,6 +48,10 @@ SELECT
     greatest(100, round(10000000 * :scale))::integer AS monthly,
     greatest(1000, round(1000000 * :scale))::integer AS blocks
 \gset
+SELECT
+    greatest(60, round(319700 * :scale))::integer AS comments,
+    greatest(15, round(2300000 * :scale))::integer AS user_events
+\gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
 -- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
@@ -281,7 +285,7 @@ $$;
 CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-        track_trending_scores, playlist_trending_scores, aggregate_user
+        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events
     }'
 );
 
@@ -722,6 +726,64 @@ WHERE pg_temp.roll(playlist_id, 98) < 0.6;
 SELECT pg_temp.put_back('playlist_trending_scores');
 COMMIT;
 
+-- In the last year and a half, by few users; clients choose the ids, below 1,500,000,000 and in no order.
+\echo -n 'comments                  '
+BEGIN;
+CALL pg_temp.take_off('comments');
+INSERT INTO comments (
+    comment_id, user_id, entity_id, entity_type, text, is_delete, is_visible, blocknumber, created_at, updated_at,
+    txhash, blockhash
+)
+SELECT
+    1 + (number * 48271) % 1499999957,
+    pg_temp.person(floor(:users * 0.05 * pg_temp.roll(number, 110) ^ 3)::bigint),
+    pg_temp.track(floor(:tracks * pg_temp.roll(number, 111) ^ 4)::bigint),
+    CASE
+        WHEN pg_temp.roll(number, 112) < 0.9 THEN 'Track'
+        WHEN pg_temp.roll(number, 112) < 0.94 THEN 'track'
+        WHEN pg_temp.roll(number, 112) < 0.99 THEN 'FanClub'
+        ELSE 'Event'
+    END,
+    'Comment ' || number,
+    CASE WHEN pg_temp.roll(number, 113) >= 0.01 THEN pg_temp.roll(number, 113) < 0.05 END,
+    CASE WHEN pg_temp.roll(number, 114) >= 0.01 THEN pg_temp.roll(number, 114) >= 0.02 END,
+    pg_temp.block_at(share, pg_temp.roll(number, 115)),
+    pg_temp.moment(share),
+    pg_temp.moment(share),
+    pg_temp.txhash(number, 116),
+    pg_temp.txhash(number, 117)
+FROM (
+    SELECT
+        number,
+        0.8 + 0.2 * (number + pg_temp.roll(number, 118)) / :comments AS share
+    FROM generate_series(0::bigint, :comments - 1) AS comment (number)
+) AS written;
+SELECT pg_temp.put_back('comments');
+COMMIT;
+
+-- How users came: one event for seven users in ten, a third of them by a mobile app; some have older ones.
+\echo -n 'user_events               '
+BEGIN;
+CALL pg_temp.take_off('user_events');
+INSERT INTO user_events (id, blocknumber, is_current, user_id, is_mobile_user)
+SELECT
+    number + 1,
+    pg_temp.block_at(share, pg_temp.roll(number, 120)),
+    version = 0 OR pg_temp.roll(number, 121) < 0.05,
+    user_id,
+    pg_temp.roll(number, 122) < 0.35
+FROM (
+    SELECT
+        number,
+        1 + floor((number - (number % 25) / 24) * (:users / :user_events::double precision))::integer AS user_id,
+        (number % 25) / 24 AS version,
+        number / (:user_events + 1.0::double precision) AS share
+    FROM generate_series(0::bigint, :user_events - 1) AS event (number)
+) AS arrivals;
+SELECT setval('user_events_id_seq', :user_events + 1) AS last_event \gset
+SELECT pg_temp.put_back('user_events');
+COMMIT;
+
 -- The counters say what the follows say; one user in fifty has none.
 \echo -n 'aggregate_user            '
 BEGIN;
@@ -760,5 +822,5 @@ COMMIT;
 SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-track_trending_scores, playlist_trending_scores, aggregate_user;
+track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

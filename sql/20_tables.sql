@@ -104,7 +104,8 @@ CREATE TABLE audius_challenges.set_aside (
     set_aside_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     tried_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     tries bigint NOT NULL DEFAULT 1,
-    PRIMARY KEY (challenge_id, user_id, specifier)
+    examined_id bigint NOT NULL,
+    PRIMARY KEY (challenge_id, examined_id, specifier)
 );
 
 COMMENT ON TABLE audius_challenges.set_aside IS
@@ -118,6 +119,8 @@ COMMENT ON COLUMN audius_challenges.set_aside.error IS 'The error of the last tr
 COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed first';
 COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
 COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
+COMMENT ON COLUMN audius_challenges.set_aside.examined_id IS
+'By what the challenge goes: users.user_id, or the key of a row of the source, as comments.comment_id for c';
 
 CREATE TABLE audius_challenges.passed_over (
     challenge_id text NOT NULL,

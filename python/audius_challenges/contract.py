@@ -14,7 +14,7 @@ from audius_challenges.errors import (
     WRONG_OBJECT_TYPE,
     ChallengeError,
 )
-from audius_challenges.sources import PRINTED_TYPES, TABLES, WRITTEN, Reads
+from audius_challenges.sources import HELPFUL_INDEXES, PRINTED_TYPES, TABLES, WRITTEN, Reads
 
 _COLUMNS = """
     SELECT
@@ -93,6 +93,24 @@ _KEYLESS = """
                 AND key.indisvalid
         )
     ORDER BY relation.relname
+"""
+
+_INDEXES = """
+    SELECT
+        relation.relname::text AS table_name,
+        attribute.attname::text AS column_name
+    FROM pg_class AS relation
+    INNER JOIN pg_namespace AS namespace
+        ON namespace.oid = relation.relnamespace
+    INNER JOIN pg_index AS built
+        ON built.indrelid = relation.oid
+        AND built.indisvalid
+        AND built.indpred IS NULL
+    INNER JOIN pg_attribute AS attribute
+        ON attribute.attrelid = relation.oid
+        AND attribute.attnum = built.indkey[0]
+    WHERE namespace.nspname = :schema::text
+        AND relation.relname = ANY(:tables::text[])
 """
 
 
@@ -191,7 +209,10 @@ class Contract:
 
 
 def read_contract(db: Database) -> Contract:
-    """Look up what the discovery schema has. From then on, statements find optional tables that it lacks empty."""
+    """Look up what the discovery schema has. From then on, statements find optional tables that it lacks empty.
+
+    And which of the helpful indexes there are.
+    """
     columns: dict[str, dict[str, str]] = {}
     views: dict[str, str] = {}
     for row in db.rows(_COLUMNS, schema=db.schema, tables=list(TABLES)):
@@ -203,5 +224,7 @@ def read_contract(db: Database) -> Contract:
     found = db.rows(_ELSEWHERE, missing=missing) if missing else []
     elsewhere = {row["table_name"]: row["schemas"] for row in found}
     contract = Contract(db.schema, columns, views, keyless, elsewhere)
+    indexes = db.rows(_INDEXES, schema=db.schema, tables=sorted({table for table, _ in HELPFUL_INDEXES}))
+    db.indexes = HELPFUL_INDEXES.intersection((row["table_name"], row["column_name"]) for row in indexes)
     db.absent = {table: TABLES[table].empty for table in contract.absent}
     return contract

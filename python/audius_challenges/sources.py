@@ -262,16 +262,19 @@ WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "IN
 
 @dataclass(frozen=True)
 class Source:
-    """How a changed row of a table leads to the users whom it affects.
+    """How a changed row of a table leads to the users whom it affects, or to the keys of the rows (see `Rule.key`).
 
     :ivar table: name of the table; it has a clock, and a row of it is called `changed`
-    :ivar user: SQL expression for the affected user's id
+    :ivar user: SQL expression for the affected user's id, or the row's key
     :ivar join: joins that the expression needs; OFFSET 0 in them keeps the planner from joining whole tables
+    :ivar index: table and column of an index that the application need not have; without it the source is not followed,
+        and what it would have told of is left to the sweep
     """
 
     table: str
     user: str
     join: str = ""
+    index: tuple[str, str] | None = None
 
     @property
     def clock(self) -> str:
@@ -335,6 +338,27 @@ VERIFIED_OWNERS_OF_PLAYED = Source(
                 OFFSET 0
             ) AS owner""",
 )
+
+COMMENTS = Source("comments", user="changed.comment_id")
+
+# Whoever is active again has his comments examined, where an index leads to them.
+COMMENTS_OF_USERS = Source(
+    "users",
+    user="comment.comment_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT comments.comment_id
+                FROM discovery.comments
+                WHERE comments.user_id = changed.user_id
+                OFFSET 0
+            ) AS comment""",
+    index=("comments", "user_id"),
+)
+
+MOBILE_USERS = Source("user_events", user="changed.user_id")
+
+HELPFUL_INDEXES = frozenset({("comments", "user_id")})
+"""Tables and columns of indexes that the application lacks, and that are used where somebody makes one."""
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _TABLE = re.compile(r"\bdiscovery\.(\w+)(?:\s+AS\s+(\w+))?")

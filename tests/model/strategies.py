@@ -10,11 +10,14 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.model import MODELLED
+from tests.model.challenges.first_weekly_comment import week_of
 from tests.model.database import Environment, Run
 from tests.model.events import (
     AlterChallenge,
+    Arrival,
     Chart,
     Charts,
+    Comments,
     Compile,
     CompleteProfile,
     Count,
@@ -35,8 +38,11 @@ from tests.model.events import (
     ListenNow,
     Listens,
     Loss,
+    Moderation,
     NewBlock,
     OpenTransaction,
+    PaidBefore,
+    PassOver,
     PrunePlays,
     RemoveChallenge,
     RestoreChallenge,
@@ -52,6 +58,8 @@ from tests.model.events import (
 from tests.model.spaces import (
     BLOCKS,
     CHARTED,
+    COMMENT_TIMES,
+    COMMENTS,
     HASHES,
     HOUR,
     MONTHS,
@@ -314,8 +322,43 @@ charts = weighted(
     ),
     (1, alterations(("tt", "tut", "tp"))),
 )
+comment_times = st.sampled_from(COMMENT_TIMES)
+maybe = st.sampled_from((None, True, False))
+commented_before = st.builds(
+    lambda user, is_decimal, at: f"{user if is_decimal else format(user, 'x')}:{week_of(at)}",
+    users,
+    st.booleans(),
+    comment_times,
+)
+deeds = weighted(
+    (
+        10,
+        st.builds(
+            Comments,
+            st.sampled_from(COMMENTS),
+            users,
+            comment_times,
+            st.sampled_from((False, False, None, True)),
+            st.sampled_from((True, True, None, False)),
+            blocks,
+            st.sampled_from(("Track", "FanClub")),
+        ),
+    ),
+    (2, st.builds(Moderation, st.sampled_from(COMMENTS), st.sampled_from(("is_delete", "is_visible")), maybe)),
+    (
+        8,
+        st.builds(Arrival, st.integers(1, 8), users, st.sampled_from((None, *USERS)), mostly, mostly, blocks),
+    ),
+    (2, st.builds(PaidBefore, st.just("c"), commented_before, st.booleans())),
+    (1, st.builds(PaidBefore, st.just("m"), users.map("{:x}".format), st.booleans())),
+    (1, st.builds(PassOver, st.sampled_from(("c", "m")))),
+    (4, account),
+    (1, reorganizations),
+    (1, deletes("comments", "user_events", "challenge_disbursements")),
+    (2, alterations(("c", "m"))),
+)
 anything = weighted(
-    *((4, theme) for theme in (profile, works, milestones, listening, charts)), (1, alterations(MODELLED))
+    *((4, theme) for theme in (profile, works, milestones, listening, charts, deeds)), (1, alterations(MODELLED))
 )
 
 
@@ -395,6 +438,7 @@ histories = st.builds(
         (4, chapters(milestones)),
         (4, chapters(listening, most=7)),
         (3, chapters(charts)),
+        (4, chapters(deeds)),
         (1, chapters(anything)),
     ),
 )

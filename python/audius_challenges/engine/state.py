@@ -36,7 +36,7 @@ class State:
     :ivar found_active: whether the last run found it active, whatever came of that run
     :ivar is_exempt: whether completions are not limited until the first round ends
     :ivar completed: how many rewards the first round has completed so far
-    :ivar set_aside: ids of the users who are set aside
+    :ivar set_aside: ids of the users who are set aside, or of the rows that lead to them (see `Rule.key`)
     :ivar cut_off: when a tick was cut off in its turn (seconds since 1970); None: it has succeeded since
     :ivar round_completed: whether this run has completed a round
     """
@@ -82,7 +82,7 @@ _LOAD = """
         is_exempt,
         completed,
         ARRAY(
-            SELECT DISTINCT aside.user_id
+            SELECT DISTINCT aside.examined_id
             FROM audius_challenges.set_aside AS aside
             WHERE aside.challenge_id = state.challenge_id
         ) AS set_aside

@@ -1,4 +1,4 @@
-"""Users: which of them a step is about, and which of these count."""
+"""Users, or rows that lead to one each: which of them a step is about, and which users count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from audius_challenges.database import Database
-from audius_challenges.sources import columns_read, merged
+from audius_challenges.sources import Reads, columns_read, merged
 
 _DECIDES = ("user_id", "is_current", "is_deactivated", "blocknumber", "updated_at", "txhash")
 
@@ -20,8 +20,68 @@ DECIDING_FIRST = """
 
 
 @dataclass(frozen=True)
+class Key:
+    """What a challenge examines: users, or rows of a source that lead to one user each.
+
+    :ivar table: name of the table
+    :ivar column: the key, an integer that an index begins with
+    :ivar user: the column of the user
+    """
+
+    table: str
+    column: str
+    user: str
+
+    @property
+    def reads(self) -> Reads:
+        """The columns that slices and errors need."""
+        return {self.table: frozenset({self.column, self.user})}
+
+    @property
+    def slice(self) -> str:
+        """SQL of the first rows after a key, as bounds."""
+        key = f"{self.table}.{self.column}"
+        return f"""
+    SELECT
+        count(*) AS size,
+        min(slice.{self.column}) AS least,
+        max(slice.{self.column}) AS greatest
+    FROM (
+        SELECT DISTINCT {key}
+        FROM discovery.{self.table}
+        WHERE {key} > coalesce(:after::bigint, -9223372036854775808)
+            AND {key} <= coalesce(:until::bigint, 9223372036854775807)
+        ORDER BY {key}
+        LIMIT :limit::bigint
+    ) AS slice
+"""
+
+    @property
+    def users(self) -> str:
+        """SQL of whom a row leads to."""
+        return f"""
+    SELECT {self.table}.{self.user} AS user_id
+    FROM discovery.{self.table}
+    WHERE {self.table}.{self.column} = :id::bigint
+    LIMIT 1
+"""
+
+    @property
+    def progress(self) -> str:
+        """SQL of how far in the keys a position is, in percent."""
+        greatest = f"greatest(max({self.table}.{self.column}), :position::bigint, 1)"
+        return f"""
+    SELECT round(100.0 * :position::bigint / {greatest}::numeric, 1)
+    FROM discovery.{self.table}
+"""
+
+
+USER_ID = Key("users", column="user_id", user="user_id")
+
+
+@dataclass(frozen=True)
 class Users:
-    """Some users: all those from one id to another, or among these just some.
+    """Some users: all those from one id to another, or among these just some. Or as many rows of a source (see `Key`).
 
     A slice of the sweep is named by its bounds, so that the planner reads a piece of an index, and not each id anew.
 
@@ -94,6 +154,11 @@ def is_one_of_the_users(column: str) -> str:
     )
 
 
+def is_one_of_the_rows(key: str) -> str:
+    """SQL of whether a row is one of those to examine, by its key (see `Key`)."""
+    return is_one_of_the_users(key)
+
+
 def is_one_of_the_deeds(specifier: str) -> str:
     """SQL of whether a deed is one of those that the parameters name; all are if they name none."""
     return f"(:deeds::text[] IS NULL OR {specifier} = ANY(:deeds::text[]))"
@@ -105,8 +170,7 @@ def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     :param texts: SQL that names the columns of `eligible` which it needs
     :param takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
     """
-    named = merged([columns_read(*texts, takes_part, eligible="users")]).get("users", frozenset())
-    columns = ",\n                ".join(f"users.{name}" for name in sorted(named.union(_DECIDES)))
+    columns = _columns_of_eligible(*texts, takes_part)
     return f"""
     eligible AS (
         SELECT *
@@ -124,33 +188,53 @@ def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     )"""
 
 
-SLICE = """
-    SELECT
-        count(*) AS size,
-        min(slice.user_id) AS least,
-        max(slice.user_id) AS greatest
-    FROM (
-        SELECT DISTINCT users.user_id
-        FROM discovery.users
-        WHERE users.user_id > coalesce(:after::bigint, -9223372036854775808)
-            AND users.user_id <= coalesce(:until::bigint, 9223372036854775807)
-        ORDER BY users.user_id
-        LIMIT :limit::bigint
-    ) AS slice
-"""
+def join_of_eligible(takes_part: str = "TRUE") -> str:
+    """A join of `found` with `eligible`, whoever counts among those found and takes part: a look at each."""
+    return f"""
+                    CROSS JOIN LATERAL (
+                        SELECT *
+                        FROM (
+                            SELECT
+                                {_columns_of_eligible(takes_part)}
+                            FROM discovery.users
+                            WHERE users.user_id = found.user_id
+                                AND users.is_current
+                            ORDER BY{DECIDING_FIRST}
+                            LIMIT 1
+                        ) AS eligible
+                        WHERE NOT eligible.is_deactivated
+                            AND {takes_part}
+                    ) AS eligible"""
+
+
+def _columns_of_eligible(*texts: str) -> str:
+    named = merged([columns_read(*texts, eligible="users")]).get("users", frozenset())
+    return ",\n                ".join(f"users.{name}" for name in sorted(named.union(_DECIDES)))
 
 
 class Slices:
-    """Pieces of all users in the order of their ids, each read once a run: challenges often stand at the same place."""
+    """Pieces of all users in the order of their ids, each read once a run: challenges often stand at the same place.
+
+    Or of all rows of another key.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._read: dict[tuple[int | None, int | None, int], Users] = {}
+        self._key = USER_ID
+        self._read: dict[tuple[Key, int | None, int | None, int], Users] = {}
+
+    def of(self, key: Key) -> Slices:
+        """Those of a key, read along with these."""
+        if key == self._key:
+            return self
+        slices = Slices(self._db)
+        slices._key, slices._read = key, self._read
+        return slices
 
     def between(self, after: int | None, until: int | None, limit: int) -> Users:
         """The first users, at most so many, with ids above `after` and not above `until`."""
-        key = (after, until, limit)
-        if key not in self._read:
-            found = self._db.row(SLICE, after=after, until=until, limit=limit)
-            self._read[key] = Users(**found) if found["size"] else Users.listed([])
-        return self._read[key]
+        piece = (self._key, after, until, limit)
+        if piece not in self._read:
+            found = self._db.row(self._key.slice, after=after, until=until, limit=limit)
+            self._read[piece] = Users(**found) if found["size"] else Users.listed([])
+        return self._read[piece]
