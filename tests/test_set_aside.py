@@ -272,7 +272,7 @@ def test_what_no_user_can_help_fails_the_challenge(session: Connection, body: st
 def test_too_many_fail_together_and_nobody_is_set_aside(session: Connection) -> None:
     session.execute("SELECT build.qualify_fp(n) FROM generate_series(2001, 3500) AS n")
     refuse(session, "new.user_id > 2499")
-    with pytest.raises(Exception, match="1 of 11 challenges failed: fp"):
+    with pytest.raises(Exception, match=r"1 of \d+ challenges failed: fp"):
         tick(session)
     assert failing(session)["fp"].startswith('challenge "fp" fails for 1001 users DETAIL: Nothing was written, and')
     assert (rows(session, SET_ASIDE), column(session, PAID, "fp")) == ([], [])
