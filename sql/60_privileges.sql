@@ -131,10 +131,13 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA audius_challenges, %s TO %I', home, role_name);
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
-        ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem() TO %I',
+        ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
+        ' audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint) TO %I',
         role_name
     );
-    EXECUTE pg_catalog.format('GRANT SELECT ON %s.challenge_status TO %I', home, role_name);
+    EXECUTE pg_catalog.format(
+        'GRANT SELECT ON %1$s.challenge_status, %1$s.undisbursed_challenges TO %2$I', home, role_name
+    );
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
         ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
@@ -144,7 +147,9 @@ BEGIN
     FOR relation IN
         SELECT class.relname AS name
         FROM pg_catalog.pg_class AS class
-        WHERE class.relname IN ('challenges', 'user_challenges', 'users')
+        WHERE class.relname IN (
+                'challenges', 'user_challenges', 'users', 'challenge_disbursements', 'sol_reward_disbursements'
+            )
             AND class.relnamespace = pg_catalog.to_regnamespace(home)
     LOOP
         EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s.%I TO %I', home, relation.name, role_name);
@@ -152,7 +157,8 @@ BEGIN
 END
 $function$;
 
-COMMENT ON FUNCTION audius_challenges.grant_status(text) IS 'Grants a role what it needs to read challenge_status';
+COMMENT ON FUNCTION audius_challenges.grant_status(text) IS
+'Grants a role what it needs to read challenge_status and undisbursed_challenges';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
 -- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From

@@ -22,6 +22,7 @@ MEMBERS: Privileges = {
     "function audius_challenges.tick_problem()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.trigger_needs(text)": ("", "EXECUTE", ""),
     "function audius_challenges.trim_run_details()": ("", "EXECUTE", ""),
+    "function audius_challenges.undisbursed(bigint,text,bigint,text,text,bigint)": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.unpayable_rows(text)": ("", "EXECUTE", "EXECUTE"),
     "function public.reconcile_challenges(text[],boolean,boolean,timestamp with time zone)": ("", "EXECUTE", ""),
     "function public.schedule_challenges(interval)": ("", "EXECUTE", ""),
@@ -40,6 +41,7 @@ MEMBERS: Privileges = {
     # PostgreSQL's default; it lets nobody read or write anything.
     "type audius_challenges.phase": ("USAGE", "", ""),
     "view public.challenge_status": ("", "SELECT", "SELECT"),
+    "view public.undisbursed_challenges": ("", "SELECT", "SELECT"),
 }
 # Of the application: nothing is granted to PUBLIC by us, and what others have granted is theirs.
 APPLICATION: Privileges = {
@@ -47,8 +49,10 @@ APPLICATION: Privileges = {
     "sequence public.notification_id_seq": ("", "USAGE", ""),
     "table public.challenge_listen_streak": ("", "INSERT SELECT UPDATE", ""),
     "table public.challenge_profile_completion": ("", "INSERT SELECT UPDATE", ""),
+    "table public.challenge_disbursements": ("", "SELECT", "SELECT"),
     "table public.challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.notification": ("", "INSERT SELECT", ""),
+    "table public.sol_reward_disbursements": ("", "SELECT", "SELECT"),
     "table public.trending_results": ("", "INSERT SELECT", ""),
     "table public.user_challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.users": ("", "SELECT", "SELECT"),

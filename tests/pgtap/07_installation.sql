@@ -1,6 +1,6 @@
 -- CREATE EXTENSION and DROP EXTENSION: what they leave alone, what they fill in, and when they schedule.
 BEGIN;
-SELECT plan(20);
+SELECT plan(21);
 
 CREATE TEMPORARY TABLE known AS
 SELECT s.challenge_id::text
@@ -33,6 +33,7 @@ SELECT results_eq(
 );
 SELECT hasnt_function('public', 'reconcile_challenges', 'DROP EXTENSION takes its functions');
 SELECT hasnt_view('public', 'challenge_status', 'DROP EXTENSION takes its view');
+SELECT hasnt_view('public', 'undisbursed_challenges', 'and the other one');
 SELECT hasnt_schema('audius_challenges', 'DROP EXTENSION takes its schema');
 
 -- Where another service may be paying: rows in user_challenges. Two rows of the catalog are missing, one differs.
@@ -112,8 +113,8 @@ SELECT lives_ok(
 SELECT results_eq(
     $$SELECT c.relname FROM pg_class AS c
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
-    WHERE n.nspname = 'empty_one'$$,
-    $$VALUES ('challenge_status'::name)$$,
+    WHERE n.nspname = 'empty_one' ORDER BY c.relname$$,
+    $$VALUES ('challenge_status'::name), ('undisbursed_challenges')$$,
     'without the discovery tables CREATE EXTENSION touches nothing but its own objects'
 );
 SELECT bag_eq(

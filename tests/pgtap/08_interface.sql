@@ -1,6 +1,6 @@
 -- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
 BEGIN;
-SELECT plan(39);
+SELECT plan(41);
 
 -- Everything that belongs to the extension.
 CREATE TEMPORARY VIEW member AS
@@ -110,6 +110,11 @@ SELECT has_function('audius_challenges', 'grant_run', ARRAY['text'], 'there is g
 SELECT has_function('audius_challenges', 'grant_status', ARRAY['text'], 'there is grant_status');
 SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 'there is trim_run_details');
 SELECT has_view('public', 'challenge_status', 'there is challenge_status');
+SELECT has_view('public', 'undisbursed_challenges', 'there is undisbursed_challenges');
+SELECT has_function(
+    'audius_challenges', 'undisbursed', ARRAY['bigint', 'text', 'bigint', 'text', 'text', 'bigint'],
+    'there is undisbursed'
+);
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
     $$VALUES ('installation'::name), ('last_tick'), ('look'), ('passed_over'), ('pause'), ('processor_state'),
