@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from audius_challenges.challenges.audio_matching import AUDIO_MATCHING
 from audius_challenges.challenges.connect_verified import CONNECT_VERIFIED
 from audius_challenges.challenges.first_playlist import FIRST_PLAYLIST
 from audius_challenges.challenges.listen_streak import LISTEN_STREAK
@@ -19,6 +20,7 @@ CHALLENGES: tuple[Processor, ...] = (
     LISTEN_STREAK,
     *PLAY_MILESTONES,
     *TRENDING,
+    *AUDIO_MATCHING,
 )
 
 ANY_WEEK = tuple(processor.id for processor in TRENDING)
