@@ -165,8 +165,8 @@ SELECT is(
 
 -- One reward for a buyer and a content id: the first purchase that qualifies decides.
 SELECT build.purchase(7, 1030, 5000000, slot => 302), build.purchase(7, 1030, 2000000, slot => 301);
-SELECT build.purchase(7, 1031, 2000000, slot => 301, signature => 'Z');
 SELECT build.purchase(7, 1031, 3000000, slot => 301, signature => 'a');
+SELECT build.purchase(7, 1031, 2000000, slot => 301, signature => 'Z', instruction_index => 1);
 SELECT build.purchase(7, 1032, 3000000, slot => 301, signature => 'x', instruction_index => 10);
 SELECT build.purchase(7, 1032, 2000000, slot => 301, signature => 'x', instruction_index => 9);
 SELECT build.purchase(7, 1033, 2000000, slot => 302), build.purchase(7, 1033, 3000000, slot => 301, is_valid => FALSE);
