@@ -774,8 +774,7 @@ offer AS MATERIALIZED (
         row_number() OVER (
             PARTITION BY goods.is_verified
             ORDER BY pg_temp.roll(goods.content_id, 101), goods.content_type
-        ) - 1 AS rank,
-        count(*) OVER (PARTITION BY goods.is_verified) AS quantity
+        ) - 1 AS rank
     FROM (
         SELECT
             'track' AS content_type,
@@ -793,6 +792,14 @@ offer AS MATERIALIZED (
         FROM playlists
         WHERE playlists.is_current AND pg_temp.roll(playlists.playlist_id, 102) < 0.1
     ) AS goods
+),
+
+offers AS (
+    SELECT
+        is_verified,
+        count(*) AS quantity
+    FROM offer
+    GROUP BY is_verified
 )
 
 INSERT INTO sol_purchases (
@@ -816,15 +823,17 @@ SELECT
     END
 FROM (
     SELECT
-        number,
-        pg_temp.roll(number, 110) < 0.67 AS is_verified,
-        pg_temp.person(floor(:users * 0.5 * pg_temp.roll(number, 111) ^ 2)::bigint) AS buyer_user_id
+        bought.number,
+        offers.is_verified,
+        floor(offers.quantity * pg_temp.roll(bought.number, 112) ^ 3)::bigint AS rank,
+        pg_temp.person(floor(:users * 0.5 * pg_temp.roll(bought.number, 111) ^ 2)::bigint) AS buyer_user_id
     FROM generate_series(1, :purchases) AS bought (number)
+    INNER JOIN offers ON (pg_temp.roll(bought.number, 110) < 0.67) = offers.is_verified
 ) AS purchase
 INNER JOIN offer
     ON
         purchase.is_verified = offer.is_verified
-        AND floor(offer.quantity * pg_temp.roll(purchase.number, 112) ^ 3) = offer.rank
+        AND purchase.rank = offer.rank
 ORDER BY purchase.number;
 SELECT pg_temp.put_back('sol_purchases');
 COMMIT;

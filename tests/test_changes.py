@@ -206,8 +206,9 @@ FEEDS = (*BLOCK_FEEDS, PURCHASES, PLAYS)
 # A time that prints alike here and there: without zeros at the end.
 NOW = "SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + INTERVAL '1001 microseconds'"
 
-# One of each kind, where the sources do not differ: an actor's row, a row with an owner, a row that is counted once.
-KINDS = (FOLLOWS, TRACKS, PLAYS)
+# One of each kind, where the sources do not differ: the row of an actor, of an owner, one that has to be checked, and
+# one that is counted once.
+KINDS = (FOLLOWS, TRACKS, PURCHASES, PLAYS)
 
 
 def each(feeds: Sequence[Feed]) -> pytest.MarkDecorator:
