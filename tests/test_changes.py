@@ -892,12 +892,12 @@ def test_a_purchase_at_the_end_of_the_table_is_found_whatever_its_number_is(worl
     PURCHASES.write_crowd(world.connection, NEXT)
     world.tick()
     PURCHASES.write(world.connection, 1, 5)
-    PURCHASES.write_crowd(world.connection, NEXT + CROWD, 100)
+    PURCHASES.write_crowd(world.connection, NEXT + CROWD, 40)
     world.tick()
     assert world.found(PURCHASES, 1) == PURCHASES.steps
 
     PURCHASES.write(world.connection, 2, 5)
-    PURCHASES.write_crowd(world.connection, NEXT + CROWD + 100)
+    PURCHASES.write_crowd(world.connection, NEXT + CROWD + 40)
     world.tick()
     assert world.found(PURCHASES, 2) == {}
     users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
@@ -1629,7 +1629,7 @@ def check_in_its_place(world: World, buyer: int) -> None:
     world.execute("UPDATE sol_purchases SET is_valid = TRUE WHERE buyer_user_id = %s", buyer)
     page = "SELECT split_part(trim('(' FROM ctid::text), ',', 1)::integer FROM sol_purchases WHERE buyer_user_id = %s"
     pages = world.value("SELECT pg_relation_size('sol_purchases') / 8192")
-    assert world.value(page, buyer) < pages - 64
+    assert world.value(page, buyer) < pages - 16
 
 
 def revert(world: World, first: int) -> None:

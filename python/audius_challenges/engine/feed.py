@@ -58,7 +58,7 @@ MOST_LOOKS = 32
 WAITING_BLOCKS = 200_000
 
 # So many pages at the end of a table whose rows are checked are read whatever their numbers are.
-LAST_PAGES = 64
+LAST_PAGES = 16
 
 START_OF_TIME = -(1 << 62)
 
