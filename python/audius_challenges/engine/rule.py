@@ -151,10 +151,7 @@ class Rule(PerUser):
     @cached_property
     def _wanted(self) -> str:
         return f"""
-        {eligible_users(self.found, takes_part=self._takes_part)},
-        found AS MATERIALIZED (
-            {self.found}
-        ),
+        {self._eligible_and_found},
         {self.also_writes + "," if self.also_writes else ""}
         rewards AS (
             {self._deeds if self.is_deed else self._one_for_each_user}
@@ -171,6 +168,18 @@ class Rule(PerUser):
             FROM rewards
         )
         """
+
+    @property
+    def _eligible_and_found(self) -> str:
+        """Where deeds are found without looking at who counts, only who is found is looked at."""
+        found = f"""
+        found AS MATERIALIZED (
+            {self.found}
+        )"""
+        if self.is_deed and self.completes_at == 1 and "eligible" not in self.found:
+            among = "users.user_id IN (SELECT found.user_id FROM found)"
+            return f"{found},{eligible_users(takes_part=self._takes_part, among=among)}"
+        return f"{eligible_users(self.found, takes_part=self._takes_part)},{found}"
 
     @property
     def _one_for_each_user(self) -> str:
