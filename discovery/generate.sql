@@ -46,7 +46,8 @@ SELECT
     greatest(20, round(311000 * :scale))::integer AS playlists,
     greatest(300, round(20000000 * :scale))::integer AS plays,
     greatest(100, round(10000000 * :scale))::integer AS monthly,
-    greatest(1000, round(1000000 * :scale))::integer AS blocks
+    greatest(1000, round(1000000 * :scale))::integer AS blocks,
+    greatest(200, round(40000 * :scale))::integer AS purchases
 \gset
 SELECT
     greatest(60, round(319700 * :scale))::integer AS comments,
@@ -285,7 +286,7 @@ $$;
 CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events
+        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases
     }'
 );
 
@@ -818,9 +819,90 @@ WHERE pg_temp.roll(person.user_id, 99) >= 0.02;
 SELECT pg_temp.put_back('aggregate_user');
 COMMIT;
 
+-- Two in three purchases are of verified artists; a block number is that of what was bought. The latest wait to be
+-- checked, and some that were checked are not valid.
+\echo -n 'sol_purchases             '
+BEGIN;
+CALL pg_temp.take_off('sol_purchases');
+WITH verified AS (
+    SELECT user_id
+    FROM users
+    WHERE is_verified
+),
+
+offer AS MATERIALIZED (
+    SELECT
+        goods.*,
+        row_number() OVER (
+            PARTITION BY goods.is_verified
+            ORDER BY pg_temp.roll(goods.content_id, 101), goods.content_type
+        ) - 1 AS rank
+    FROM (
+        SELECT
+            'track' AS content_type,
+            tracks.track_id AS content_id,
+            tracks.blocknumber,
+            tracks.owner_id IN (SELECT verified.user_id FROM verified) AS is_verified
+        FROM tracks
+        WHERE tracks.is_current
+        UNION ALL
+        SELECT
+            CASE WHEN pg_temp.is_album(playlists.playlist_id) THEN 'album' ELSE 'playlist' END,
+            playlists.playlist_id,
+            playlists.blocknumber,
+            playlists.playlist_owner_id IN (SELECT verified.user_id FROM verified)
+        FROM playlists
+        WHERE playlists.is_current AND pg_temp.roll(playlists.playlist_id, 102) < 0.1
+    ) AS goods
+),
+
+offers AS (
+    SELECT
+        is_verified,
+        count(*) AS quantity
+    FROM offer
+    GROUP BY is_verified
+)
+
+INSERT INTO sol_purchases (
+    signature, instruction_index, amount, slot, from_account, content_type, content_id, buyer_user_id,
+    access_type, valid_after_blocknumber, is_valid
+)
+SELECT
+    pg_temp.txhash(purchase.number, 103) || pg_temp.txhash(purchase.number, 104),
+    floor(3 * pg_temp.roll(purchase.number, 105))::integer,
+    least(500000000, floor(990000 * (1 - pg_temp.roll(purchase.number, 106)) ^ -0.7)::bigint),
+    200000000 + floor(180000000::double precision * purchase.number / :purchases)::bigint,
+    pg_temp.txhash(purchase.number, 107),
+    offer.content_type,
+    offer.content_id,
+    purchase.buyer_user_id,
+    CASE WHEN pg_temp.roll(purchase.number, 108) < 0.8 THEN 'stream' ELSE 'download' END,
+    coalesce(offer.blocknumber, :first_block),
+    CASE
+        WHEN purchase.number > :purchases * 0.999 THEN NULL
+        ELSE pg_temp.roll(purchase.number, 109) >= 0.01
+    END
+FROM (
+    SELECT
+        bought.number,
+        offers.is_verified,
+        floor(offers.quantity * pg_temp.roll(bought.number, 112) ^ 3)::bigint AS rank,
+        pg_temp.person(floor(:users * 0.5 * pg_temp.roll(bought.number, 111) ^ 2)::bigint) AS buyer_user_id
+    FROM generate_series(1, :purchases) AS bought (number)
+    INNER JOIN offers ON (pg_temp.roll(bought.number, 110) < 0.67) = offers.is_verified
+) AS purchase
+INNER JOIN offer
+    ON
+        purchase.is_verified = offer.is_verified
+        AND purchase.rank = offer.rank
+ORDER BY purchase.number;
+SELECT pg_temp.put_back('sol_purchases');
+COMMIT;
+
 \echo -n 'vacuum, analyze           '
 SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events;
+track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

@@ -51,7 +51,9 @@ class Table:
     """A table of the discovery schema.
 
     :ivar columns: every column that some challenge may name, with the types that it may have, the usual one first
-    :ivar clock: the column that grows with what is written: `blocknumber`, or the `id` of plays; None if none does
+    :ivar clock: the column that grows with what is written: a block number, or the `id` of plays; None if none does
+    :ivar checked: the column that is null until a row was checked, and turned in place then; rows count that it is true
+        of, and the index of the clock begins with it
     :ivar privileges: what a role that runs ticks needs on it
     :ivar is_optional: whether a database may lack it, and is then as one in which it is empty
     """
@@ -59,6 +61,7 @@ class Table:
     name: str
     columns: Mapping[str, tuple[str, ...]]
     clock: str | None = None
+    checked: str | None = None
     privileges: str = "SELECT"
     is_optional: bool = False
 
@@ -133,7 +136,13 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "playlists",
-            {"playlist_id": INTEGER, "playlist_owner_id": INTEGER, "is_private": BOOLEAN, **_VERSION},
+            {
+                "playlist_id": INTEGER,
+                "playlist_owner_id": INTEGER,
+                "is_private": BOOLEAN,
+                "updated_at": TIMESTAMP,
+                **_VERSION,
+            },
             clock="blocknumber",
         ),
         Table("remixes", {"parent_track_id": INTEGER, "child_track_id": INTEGER}),
@@ -188,6 +197,8 @@ TABLES: Mapping[str, Table] = {
                 "valid_after_blocknumber": INTEGER,
                 "is_valid": BOOLEAN,
             },
+            clock="valid_after_blocknumber",
+            checked="is_valid",
         ),
         Table(
             "plays",
@@ -286,7 +297,8 @@ class Source:
     @property
     def reads(self) -> Reads:
         """The columns that finding the users takes."""
-        return merged([{self.table: frozenset({self.clock})}, columns_read(self.user, self.join, changed=self.table)])
+        clock = frozenset(filter(None, (self.clock, TABLES[self.table].checked)))
+        return merged([{self.table: clock}, columns_read(self.user, self.join, changed=self.table)])
 
 
 USERS = Source("users", user="changed.user_id")
@@ -317,6 +329,28 @@ PLAYLIST_OWNERS = Source(
                 WHERE playlists.playlist_id = changed.playlist_id
                 OFFSET 0
             ) AS version""",
+)
+
+# A purchase affects who buys, and the owners of what is bought.
+BUYERS = Source("sol_purchases", user="changed.buyer_user_id")
+SELLERS = Source(
+    "sol_purchases",
+    user="seller.user_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id AS user_id
+                FROM discovery.tracks
+                WHERE tracks.track_id = changed.content_id
+                    AND tracks.is_current
+                    AND changed.content_type = 'track'
+                UNION ALL
+                SELECT playlists.playlist_owner_id
+                FROM discovery.playlists
+                WHERE playlists.playlist_id = changed.content_id
+                    AND playlists.is_current
+                    AND changed.content_type IN ('album', 'playlist')
+                OFFSET 0
+            ) AS seller""",
 )
 
 # Monthly counts have no column that only grows; they change in the transaction that inserts a play.

@@ -17,6 +17,7 @@ from tests.model.rows import (
     MonthlyPlays,
     Playlist,
     PlaylistScore,
+    Purchase,
     Repost,
     Save,
     Track,
@@ -540,6 +541,49 @@ class Counters:
 
     def happen(self, world: World) -> None:
         world.sources.aggregate_user.put(UserCounters(self.user_id, self.follower_count, self.following_count))
+
+
+@dataclass(frozen=True)
+class Buy:
+    """A purchase; with a signature and instruction that are there, that one is written again."""
+
+    buyer_user_id: int
+    content_id: int
+    content_type: str
+    amount: int
+    is_valid: bool | None
+    slot: int
+    signature: str
+    instruction_index: int
+    valid_after_blocknumber: int
+
+    def happen(self, world: World) -> None:
+        world.sources.sol_purchases.put(
+            Purchase(
+                self.signature,
+                self.instruction_index,
+                self.buyer_user_id,
+                self.content_id,
+                self.content_type,
+                self.amount,
+                self.is_valid,
+                self.slot,
+                self.valid_after_blocknumber,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CheckPurchases:
+    """Those purchases of somebody that wait for it are checked, one way or the other."""
+
+    buyer_user_id: int
+    is_valid: bool
+
+    def happen(self, world: World) -> None:
+        world.sources.sol_purchases.update(
+            lambda row: row.buyer_user_id == self.buyer_user_id and row.is_valid is None, is_valid=self.is_valid
+        )
 
 
 @dataclass(frozen=True)

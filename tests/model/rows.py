@@ -249,6 +249,24 @@ class PlaylistScore(Row):
 
 
 @dataclass(frozen=True)
+class Purchase(Row):
+    TABLE = "sol_purchases"
+    KEY = ("signature", "instruction_index")
+    FILLERS = MappingProxyType({"from_account": "account", "access_type": "stream"})
+
+    signature: str
+    instruction_index: int
+    buyer_user_id: int
+    content_id: int
+    content_type: str = "track"
+    amount: int = 1_000_000
+    """Millionths of a dollar."""
+    is_valid: bool | None = True
+    slot: int = 300_000_000
+    valid_after_blocknumber: int = 0
+
+
+@dataclass(frozen=True)
 class Challenge(Row):
     TABLE = "challenges"
     KEY = ("id",)
@@ -316,6 +334,7 @@ class Sources:
     aggregate_user: Table[UserCounters] = field(default_factory=Table)
     track_trending_scores: Table[TrackScore] = field(default_factory=Table)
     playlist_trending_scores: Table[PlaylistScore] = field(default_factory=Table)
+    sol_purchases: Table[Purchase] = field(default_factory=Table)
     challenges: Table[Challenge] = field(default_factory=Table)
 
     def tables(self) -> dict[str, Table[Any]]:

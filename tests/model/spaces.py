@@ -10,6 +10,7 @@ USERS = (10, 255, 256)
 STRANGER = 4096
 HASHES = ("0xa", "0xb", "0xc")
 BLOCKS = (None, 25346435, 25346436, 28349999, 28350000, 28350001)
+SLOTS = (25346436, 28350000, 220157040, 220157041, 220157042)
 TRACKS = (1, 2, 3, 4, 5)
 UNHEARD = 1_000_000
 """Tracks from here on are listened to once, so that no two sessions count into the same month."""

@@ -15,8 +15,10 @@ from tests.model.database import Environment, Run
 from tests.model.events import (
     AlterChallenge,
     Arrival,
+    Buy,
     Chart,
     Charts,
+    CheckPurchases,
     Comments,
     Compile,
     CompleteProfile,
@@ -66,6 +68,7 @@ from tests.model.spaces import (
     PROFILE,
     SCORE_TYPES,
     SHORTLY,
+    SLOTS,
     STRANGER,
     TRACKS,
     USERS,
@@ -357,8 +360,36 @@ deeds = weighted(
     (1, deletes("comments", "user_events", "challenge_disbursements")),
     (2, alterations(("c", "m"))),
 )
+purchases = weighted(
+    (
+        10,
+        st.builds(
+            Buy,
+            st.sampled_from((*USERS, *USERS, STRANGER)),
+            st.sampled_from(TRACKS),
+            st.sampled_from(("track", "track", "playlist", "album", "ticket")),
+            st.sampled_from((0, 999999, 1000000, 1000000, 2999999, 2147483647000000, 2147483648000000, -1000000)),
+            st.sampled_from((True, True, True, None, False)),
+            st.sampled_from(SLOTS),
+            st.sampled_from(("A", "a", "B", "1", "2")),
+            st.sampled_from((0, 1, 2, 10)),
+            st.sampled_from([number for number in BLOCKS if number]),
+        ),
+    ),
+    (2, st.builds(CheckPurchases, users, mostly)),
+    (3, uploads),
+    (3, playlists),
+    (2, handovers),
+    (3, account),
+    (1, reorganizations),
+    (1, deletes("tracks", "playlists", "sol_purchases")),
+    (1, alterations(("b", "s"))),
+    (1, st.builds(AlterChallenge, st.sampled_from(("b", "s")), st.just("starting_block"), st.sampled_from(SLOTS))),
+)
+
 anything = weighted(
-    *((4, theme) for theme in (profile, works, milestones, listening, charts, deeds)), (1, alterations(MODELLED))
+    *((4, theme) for theme in (profile, works, milestones, listening, charts, deeds, purchases)),
+    (1, alterations(MODELLED)),
 )
 
 
@@ -439,6 +470,7 @@ histories = st.builds(
         (4, chapters(listening, most=7)),
         (3, chapters(charts)),
         (4, chapters(deeds)),
+        (3, chapters(purchases)),
         (1, chapters(anything)),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from audius_challenges.challenges.audio_matching import AUDIO_MATCHING
 from audius_challenges.challenges.connect_verified import CONNECT_VERIFIED
 from audius_challenges.challenges.first_playlist import FIRST_PLAYLIST
 from audius_challenges.challenges.first_weekly_comment import FIRST_WEEKLY_COMMENT
@@ -22,6 +23,7 @@ CHALLENGES: tuple[Processor, ...] = (
     *PLAY_MILESTONES,
     *TRENDING,
     FIRST_WEEKLY_COMMENT,
+    *AUDIO_MATCHING,
     MOBILE_INSTALL,
 )
 

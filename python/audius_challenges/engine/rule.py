@@ -194,11 +194,15 @@ class Rule(PerUser):
     def _found(self) -> str:
         if self.key != USER_ID:
             return self._found_incomplete
-        return f"""
-        {eligible_users(self.found, takes_part=self._takes_part)},
+        found = f"""
         found AS MATERIALIZED (
             {self.found}
         )"""
+        if self.is_deed and self.completes_at == 1 and "eligible" not in self.found:
+            # Where deeds are found without a look at who counts, only who is found is looked at.
+            among = "users.user_id IN (SELECT found.user_id FROM found)"
+            return f"{found},{eligible_users(takes_part=self._takes_part, among=among)}"
+        return f"{eligible_users(self.found, takes_part=self._takes_part)},{found}"
 
     @property
     def _found_incomplete(self) -> str:

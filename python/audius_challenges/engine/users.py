@@ -164,11 +164,12 @@ def is_one_of_the_deeds(specifier: str) -> str:
     return f"(:deeds::text[] IS NULL OR {specifier} = ANY(:deeds::text[]))"
 
 
-def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
+def eligible_users(*texts: str, takes_part: str = "TRUE", among: str = "TRUE") -> str:
     """A common table expression `eligible`: those of the users who count (rule 8) and take part.
 
     :param texts: SQL that names the columns of `eligible` which it needs
     :param takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
+    :param among: SQL over `users` of whom else to leave out
     """
     columns = _columns_of_eligible(*texts, takes_part)
     return f"""
@@ -180,6 +181,7 @@ def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
             FROM discovery.users
             WHERE {is_one_of_the_users("users.user_id")}
                 AND users.is_current
+                AND {among}
             ORDER BY
                 users.user_id ASC,{DECIDING_FIRST}
         ) AS eligible
