@@ -48,6 +48,7 @@ SELECT
     greatest(100, round(10000000 * :scale))::integer AS monthly,
     greatest(1000, round(1000000 * :scale))::integer AS blocks
 \gset
+SELECT greatest(10, round(1300 * :scale))::integer AS pins \gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
 -- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
@@ -756,9 +757,71 @@ WHERE pg_temp.roll(person.user_id, 99) >= 0.02;
 SELECT pg_temp.put_back('aggregate_user');
 COMMIT;
 
+-- Owners pin comments to their tracks, nine in ten of them verified; one comment in ten is their own. The ids of comments
+-- are their clients'.
+\echo -n 'pinned comments           '
+BEGIN;
+CREATE TEMPORARY TABLE pin ON COMMIT DROP AS
+SELECT
+    1500000000 + row_number() OVER (ORDER BY chosen.track_id)::integer AS comment_id,
+    chosen.*
+FROM (
+    SELECT
+        tracks.track_id,
+        tracks.owner_id,
+        tracks.blocknumber,
+        tracks.created_at
+    FROM tracks
+    LEFT JOIN users
+        ON tracks.owner_id = users.user_id
+        AND users.is_current
+        AND users.is_verified
+    WHERE tracks.is_current
+        AND NOT tracks.is_delete
+    GROUP BY tracks.track_id, tracks.owner_id, tracks.blocknumber, tracks.created_at
+    ORDER BY
+        count(users.user_id) > 0 AND pg_temp.roll(tracks.track_id, 131) < 0.9 DESC,
+        pg_temp.roll(tracks.track_id, 132)
+    LIMIT :pins
+) AS chosen;
+INSERT INTO comments (
+    comment_id, user_id, entity_id, entity_type, text, is_delete, is_visible, blocknumber, created_at, updated_at,
+    txhash, blockhash
+)
+SELECT
+    comment_id,
+    CASE
+        WHEN pg_temp.roll(track_id, 133) < 0.1 THEN owner_id
+        ELSE pg_temp.person(floor(:users * 0.3 * pg_temp.roll(track_id, 134) ^ 2)::bigint)
+    END,
+    track_id,
+    CASE WHEN pg_temp.roll(track_id, 135) < 0.95 THEN 'Track' ELSE 'track' END,
+    'Best one yet',
+    pg_temp.roll(track_id, 136) < 0.02,
+    TRUE,
+    blocknumber,
+    created_at + interval '1 day',
+    created_at + interval '1 day',
+    pg_temp.txhash(track_id, 137),
+    'block'
+FROM pin;
+UPDATE tracks SET
+    pinned_comment_id = pin.comment_id,
+    updated_at = pin.created_at + interval '2 days'
+FROM pin
+WHERE tracks.track_id = pin.track_id
+    AND tracks.is_current;
+SELECT format(
+    '%s rows  %s s',
+    lpad(to_char(count(*), 'FM999,999,999'), 12),
+    lpad(round(extract(EPOCH FROM clock_timestamp() - now()), 1)::text, 6)
+)
+FROM pin;
+COMMIT;
+
 \echo -n 'vacuum, analyze           '
 SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-track_trending_scores, playlist_trending_scores, aggregate_user;
+track_trending_scores, playlist_trending_scores, aggregate_user, comments;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

@@ -5,8 +5,10 @@ from __future__ import annotations
 from audius_challenges.challenges.connect_verified import CONNECT_VERIFIED
 from audius_challenges.challenges.first_playlist import FIRST_PLAYLIST
 from audius_challenges.challenges.listen_streak import LISTEN_STREAK
+from audius_challenges.challenges.pinned_comment import PINNED_COMMENT
 from audius_challenges.challenges.play_milestones import PLAY_MILESTONES
 from audius_challenges.challenges.profile_completion import PROFILE_COMPLETION
+from audius_challenges.challenges.tastemaker import TASTEMAKER
 from audius_challenges.challenges.track_upload import TRACK_UPLOAD
 from audius_challenges.challenges.trending import TRENDING
 from audius_challenges.engine.processor import Processor
@@ -19,6 +21,8 @@ CHALLENGES: tuple[Processor, ...] = (
     LISTEN_STREAK,
     *PLAY_MILESTONES,
     *TRENDING,
+    PINNED_COMMENT,
+    TASTEMAKER,
 )
 
 ANY_WEEK = tuple(processor.id for processor in TRENDING)

@@ -95,6 +95,18 @@ def is_one_of_the_deeds(specifier: str) -> str:
     return f"(:deeds::text[] IS NULL OR {specifier} = ANY(:deeds::text[]))"
 
 
+def is_active(user: str) -> str:
+    """SQL of whether a user counts (rule 8)."""
+    return f"""coalesce((
+                SELECT NOT users.is_deactivated
+                FROM discovery.users
+                WHERE users.user_id = {user}
+                    AND users.is_current
+                ORDER BY{DECIDING_FIRST}
+                LIMIT 1
+            ), FALSE)"""
+
+
 def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     """A common table expression `eligible`: those of the users who count (rule 8) and take part.
 

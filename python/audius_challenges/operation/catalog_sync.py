@@ -26,6 +26,8 @@ _PROD: dict[str, tuple[Any, ...]] = {
     "tt": ("trending", "1000", True, None, 25346436, 100000, None),
     "tut": ("trending", "1000", True, None, 25346436, 100000, None),
     "tp": ("trending", "100", True, None, 25346436, 10000, None),
+    "cp": ("aggregate", "10", True, MAX_INTEGER, 1979515, MAX_INTEGER, 7),
+    "t": ("aggregate", "100", True, MAX_INTEGER, 0, MAX_INTEGER, 7),
 }
 
 _STAGE: dict[str, dict[str, Any]] = {
@@ -36,6 +38,13 @@ _STAGE: dict[str, dict[str, Any]] = {
     "tt": {"starting_block": 0, "weekly_pool": 10000},
     "tut": {"starting_block": 0, "weekly_pool": 10000},
     "tp": {"starting_block": 0, "weekly_pool": 10000},
+    "cp": {"starting_block": 2718415},
+}
+
+# Where dev is not just stage without cooldowns.
+_DEV: dict[str, dict[str, Any]] = {
+    "e": {"starting_block": 0},
+    "cp": {"starting_block": 0, "cooldown_days": 7},
 }
 
 ENVIRONMENTS = ("prod", "stage", "dev")
@@ -58,8 +67,7 @@ def reference_catalog(environment: str) -> list[dict[str, Any]]:
         if environment == "dev":
             if row["cooldown_days"] is not None:
                 row["cooldown_days"] = 0
-            if row["id"] == "e":
-                row["starting_block"] = 0
+            row.update(_DEV.get(row["id"], {}))
     return catalog
 
 
