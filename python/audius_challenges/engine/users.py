@@ -95,10 +95,13 @@ def is_one_of_the_deeds(specifier: str) -> str:
     return f"(:deeds::text[] IS NULL OR {specifier} = ANY(:deeds::text[]))"
 
 
-def is_active(user: str) -> str:
-    """SQL of whether a user counts (rule 8)."""
+def is_active(user: str, takes_part: str = "TRUE") -> str:
+    """SQL of whether a user counts (rule 8), and takes part.
+
+    :param takes_part: SQL over `users`
+    """
     return f"""coalesce((
-                SELECT NOT users.is_deactivated
+                SELECT NOT users.is_deactivated AND {takes_part}
                 FROM discovery.users
                 WHERE users.user_id = {user}
                     AND users.is_current
