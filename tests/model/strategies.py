@@ -373,7 +373,8 @@ tasting = weighted(
     (1, alterations(("t", "tt"))),
 )
 anything = weighted(
-    *((4, theme) for theme in (profile, works, milestones, listening, charts, pinning, tasting)), (1, alterations(MODELLED))
+    *((4, theme) for theme in (profile, works, milestones, listening, charts, pinning, tasting)),
+    (1, alterations(MODELLED)),
 )
 
 

@@ -13,6 +13,8 @@ from audius_challenges.sources import TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED
 
 TURN_SECONDS = 600
 
+INDEX = "CREATE INDEX CONCURRENTLY ON tracks (owner_id) WHERE pinned_comment_id IS NOT NULL;"
+
 # Users who are verified by any current row. Who is not any more stays, and is passed by when it is his turn.
 _KNOW = f"""
     INSERT INTO audius_challenges.verified_user (user_id)
@@ -51,8 +53,8 @@ _PINNED = """
         WHERE tracks.pinned_comment_id IS NOT NULL"""
 
 
-# A pin moves no number. So everybody who may pin has a second of his own in every ten minutes, by the hash of his id, and
-# his turn is at the first run after it, whenever that is. He is examined if he has a pin that is not paid.
+# A pin moves no number. So everybody who may pin has a second of his own in every ten minutes, by the hash of his id.
+# His turn is at the first run after it, whenever that is. He is examined if he has a pin that is not paid.
 _DUE = f"""
     WITH clock AS MATERIALIZED (
         SELECT
@@ -121,6 +123,7 @@ PINNED_COMMENT = PinnedComment(
     is_of_earner=False,
     specifier="to_hex(found.user_id) || ':' || to_hex(found.track_id)",
     due_users=_DUE,
+    helpful_indexes=(INDEX,),
     found=f"""
         SELECT
             pinned.user_id,

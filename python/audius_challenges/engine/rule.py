@@ -44,6 +44,7 @@ class Rule(PerUser):
         this one yet, is examined at every run
     :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source; :as_of is
         there to be used
+    :ivar helpful_indexes: statements that create indexes which the challenge uses, but does not need
     :ivar created_at: SQL over `found` of the time of a deed, timestamptz
     :ivar earlier: SQL over `found` of an array of the specifiers that a deed had in earlier formats
     :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
@@ -65,6 +66,7 @@ class Rule(PerUser):
     takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None
+    helpful_indexes: tuple[str, ...] = ()
     created_at: str = ":as_of::timestamptz"
     earlier: str = "'{}'::text[]"
     paid_as: tuple[str, ...] = ()
