@@ -757,14 +757,16 @@ WHERE pg_temp.roll(person.user_id, 99) >= 0.02;
 SELECT pg_temp.put_back('aggregate_user');
 COMMIT;
 
--- Owners pin comments to their tracks, nine in ten of them verified; one comment in ten is their own. The ids of comments
--- are their clients'.
+-- Owners pin comments to their tracks, nine in ten of them verified; one comment in ten is their own.
 \echo -n 'pinned comments           '
 BEGIN;
 CREATE TEMPORARY TABLE pin ON COMMIT DROP AS
 SELECT
     1500000000 + row_number() OVER (ORDER BY chosen.track_id)::integer AS comment_id,
-    chosen.*
+    chosen.track_id,
+    chosen.owner_id,
+    chosen.blocknumber,
+    chosen.created_at
 FROM (
     SELECT
         tracks.track_id,
@@ -772,15 +774,16 @@ FROM (
         tracks.blocknumber,
         tracks.created_at
     FROM tracks
-    LEFT JOIN users
-        ON tracks.owner_id = users.user_id
-        AND users.is_current
-        AND users.is_verified
-    WHERE tracks.is_current
+    WHERE
+        tracks.is_current
         AND NOT tracks.is_delete
-    GROUP BY tracks.track_id, tracks.owner_id, tracks.blocknumber, tracks.created_at
     ORDER BY
-        count(users.user_id) > 0 AND pg_temp.roll(tracks.track_id, 131) < 0.9 DESC,
+        pg_temp.roll(tracks.track_id, 131) < 0.9
+        AND tracks.owner_id IN (
+            SELECT users.user_id
+            FROM users
+            WHERE users.is_current AND users.is_verified
+        ) DESC,
         pg_temp.roll(tracks.track_id, 132)
     LIMIT :pins
 ) AS chosen;
@@ -809,14 +812,8 @@ UPDATE tracks SET
     pinned_comment_id = pin.comment_id,
     updated_at = pin.created_at + interval '2 days'
 FROM pin
-WHERE tracks.track_id = pin.track_id
-    AND tracks.is_current;
-SELECT format(
-    '%s rows  %s s',
-    lpad(to_char(count(*), 'FM999,999,999'), 12),
-    lpad(round(extract(EPOCH FROM clock_timestamp() - now()), 1)::text, 6)
-)
-FROM pin;
+WHERE tracks.track_id = pin.track_id AND tracks.is_current;
+SELECT pg_temp.put_back('comments');
 COMMIT;
 
 \echo -n 'vacuum, analyze           '

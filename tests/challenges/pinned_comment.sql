@@ -116,8 +116,9 @@ SELECT is(pg_temp.paid(18), 'nothing', 'what was disbursed, to whomever, is not 
 SELECT is(pg_temp.paid(19), '13:3fb', 'what was disbursed for another challenge is');
 
 -- Start from now.
-SELECT build.track(number, number - 900) FROM generate_series(1020, 1022) AS number;
-UPDATE users SET is_verified = FALSE WHERE user_id = 120;
+SELECT build.person(140);
+SELECT build.track(1020, 140);
+SELECT build.track(number, 100) FROM generate_series(1021, 1022) AS number;
 SELECT build.comment(1020, 20, 1020);
 SELECT build.comment(1021, 21, 1021, is_delete => TRUE);
 SELECT build.comment(1022, 22, 1022);
@@ -130,7 +131,7 @@ SELECT results_eq(
     )$$,
     'start_from_now passes over every pin there is and that has no row'
 );
-UPDATE users SET is_verified = TRUE WHERE user_id = 120;
+UPDATE users SET is_verified = TRUE WHERE user_id = 140;
 UPDATE comments SET is_delete = FALSE WHERE comment_id = 1021;
 SELECT build.pin(1022, 1022);
 SELECT build.run(ARRAY['cp'], full_scan => TRUE);
