@@ -604,6 +604,44 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.purchase(user_id * 10, user_id * 10);
 $$;
 
+-- Somebody else, who is verified, has the track under which the user writes.
+CREATE FUNCTION build.qualify_cp(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id * 10);
+    SELECT build.comment(user_id * 10, user_id, user_id * 10);
+    SELECT build.pin(user_id * 10, user_id * 10);
+$$;
+CREATE FUNCTION build.almost_cp(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id * 10);
+    SELECT build.comment(user_id * 10, user_id, user_id * 10);
+$$;
+
+-- The track of somebody else, which trends.
+CREATE FUNCTION build.qualify_t(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10);
+    SELECT build.track(user_id * 10, user_id * 10);
+    SELECT build.repost(user_id, user_id * 10);
+    SELECT build.track_score(user_id * 10, 1);
+$$;
+CREATE FUNCTION build.almost_t(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10);
+    SELECT build.track(user_id * 10, user_id * 10);
+    SELECT build.repost(user_id, user_id * 10);
+$$;
+
 --
 -- The challenges as the shared rules see them.
 --
@@ -683,7 +721,8 @@ VALUES
 ('specifier', 's', NULL, 'the buyer and what was bought, as of b; it is the seller who earns'),
 ('passed over', 'p2', NULL, 'whose p1 is complete and who has no row yet is examined at every run'),
 ('passed over', 'p3', NULL, 'whose p2 is complete and who has no row yet is examined at every run'),
-('passed over', NULL, 'trending', 'a week is decided once, by the scores that there are then');
+('passed over', NULL, 'trending', 'a week is decided once, by the scores that there are then'),
+('back again', 't', NULL, 'a track is decided once, among those who are active then');
 
 CREATE FUNCTION build.is_exempt(challenge_id text, rule text)
 RETURNS boolean

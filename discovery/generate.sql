@@ -53,6 +53,7 @@ SELECT
     greatest(60, round(319700 * :scale))::integer AS comments,
     greatest(15, round(2300000 * :scale))::integer AS user_events
 \gset
+SELECT greatest(10, round(1300 * :scale))::integer AS pins \gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
 -- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
@@ -759,6 +760,65 @@ FROM (
         0.8 + 0.2 * (number + pg_temp.roll(number, 118)) / :comments AS share
     FROM generate_series(0::bigint, :comments - 1) AS comment (number)
 ) AS written;
+SELECT pg_temp.put_back('comments');
+COMMIT;
+
+-- Owners pin comments to their tracks, nine in ten of them verified; one comment in ten is their own.
+\echo -n 'pinned comments           '
+BEGIN;
+CREATE TEMPORARY TABLE pin ON COMMIT DROP AS
+SELECT
+    1500000000 + row_number() OVER (ORDER BY chosen.track_id)::integer AS comment_id,
+    chosen.track_id,
+    chosen.owner_id,
+    chosen.blocknumber,
+    chosen.created_at
+FROM (
+    SELECT
+        tracks.track_id,
+        tracks.owner_id,
+        tracks.blocknumber,
+        tracks.created_at
+    FROM tracks
+    WHERE
+        tracks.is_current
+        AND NOT tracks.is_delete
+    ORDER BY
+        pg_temp.roll(tracks.track_id, 131) < 0.9
+        AND tracks.owner_id IN (
+            SELECT users.user_id
+            FROM users
+            WHERE users.is_current AND users.is_verified
+        ) DESC,
+        pg_temp.roll(tracks.track_id, 132)
+    LIMIT :pins
+) AS chosen;
+INSERT INTO comments (
+    comment_id, user_id, entity_id, entity_type, text, is_delete, is_visible, blocknumber, created_at, updated_at,
+    txhash, blockhash
+)
+SELECT
+    comment_id,
+    CASE
+        WHEN pg_temp.roll(track_id, 133) < 0.1 THEN owner_id
+        ELSE pg_temp.person(floor(:users * 0.3 * pg_temp.roll(track_id, 134) ^ 2)::bigint)
+    END,
+    track_id,
+    CASE WHEN pg_temp.roll(track_id, 135) < 0.95 THEN 'Track' ELSE 'track' END,
+    'Best one yet',
+    pg_temp.roll(track_id, 136) < 0.02,
+    TRUE,
+    blocknumber,
+    created_at + interval '1 day',
+    created_at + interval '1 day',
+    pg_temp.txhash(track_id, 137),
+    'block'
+FROM pin;
+UPDATE tracks SET
+    pinned_comment_id = pin.comment_id,
+    updated_at = pin.created_at + interval '2 days'
+FROM pin
+WHERE tracks.track_id = pin.track_id AND tracks.is_current;
 SELECT pg_temp.put_back('comments');
 COMMIT;
 

@@ -133,6 +133,32 @@ COMMENT ON TABLE audius_challenges.passed_over IS
 COMMENT ON COLUMN audius_challenges.passed_over.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.passed_over.specifier IS 'What its user_challenges.specifier would be';
 
+CREATE TABLE audius_challenges.verified_user (
+    user_id bigint PRIMARY KEY
+);
+
+COMMENT ON TABLE audius_challenges.verified_user IS
+'Users who were found verified: their pinned comments (cp) are looked for every ten minutes; who is not any more stays';
+COMMENT ON COLUMN audius_challenges.verified_user.user_id IS 'users.user_id';
+
+CREATE TABLE audius_challenges.tastemaker_decision (
+    track_id bigint PRIMARY KEY,
+    winners bigint[] NOT NULL,
+    is_done boolean NOT NULL,
+    decided_at timestamptz NOT NULL
+);
+
+CREATE INDEX tastemaker_decision_undone ON audius_challenges.tastemaker_decision (track_id) WHERE NOT is_done;
+
+COMMENT ON TABLE audius_challenges.tastemaker_decision IS
+'Tracks that tastemaker (t) has decided: once each, when a run first saw it among the top ten, or start_from_now() did';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.track_id IS 'tracks.track_id';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.winners IS
+'Ids of the users who win; empty: nobody does, somebody was rewarded before, or start_from_now() has passed it over';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.is_done IS
+'Whether every winner is written, or was paid before; the others are tried again';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.decided_at IS 'The clock (as_of) of the run that decided it';
+
 CREATE TABLE audius_challenges.installation (
     singleton boolean PRIMARY KEY CHECK (singleton),
     cluster bigint NOT NULL,
@@ -194,5 +220,7 @@ SELECT pg_catalog.pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.passed_over', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.verified_user', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.tastemaker_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.installation', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.unpaid_friday', '');

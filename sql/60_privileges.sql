@@ -141,7 +141,7 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
         ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
-        ' audius_challenges.passed_over TO %I',
+        ' audius_challenges.passed_over, audius_challenges.verified_user, audius_challenges.tastemaker_decision TO %I',
         role_name
     );
     FOR relation IN

@@ -59,6 +59,11 @@ PEOPLE = """
     SELECT count(build.playlist(20000 + person, person)) FROM generate_series(201, 250) AS person;
     SELECT count(build.monthly(20000 + person, '2026-10-01', 10)) FROM generate_series(201, 250) AS person;
 
+    -- 401 to 450: verified owners of a track (30000 + user) to which a comment is pinned that is not there.
+    SELECT count(build.person(person, is_verified => TRUE)) FROM generate_series(401, 450) AS person;
+    SELECT count(build.track(30000 + person, person)) FROM generate_series(401, 450) AS person;
+    SELECT count(build.pin(30000 + person, 30000 + person)) FROM generate_series(401, 450) AS person;
+
     SELECT count(*) FROM sync_challenge_catalog('stage');
 """
 
@@ -225,7 +230,22 @@ PURCHASES = Feed(
         FROM numbers
     """,
 )
-BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, USER_EVENTS)
+PINNED_COMMENTS = Feed(
+    table="comments",
+    column="blocknumber",
+    user="user_id",
+    steps={"cp": 1},
+    first_user=0,
+    row="SELECT build.comment(30400 + %(user)s, %(user)s, 30400 + %(user)s, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO comments
+            (comment_id, user_id, entity_id, entity_type, text, created_at, updated_at, txhash, blockhash,
+             blocknumber)
+        SELECT 900000 + number, 900000, 900000, 'Track', 'Nice.', '2024-01-01', '2024-01-01', '', '', number
+        FROM numbers
+    """,
+)
+BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, PINNED_COMMENTS, USER_EVENTS)
 FEEDS = (*BLOCK_FEEDS, PURCHASES, PLAYS)
 
 # A time that prints alike here and there: without zeros at the end.
@@ -1240,6 +1260,7 @@ UNTRACED = {
     "monthly plays by hand": ("SELECT build.monthly(20101, '2026-11-01', 7)", 101, {"p1": 7}),
     "verified by hand": ("UPDATE users SET is_verified = TRUE WHERE user_id = 301", 301, {"v": 1}),
     "deleted in place": ("UPDATE tracks SET is_delete = TRUE WHERE owner_id = 101", 101, {"u": 0}),
+    "a pinned comment that comes back": ("UPDATE comments SET is_delete = FALSE", 1, {"cp": 1}),
     "a reverted block": (f"DELETE FROM blocks WHERE number = {NEXT}", 34, {"u": 0, "p1": 0}),
 }
 
@@ -1252,6 +1273,7 @@ def test_what_leaves_no_trace_is_found_within_one_round_of_the_sweep(
     world.execute("SELECT build.track(333, 33, is_unlisted => TRUE, blocknumber => %s)", NEXT)
     world.execute("SELECT build.track(20034, 34, blocknumber => %s)", NEXT)
     world.execute("SELECT build.monthly(333, '2026-10-01', 10)")
+    world.execute("SELECT build.comment(30401, 1, 30401, is_delete => TRUE, blocknumber => 5)")
     world.tick(2)
     world.execute(change)
     users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
@@ -1276,6 +1298,72 @@ def test_a_new_owner_by_a_new_version_affects_both_at_once(world: World) -> None
         world.execute("SELECT build.track(20101, 1, blocknumber => %s, txhash => 'new')", NEXT)
     world.tick()
     assert (world.steps(1, "u"), world.steps(101, "u")) == ({"u": 1}, {"u": 0})
+
+
+# Pins
+
+
+def pin_by(world: World, owners: range) -> None:
+    """Owners pin comments of user 1 to tracks of old blocks."""
+    for owner in owners:
+        world.execute("SELECT build.comment(40000 + %s, 1, 30000 + %s, blocknumber => 5)", owner, owner)
+        world.execute("SELECT build.pin(30000 + %s, 40000 + %s)", owner, owner)
+
+
+def pins_paid(world: World) -> int:
+    return int(world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'cp'"))
+
+
+def last_run_was(world: World, ago: str) -> None:
+    world.execute(
+        "UPDATE audius_challenges.processor_state SET as_of = now() - %s::interval WHERE challenge_id = 'cp'", ago
+    )
+
+
+def test_a_pin_is_found_within_ten_minutes_of_which_no_run_misses_a_second(world: World) -> None:
+    world.tick(2)
+    pin_by(world, range(401, 451))
+    world.tick()
+    assert pins_paid(world) < 10
+    last_run_was(world, "10 minutes")
+    world.reconcile("ARRAY['cp'], as_of => now() - INTERVAL '5 minutes'")
+    assert 10 < pins_paid(world) < 40
+    world.tick()
+    assert pins_paid(world) == 50
+
+
+def test_a_pin_waits_for_no_sweep_though_runs_are_rare(world: World) -> None:
+    world.tick(2)
+    pin_by(world, range(401, 451))
+    last_run_was(world, "1 day")
+    report = world.reconcile("ARRAY['cp']")
+    assert (report["cp"]["users_examined"], pins_paid(world)) == (50, 50)
+    last_run_was(world, "1 day")
+    assert world.reconcile("ARRAY['cp']")["cp"]["users_examined"] == 0
+
+
+def test_whoever_is_verified_by_hand_is_known_after_a_round_of_the_sweep(world: World) -> None:
+    world.execute("SELECT build.person(460, blocknumber => 5), build.track(30460, 460, blocknumber => 5)")
+    world.tick(2)
+    world.execute("UPDATE users SET is_verified = TRUE WHERE user_id = 460")
+    users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    world.set(sweep_users=-(-users // slices))
+    world.tick(slices)
+    world.set(sweep_users=0)
+    pin_by(world, range(460, 461))
+    last_run_was(world, "10 minutes")
+    world.tick()
+    assert pins_paid(world) == 1
+
+
+def test_start_from_now_knows_who_may_pin(new_world: World) -> None:
+    world = new_world
+    world.execute("SELECT audius_challenges.start_from_now()")
+    pin_by(world, range(401, 451))
+    world.tick()
+    last_run_was(world, "10 minutes")
+    world.tick()
+    assert pins_paid(world) == 50
 
 
 # Start from now

@@ -153,7 +153,11 @@ def assert_exact(world: World) -> None:
 # Rows that 1.1.0 had not read
 
 
-@each(FEEDS)
+FOLLOWED = ("users", "follows", "saves", "reposts", "tracks", "playlists", "plays")
+"""The sources that 1.1.0 read."""
+
+
+@each([feed for feed in FEEDS if feed.table in FOLLOWED])
 def test_whatever_is_open_or_unread_at_the_update_is_found(world: World, feed: Feed) -> None:
     earliest, across, saved, between = (world.writer() for _ in range(4))
     feed.write(earliest, 1, NEXT)

@@ -103,8 +103,8 @@ def test_a_number_of_another_type_is_refused_by_the_columns_name(discovery: Disc
 
 
 BEYOND = 1 << 33
-OF_IDS = {"b", "s"}
-"""Challenges whose specifiers are ids throughout; those of others begin with one."""
+OF_IDS = {"cp", "t", "b", "s"}
+"""Challenges whose specifiers are ids throughout, but for a `t`; those of others begin with one."""
 
 
 def widen_everything(connection: Connection) -> None:
@@ -139,7 +139,7 @@ def lift(connection: Connection) -> None:
 def specifier_beyond(challenge: str, specifier: str, user: int) -> str:
     """What a specifier becomes when every id is greater."""
     if challenge in OF_IDS:
-        return ":".join(f"{int(part, 16) + BEYOND:x}" for part in specifier.split(":"))
+        return ":".join(part if part == "t" else f"{int(part, 16) + BEYOND:x}" for part in specifier.split(":"))
     if challenge in {"tt", "tut", "tp"}:
         return specifier
     return f"{user + BEYOND:x}" + specifier.removeprefix(f"{user:x}")

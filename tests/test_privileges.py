@@ -35,6 +35,8 @@ MEMBERS: Privileges = {
     "table audius_challenges.look": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.pause": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.passed_over": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.verified_user": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.tastemaker_decision": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.set_aside": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.processor_state": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.unpaid_friday": ("", "INSERT SELECT UPDATE", "SELECT"),

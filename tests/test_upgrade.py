@@ -157,10 +157,13 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
         "last_tick",
         "unpaid_friday",
         "passed_over",
+        "verified_user",
+        "tastemaker_decision",
     }
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
     made_anew = (
-        r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem)(_pkey|\(\))?\b"
+        r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem"
+        r"|verified_user|tastemaker_decision)(_pkey|_undone|\(\))?\b"
         r"|routine audius_challenges\.trigger_needs "
     )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]

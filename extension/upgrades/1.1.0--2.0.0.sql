@@ -107,6 +107,32 @@ COMMENT ON TABLE audius_challenges.passed_over IS
 COMMENT ON COLUMN audius_challenges.passed_over.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN audius_challenges.passed_over.specifier IS 'What its user_challenges.specifier would be';
 
+CREATE TABLE audius_challenges.verified_user (
+    user_id bigint PRIMARY KEY
+);
+
+COMMENT ON TABLE audius_challenges.verified_user IS
+'Users who were found verified: their pinned comments (cp) are looked for every ten minutes; who is not any more stays';
+COMMENT ON COLUMN audius_challenges.verified_user.user_id IS 'users.user_id';
+
+CREATE TABLE audius_challenges.tastemaker_decision (
+    track_id bigint PRIMARY KEY,
+    winners bigint[] NOT NULL,
+    is_done boolean NOT NULL,
+    decided_at timestamptz NOT NULL
+);
+
+CREATE INDEX tastemaker_decision_undone ON audius_challenges.tastemaker_decision (track_id) WHERE NOT is_done;
+
+COMMENT ON TABLE audius_challenges.tastemaker_decision IS
+'Tracks that tastemaker (t) has decided: once each, when a run first saw it among the top ten, or start_from_now() did';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.track_id IS 'tracks.track_id';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.winners IS
+'Ids of the users who win; empty: nobody does, somebody was rewarded before, or start_from_now() has passed it over';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.is_done IS
+'Whether every winner is written, or was paid before; the others are tried again';
+COMMENT ON COLUMN audius_challenges.tastemaker_decision.decided_at IS 'The clock (as_of) of the run that decided it';
+
 CREATE TABLE audius_challenges.last_tick (
     singleton boolean PRIMARY KEY CHECK (singleton),
     scheduled_at timestamptz,
@@ -170,6 +196,8 @@ SELECT pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_extension_config_dump('audius_challenges.passed_over', '');
+SELECT pg_extension_config_dump('audius_challenges.verified_user', '');
+SELECT pg_extension_config_dump('audius_challenges.tastemaker_decision', '');
 SELECT pg_extension_config_dump('audius_challenges.unpaid_friday', '');
 
 UPDATE audius_challenges.processor_state
@@ -287,7 +315,8 @@ BEGIN
     LOOP
         EXECUTE format(
             'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside,'
-            ' audius_challenges.last_tick, audius_challenges.unpaid_friday, audius_challenges.passed_over TO %s',
+            ' audius_challenges.last_tick, audius_challenges.unpaid_friday, audius_challenges.passed_over,'
+            ' audius_challenges.verified_user, audius_challenges.tastemaker_decision TO %s',
             role.privileges,
             role.name
         );
@@ -306,7 +335,9 @@ WHERE classoid = 'pg_class'::regclass
         'audius_challenges.set_aside'::regclass,
         'audius_challenges.last_tick'::regclass,
         'audius_challenges.unpaid_friday'::regclass,
-        'audius_challenges.passed_over'::regclass
+        'audius_challenges.passed_over'::regclass,
+        'audius_challenges.verified_user'::regclass,
+        'audius_challenges.tastemaker_decision'::regclass
     );
 
 DELETE FROM pg_shdepend
@@ -320,7 +351,9 @@ WHERE pg_database.datname = current_database()
         'audius_challenges.set_aside'::regclass,
         'audius_challenges.last_tick'::regclass,
         'audius_challenges.unpaid_friday'::regclass,
-        'audius_challenges.passed_over'::regclass
+        'audius_challenges.passed_over'::regclass,
+        'audius_challenges.verified_user'::regclass,
+        'audius_challenges.tastemaker_decision'::regclass
     )
     AND pg_shdepend.deptype = 'i';
 

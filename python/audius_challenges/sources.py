@@ -394,6 +394,27 @@ MOBILE_USERS = Source("user_events", user="changed.user_id")
 HELPFUL_INDEXES = frozenset({("comments", "user_id")})
 """Tables and columns of indexes that the application lacks, and that are used where somebody makes one."""
 
+# A comment may come after it was pinned, or come back.
+VERIFIED_OWNERS_OF_COMMENTED = Source(
+    "comments",
+    user="owner.user_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id
+                FROM discovery.tracks
+                WHERE tracks.track_id = changed.entity_id
+                    AND tracks.pinned_comment_id = changed.comment_id
+                OFFSET 0
+            ) AS pinned
+            CROSS JOIN LATERAL (
+                SELECT users.user_id
+                FROM discovery.users
+                WHERE users.user_id = pinned.owner_id
+                    AND users.is_verified
+                OFFSET 0
+            ) AS owner""",
+)
+
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _TABLE = re.compile(r"\bdiscovery\.(\w+)(?:\s+AS\s+(\w+))?")
 _TARGET = re.compile(r"\bINSERT INTO discovery\.(\w+)(?:\s+AS\s+\w+)?\s*\(([^)]*)\)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from tests.model.challenges.play_milestones import MILESTONES, milestone_specifier
 from tests.model.rows import (
+    JANUARY,
     Block,
     Comment,
     Disbursement,
@@ -27,7 +28,7 @@ from tests.model.rows import (
     UserEvent,
 )
 from tests.model.rules import specifier_of
-from tests.model.spaces import BASE, CHARTED, UNHEARD, USERS
+from tests.model.spaces import BASE, CHARTED, FANS, UNHEARD, USERS
 from tests.model.world import World
 
 if TYPE_CHECKING:
@@ -124,13 +125,29 @@ class Likes:
     blocknumber: int | None
     is_delete: bool
     is_current: bool
+    created_at: datetime = JANUARY
 
     def happen(self, world: World) -> None:
-        state = (self.txhash, self.is_current, self.is_delete, world.stamp(self.blocknumber))
+        block = world.stamp(self.blocknumber)
+        state = (self.txhash, self.is_current, self.is_delete, block, self.created_at)
         if self.table == "saves":
             world.sources.saves.put(Save(self.user_id, self.item_id, self.item_type, *state))
         else:
             world.sources.reposts.put(Repost(self.user_id, self.item_id, self.item_type, *state))
+
+
+@dataclass(frozen=True)
+class Fans:
+    """More users repost and save a track than can be first."""
+
+    track_id: int
+
+    def happen(self, world: World) -> None:
+        for number in range(14):
+            world.person(FANS + number)
+            at = JANUARY + timedelta(days=number % 5)
+            world.sources.reposts.put(Repost(FANS + number, self.track_id, created_at=at))
+            world.sources.saves.put(Save(FANS + 13 - number, self.track_id, created_at=at))
 
 
 @dataclass(frozen=True)
@@ -178,6 +195,45 @@ class Upload:
                     world.stamp(self.blocknumber),
                 )
             )
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A comment, new or updated in place, which is pinned at once or not."""
+
+    comment_id: int
+    user_id: int
+    track_id: int
+    blocknumber: int | None
+    entity_type: str = "Track"
+    is_delete: bool | None = False
+    is_pinned: bool = False
+
+    def happen(self, world: World) -> None:
+        block = world.stamp(self.blocknumber)
+        world.sources.comments.put(
+            Comment(
+                self.comment_id,
+                self.user_id,
+                self.track_id,
+                self.entity_type,
+                is_delete=self.is_delete,
+                blocknumber=block,
+            )
+        )
+        if self.is_pinned:
+            Pin(self.track_id, self.comment_id).happen(world)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A comment is pinned to a track, or none is any more; no block number moves."""
+
+    track_id: int
+    comment_id: int | None
+
+    def happen(self, world: World) -> None:
+        world.sources.tracks.update(lambda row: row.track_id == self.track_id, pinned_comment_id=self.comment_id)
 
 
 @dataclass(frozen=True)
@@ -695,6 +751,20 @@ class ForeignWinner:
         world.leave_user_challenge(
             UserChallenge(self.challenge_id, specifier, self.user_id, True, 1, None, 1, at, at.replace(tzinfo=None))
         )
+
+
+@dataclass(frozen=True)
+class LeftoverTaste:
+    """An earlier service has rewarded somebody for a track."""
+
+    user_id: int
+    track_id: int
+
+    def happen(self, world: World) -> None:
+        at = datetime(2025, 2, 3, tzinfo=UTC)
+        specifier = f"{specifier_of(self.user_id)}:t:{self.track_id:x}"
+        row = UserChallenge("t", specifier, self.user_id, True, 1, None, 1, at, at.replace(tzinfo=None))
+        world.leave_user_challenge(row)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+JANUARY = datetime(2025, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,6 @@ class Follow(Row):
 class Save(Row):
     TABLE = "saves"
     KEY = ("user_id", "save_item_id", "save_type", "txhash")
-    FILLERS = MappingProxyType({"created_at": "2025-01-01"})
 
     user_id: int
     save_item_id: int
@@ -98,13 +99,13 @@ class Save(Row):
     is_current: bool = True
     is_delete: bool = False
     blocknumber: int | None = None
+    created_at: datetime = JANUARY
 
 
 @dataclass(frozen=True)
 class Repost(Row):
     TABLE = "reposts"
     KEY = ("user_id", "repost_item_id", "repost_type", "txhash")
-    FILLERS = MappingProxyType({"created_at": "2025-01-01"})
 
     user_id: int
     repost_item_id: int
@@ -113,6 +114,7 @@ class Repost(Row):
     is_current: bool = True
     is_delete: bool = False
     blocknumber: int | None = None
+    created_at: datetime = JANUARY
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Track(Row):
     stem_of: str | None = None
     """JSON text; the JSON `null` is a value, only None is SQL's NULL."""
     blocknumber: int | None = None
+    pinned_comment_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,8 @@ class Comment(Row):
     comment_id: int
     user_id: int
     entity_id: int
-    entity_type: str
-    created_at: datetime
+    entity_type: str = "Track"
+    created_at: datetime = JANUARY
     is_delete: bool | None = False
     is_visible: bool | None = True
     blocknumber: int | None = None
@@ -325,9 +328,9 @@ class Sources:
     saves: Table[Save] = field(default_factory=Table)
     reposts: Table[Repost] = field(default_factory=Table)
     tracks: Table[Track] = field(default_factory=Table)
+    comments: Table[Comment] = field(default_factory=Table)
     playlists: Table[Playlist] = field(default_factory=Table)
     plays: Table[Play] = field(default_factory=Table)
-    comments: Table[Comment] = field(default_factory=Table)
     user_events: Table[UserEvent] = field(default_factory=Table)
     challenge_disbursements: Table[Disbursement] = field(default_factory=Table)
     aggregate_monthly_plays: Table[MonthlyPlays] = field(default_factory=Table)

@@ -3,11 +3,14 @@
 from datetime import UTC, date, datetime, timedelta
 
 BASE = datetime(2025, 10, 20, 9, 30, tzinfo=UTC).replace(tzinfo=None)
+LATER = datetime(2026, 1, 2, tzinfo=UTC).replace(tzinfo=None)
 HOUR = timedelta(hours=1)
 SHORTLY = timedelta(microseconds=1)
 
 USERS = (10, 255, 256)
 STRANGER = 4096
+FANS = 5000
+"""The first of some more users."""
 HASHES = ("0xa", "0xb", "0xc")
 BLOCKS = (None, 25346435, 25346436, 28349999, 28350000, 28350001)
 SLOTS = (25346436, 28350000, 220157040, 220157041, 220157042)

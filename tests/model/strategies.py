@@ -28,6 +28,7 @@ from tests.model.events import (
     Delete,
     DropScores,
     Event,
+    Fans,
     Follows,
     ForeignWinner,
     HandOver,
@@ -36,6 +37,7 @@ from tests.model.events import (
     LateCommit,
     Leftover,
     LeftoverStreak,
+    LeftoverTaste,
     Likes,
     ListenNow,
     Listens,
@@ -45,7 +47,9 @@ from tests.model.events import (
     OpenTransaction,
     PaidBefore,
     PassOver,
+    Pin,
     PrunePlays,
+    Remark,
     RemoveChallenge,
     RestoreChallenge,
     Revert,
@@ -57,13 +61,16 @@ from tests.model.events import (
     UserRepair,
     UserVersion,
 )
+from tests.model.rows import JANUARY
 from tests.model.spaces import (
+    BASE,
     BLOCKS,
     CHARTED,
     COMMENT_TIMES,
     COMMENTS,
     HASHES,
     HOUR,
+    LATER,
     MONTHS,
     PROFILE,
     SCORE_TYPES,
@@ -387,8 +394,59 @@ purchases = weighted(
     (1, st.builds(AlterChallenge, st.sampled_from(("b", "s")), st.just("starting_block"), st.sampled_from(SLOTS))),
 )
 
+comment_ids = st.sampled_from((7, 8, 9))
+pinning = weighted(
+    (
+        6,
+        st.builds(
+            Remark,
+            comment_ids,
+            users,
+            st.sampled_from(TRACKS),
+            blocks,
+            st.sampled_from(("Track", "TRACK", "track", "Event")),
+            st.sampled_from((False, False, None, True)),
+            st.booleans(),
+        ),
+    ),
+    (3, st.builds(Pin, st.sampled_from(TRACKS), st.one_of(comment_ids, comment_ids, st.none()))),
+    (2, plain_uploads),
+    (1, uploads),
+    (1, handovers),
+    (3, account),
+    (1, reorganizations),
+    (1, deletes("tracks", "comments")),
+    (1, alterations(("cp",))),
+)
+
+tastes = st.builds(
+    Likes,
+    users,
+    st.sampled_from(("saves", "reposts")),
+    st.integers(CHARTED, CHARTED + 4),
+    st.sampled_from(("track", "track", "playlist")),
+    hashes,
+    blocks,
+    seldom,
+    mostly,
+    st.sampled_from((JANUARY, BASE, datetime(2025, 11, 14, 12, 35, 15, 123456, UTC).replace(tzinfo=None), LATER)),
+)
+tasting = weighted(
+    (8, tastes),
+    (1, st.builds(Fans, st.integers(CHARTED, CHARTED + 4))),
+    (3, st.builds(Chart, st.just("TRACKS"), offsets, some_scores)),
+    (1, st.builds(Chart, st.just("TRACKS"), offsets, many_scores)),
+    (1, st.builds(DropScores, st.just("TRACKS"))),
+    (1, st.builds(LeftoverTaste, users, st.integers(CHARTED, CHARTED + 4))),
+    (1, charted_uploads),
+    (1, handovers),
+    (2, account),
+    (1, reorganizations),
+    (1, deletes("saves", "reposts", "track_trending_scores")),
+    (1, alterations(("t", "tt"))),
+)
 anything = weighted(
-    *((4, theme) for theme in (profile, works, milestones, listening, charts, deeds, purchases)),
+    *((4, theme) for theme in (profile, works, milestones, listening, charts, deeds, pinning, tasting, purchases)),
     (1, alterations(MODELLED)),
 )
 
@@ -471,6 +529,8 @@ histories = st.builds(
         (3, chapters(charts)),
         (4, chapters(deeds)),
         (3, chapters(purchases)),
+        (3, chapters(pinning)),
+        (3, chapters(tasting)),
         (1, chapters(anything)),
     ),
 )

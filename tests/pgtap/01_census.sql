@@ -33,6 +33,9 @@ VALUES
 ('tut', 'trending', '1000', TRUE, NULL, 25346436, 100000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
 ('tp', 'trending', '100', TRUE, NULL, 25346436, 10000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
 ('c', 'aggregate', '1', TRUE, 2147483647, 0, 2147483647, 7, '{"cooldown_days": 0}', '{}'),
+('cp', 'aggregate', '10', TRUE, 2147483647, 1979515, 2147483647, 7, '{"starting_block": 2718415}',
+    '{"starting_block": 0}'),
+('t', 'aggregate', '100', TRUE, 2147483647, 0, 2147483647, 7, '{}', '{"cooldown_days": 0}'),
 ('b', 'aggregate', '1', TRUE, 2147483647, 220157041, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
 ('s', 'aggregate', '5', TRUE, 2147483647, 220157041, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
 ('m', 'boolean', '1', TRUE, NULL, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}');

@@ -118,8 +118,8 @@ SELECT has_function(
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
     $$VALUES ('installation'::name), ('last_tick'), ('look'), ('passed_over'), ('pause'), ('processor_state'),
-        ('set_aside'), ('unpaid_friday')$$,
-    'the extension owns eight tables of state, and no table of the application''s'
+        ('set_aside'), ('tastemaker_decision'), ('unpaid_friday'), ('verified_user')$$,
+    'the extension owns these tables of state, and no table of the application''s'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation

@@ -8,8 +8,10 @@ from audius_challenges.challenges.first_playlist import FIRST_PLAYLIST
 from audius_challenges.challenges.first_weekly_comment import FIRST_WEEKLY_COMMENT
 from audius_challenges.challenges.listen_streak import LISTEN_STREAK
 from audius_challenges.challenges.mobile_install import MOBILE_INSTALL
+from audius_challenges.challenges.pinned_comment import PINNED_COMMENT
 from audius_challenges.challenges.play_milestones import PLAY_MILESTONES
 from audius_challenges.challenges.profile_completion import PROFILE_COMPLETION
+from audius_challenges.challenges.tastemaker import TASTEMAKER
 from audius_challenges.challenges.track_upload import TRACK_UPLOAD
 from audius_challenges.challenges.trending import TRENDING
 from audius_challenges.engine.processor import Processor
@@ -23,6 +25,8 @@ CHALLENGES: tuple[Processor, ...] = (
     *PLAY_MILESTONES,
     *TRENDING,
     FIRST_WEEKLY_COMMENT,
+    PINNED_COMMENT,
+    TASTEMAKER,
     *AUDIO_MATCHING,
     MOBILE_INSTALL,
 )

@@ -6,7 +6,7 @@ Both pay a buyer and a content id once, by the same specifier: of the purchases 
 from __future__ import annotations
 
 from audius_challenges.engine.rule import Rule
-from audius_challenges.engine.users import DECIDING_FIRST, is_one_of_the_users
+from audius_challenges.engine.users import is_active, is_one_of_the_users
 from audius_challenges.sources import BUYERS, PLAYLIST_OWNERS, SELLERS, TRACK_OWNERS
 
 _DOLLAR = 1_000_000
@@ -158,14 +158,7 @@ SELLER = Rule(
             ON sold.content_type = content.content_type
             AND sold.content_id = content.content_id
         WHERE sold.buyer_user_id <> content.seller_user_id
-            AND (
-                SELECT users.is_verified AND NOT users.is_deactivated
-                FROM discovery.users
-                WHERE users.user_id = content.seller_user_id
-                    AND users.is_current
-                ORDER BY {DECIDING_FIRST}
-                LIMIT 1
-            )
+            AND {is_active("content.seller_user_id", "users.is_verified")}
         ORDER BY
             sold.buyer_user_id ASC,
             sold.content_id ASC,

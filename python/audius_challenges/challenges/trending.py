@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from audius_challenges.engine.processor import Work
+from audius_challenges.engine.scores import IS_A_SCORE, TRENDING_TRACKS, VERSION, is_of_the_week, scored_tracks
 from audius_challenges.engine.state import Phase
-from audius_challenges.engine.users import DECIDING_FIRST
+from audius_challenges.engine.users import is_active
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.errors import UNIQUE_VIOLATION, ChallengeError, describe, sqlstate_of
 from audius_challenges.sources import Reads, columns_read, merged
 
-VERSION = "pnagD"
 FRIDAY = 5
 
 _WEEK = """
@@ -32,72 +32,18 @@ _IS_PAID = f"""
 """
 
 
-def _counts(owner: str) -> str:
-    """SQL of whether the owner is current and not deactivated."""
-    return f"""coalesce((
-                SELECT NOT users.is_deactivated
-                FROM discovery.users
-                WHERE users.user_id = {owner}
-                    AND users.is_current
-                ORDER BY{DECIDING_FIRST}
-                LIMIT 1
-            ), FALSE)"""
-
-
-# A score that is not a finite number above 0 is no score, nor is one that claims to be from later (rule 14).
-_IS_A_SCORE = """scores.score > 0
-            AND scores.score < 'Infinity'
-            AND scores.created_at > '-infinity'
-            AND scores.created_at <= clock_timestamp() AT TIME ZONE 'UTC' + interval '5 minutes'"""
-
-
-# Of several current versions one that qualifies is enough; of several that do, the highest block's owner is paid.
-def _scored_tracks(score_type: str) -> str:
-    return f"""
-        SELECT
-            scores.track_id AS id,
-            scores.score,
-            track.owner_id
-        FROM discovery.track_trending_scores AS scores
-        CROSS JOIN LATERAL (
-            SELECT tracks.owner_id
-            FROM discovery.tracks
-            WHERE tracks.track_id = scores.track_id
-                AND tracks.is_current
-                AND NOT tracks.is_delete
-                AND NOT tracks.is_unlisted
-                AND tracks.is_available
-            ORDER BY
-                coalesce(tracks.blocknumber, 0) DESC,
-                tracks.txhash::text COLLATE "C" DESC
-            LIMIT 1
-        ) AS track
-        WHERE scores.type::text = '{score_type}'
-            AND scores.version::text = '{VERSION}'
-            AND scores.time_range::text = 'week'
-            AND {_IS_A_SCORE}
-            AND {_counts("track.owner_id")}"""
-
-
-_BEST_TRACKS_FIRST = """
-        ORDER BY
-            scores.score DESC,
-            scores.track_id DESC"""
-
-_TRACKS = f"{_scored_tracks('TRACKS')}{_BEST_TRACKS_FIRST}"
-
 # Without the exclusion the underground winners are just the trending ones; without trending tracks it would be empty.
 _UNDERGROUND = f"""
         SELECT underground.*
-        FROM ({_scored_tracks("UNDERGROUND_TRACKS")}
+        FROM ({scored_tracks("UNDERGROUND_TRACKS")}
             AND NOT EXISTS (
                 SELECT FROM discovery.aggregate_user
                 WHERE aggregate_user.user_id = track.owner_id
                     AND (aggregate_user.follower_count >= 1500 OR aggregate_user.following_count >= 1500)
             )
         ) AS underground
-        WHERE underground.id NOT IN (SELECT trending.id FROM ({_TRACKS} LIMIT 20) AS trending)
-            AND EXISTS ({_TRACKS} LIMIT 1)
+        WHERE underground.id NOT IN (SELECT trending.id FROM ({TRENDING_TRACKS} LIMIT 20) AS trending)
+            AND EXISTS ({TRENDING_TRACKS} LIMIT 1)
         ORDER BY
             underground.score DESC,
             underground.id DESC
@@ -121,11 +67,9 @@ _PLAYLISTS = f"""
                 playlists.txhash::text COLLATE "C" DESC
             LIMIT 1
         ) AS playlist
-        WHERE scores.type::text = 'PLAYLISTS'
-            AND scores.version::text = '{VERSION}'
-            AND scores.time_range::text = 'week'
-            AND {_IS_A_SCORE}
-            AND {_counts("playlist.playlist_owner_id")}
+        WHERE {is_of_the_week("PLAYLISTS")}
+            AND {IS_A_SCORE}
+            AND {is_active("playlist.playlist_owner_id")}
         ORDER BY
             scores.score DESC,
             scores.playlist_id DESC
@@ -240,7 +184,7 @@ TRENDING = (
         id="tt",
         description="trending tracks",
         ranked_type="TRACKS",
-        scored=_TRACKS,
+        scored=TRENDING_TRACKS,
         amounts=(1000, 100),
     ),
     Trending(

@@ -139,7 +139,7 @@ class PerUser(ABC):
         state = work.state
         affected = set() if work.is_first_build else self._changed(work)
         if self.due:
-            due = {row["user_id"] for row in work.db.rows(self.due)}
+            due = {row["user_id"] for row in work.db.rows(self.due, as_of=work.as_of)}
             affected |= due.difference(state.set_aside)
         nothing_written = work.is_first_build and state.nothing_written
         for users in sweep.next_slices(work):

@@ -49,7 +49,9 @@ class Rule(PerUser):
     :ivar takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
     :ivar after: id of the challenge that a user must have completed before this one begins; who has, and has no row of
         this one yet, is examined at every run
-    :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source
+    :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source; :as_of is
+        there to be used
+    :ivar helpful_indexes: statements that create indexes which the challenge uses, but does not need
     :ivar created_at: SQL over `found` of the time of a deed, timestamptz
     :ivar earlier: SQL over `found` of an array of the specifiers that a deed had in earlier formats
     :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
@@ -73,6 +75,7 @@ class Rule(PerUser):
     takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None
+    helpful_indexes: tuple[str, ...] = ()
     created_at: str = ":as_of::timestamptz"
     earlier: str = "'{}'::text[]"
     paid_as: tuple[str, ...] = ()

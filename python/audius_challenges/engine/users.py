@@ -164,6 +164,22 @@ def is_one_of_the_deeds(specifier: str) -> str:
     return f"(:deeds::text[] IS NULL OR {specifier} = ANY(:deeds::text[]))"
 
 
+def is_active(user: str, takes_part: str = "TRUE") -> str:
+    """SQL of whether a user counts (rule 8), and takes part: for one who is not among those that are examined.
+
+    :param user: SQL of the id, which must not name a column of `users`
+    :param takes_part: SQL over `users`
+    """
+    return f"""coalesce((
+                SELECT NOT users.is_deactivated AND {takes_part}
+                FROM discovery.users
+                WHERE users.user_id = {user}
+                    AND users.is_current
+                ORDER BY{DECIDING_FIRST}
+                LIMIT 1
+            ), FALSE)"""
+
+
 def eligible_users(*texts: str, takes_part: str = "TRUE", among: str = "TRUE") -> str:
     """A common table expression `eligible`: those of the users who count (rule 8) and take part.
 

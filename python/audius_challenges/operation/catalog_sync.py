@@ -27,6 +27,8 @@ _PROD: dict[str, tuple[Any, ...]] = {
     "tut": ("trending", "1000", True, None, 25346436, 100000, None),
     "tp": ("trending", "100", True, None, 25346436, 10000, None),
     "c": ("aggregate", "1", True, MAX_INTEGER, 0, MAX_INTEGER, 7),
+    "cp": ("aggregate", "10", True, MAX_INTEGER, 1979515, MAX_INTEGER, 7),
+    "t": ("aggregate", "100", True, MAX_INTEGER, 0, MAX_INTEGER, 7),
     "b": ("aggregate", "1", True, MAX_INTEGER, 220157041, 25000, 7),
     "s": ("aggregate", "5", True, MAX_INTEGER, 220157041, 25000, 7),
     "m": ("boolean", "1", True, None, 25346436, 25000, 7),
@@ -41,9 +43,16 @@ _STAGE: dict[str, dict[str, Any]] = {
     "tut": {"starting_block": 0, "weekly_pool": 10000},
     "tp": {"starting_block": 0, "weekly_pool": 10000},
     "c": {"cooldown_days": 0},
+    "cp": {"starting_block": 2718415},
     "b": {"starting_block": 0},
     "s": {"starting_block": 0},
     "m": {"starting_block": 0},
+}
+
+# Where dev is not just stage without cooldowns.
+_DEV: dict[str, dict[str, Any]] = {
+    "e": {"starting_block": 0},
+    "cp": {"starting_block": 0, "cooldown_days": 7},
 }
 
 ENVIRONMENTS = ("prod", "stage", "dev")
@@ -66,8 +75,7 @@ def reference_catalog(environment: str) -> list[dict[str, Any]]:
         if environment == "dev":
             if row["cooldown_days"] is not None:
                 row["cooldown_days"] = 0
-            if row["id"] == "e":
-                row["starting_block"] = 0
+            row.update(_DEV.get(row["id"], {}))
     return catalog
 
 

@@ -1,0 +1,152 @@
+"""cp, pinned comment: a verified artist pins what somebody else has written under a track."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from audius_challenges.engine.processor import Work
+from audius_challenges.engine.rule import Rule
+from audius_challenges.engine.users import Users, is_active, is_one_of_the_users
+from audius_challenges.sources import TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED, Reads, columns_read, merged
+
+TURN_SECONDS = 600
+
+INDEX = "CREATE INDEX CONCURRENTLY ON tracks (owner_id) WHERE pinned_comment_id IS NOT NULL;"
+
+# Users who are verified by any current row. Who is not any more stays, and is passed by when it is his turn.
+_KNOW = f"""
+    INSERT INTO audius_challenges.verified_user (user_id)
+    SELECT DISTINCT users.user_id
+    FROM discovery.users
+    WHERE {is_one_of_the_users("users.user_id")}
+        AND users.is_verified
+        AND users.is_current
+        AND NOT EXISTS (
+            SELECT FROM audius_challenges.verified_user
+            WHERE verified_user.user_id = users.user_id
+        )
+    ON CONFLICT (user_id) DO NOTHING
+"""
+
+_KNOW_ALL = """
+    INSERT INTO audius_challenges.verified_user (user_id)
+    SELECT DISTINCT users.user_id
+    FROM discovery.users
+    WHERE users.is_verified
+        AND users.is_current
+    ON CONFLICT (user_id) DO NOTHING
+"""
+
+_PINNED = """
+        SELECT
+            comments.user_id,
+            comments.is_delete,
+            comments.entity_id,
+            comments.entity_type,
+            tracks.owner_id,
+            tracks.track_id
+        FROM discovery.tracks
+        INNER JOIN discovery.comments
+            ON tracks.pinned_comment_id = comments.comment_id
+        WHERE tracks.pinned_comment_id IS NOT NULL"""
+
+
+# A pin moves no number. So everybody who may pin has a second of his own in every ten minutes, by the hash of his id.
+# His turn is at the first run after it, whenever that is. He is examined if he has a pin that is not paid.
+_DUE = f"""
+    WITH clock AS MATERIALIZED (
+        SELECT
+            extract(EPOCH FROM :as_of::timestamptz)::bigint AS now,
+            coalesce(extract(EPOCH FROM max(state.as_of))::bigint, 0) AS last_run
+        FROM audius_challenges.processor_state AS state
+        WHERE state.challenge_id = 'cp'
+    ),
+    turn AS MATERIALIZED (
+        SELECT verified_user.user_id
+        FROM audius_challenges.verified_user
+        CROSS JOIN clock
+        CROSS JOIN LATERAL (SELECT hashint8(verified_user.user_id) & 1048575 AS second) AS own
+        WHERE (clock.now + own.second) / {TURN_SECONDS} > (clock.last_run + own.second) / {TURN_SECONDS}
+    )
+    SELECT turn.user_id
+    FROM turn
+    WHERE EXISTS (
+        SELECT FROM (
+            {_PINNED}
+                AND tracks.owner_id = turn.user_id
+                AND tracks.owner_id <> comments.user_id
+            OFFSET 0
+        ) AS pinned
+        WHERE (
+            SELECT TRUE
+            FROM discovery.user_challenges
+            WHERE user_challenges.challenge_id::text = 'cp'
+                AND user_challenges.specifier::text = to_hex(pinned.user_id) || ':' || to_hex(pinned.track_id)
+            LIMIT 1
+        ) IS NULL
+    )
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedComment(Rule):
+    """A rule over the users who are known to be verified."""
+
+    @cached_property
+    def reads(self) -> Reads:
+        """What tells who is verified, too."""
+        return merged([super().reads, columns_read(_KNOW, _KNOW_ALL)])
+
+    @cached_property
+    def statements(self) -> Mapping[str, str]:
+        """What remembers who is verified, too."""
+        return {**super().statements, "know": _KNOW, "know all": _KNOW_ALL}
+
+    def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
+        """Remember who of them is verified, and write what they have pinned."""
+        work.db.rows(_KNOW, **users.parameters)
+        super().reconcile(work, users, nothing_written=nothing_written)
+
+    def start_from_now(self, work: Work) -> int:
+        """Remember who is verified: the sweep, which would find them, has a long way before it."""
+        work.db.rows(_KNOW_ALL)
+        return super().start_from_now(work)
+
+
+PINNED_COMMENT = PinnedComment(
+    id="cp",
+    description="pinned comment",
+    changes=(TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED),
+    is_deed=True,
+    is_of_earner=False,
+    specifier="to_hex(found.user_id) || ':' || to_hex(found.track_id)",
+    due_users=_DUE,
+    helpful_indexes=(INDEX,),
+    found=f"""
+        SELECT
+            pinned.user_id,
+            pinned.track_id,
+            1 AS steps
+        FROM audius_challenges.verified_user
+        CROSS JOIN LATERAL (
+            {_PINNED}
+                AND tracks.owner_id = verified_user.user_id
+                AND tracks.is_current
+                AND NOT tracks.is_delete
+            OFFSET 0
+        ) AS pinned
+        WHERE {is_one_of_the_users("verified_user.user_id")}
+            AND pinned.is_delete IS NOT TRUE
+            AND pinned.entity_id = pinned.track_id
+            AND lower(pinned.entity_type COLLATE "C") = 'track'
+            AND pinned.user_id <> pinned.owner_id
+            AND {is_active("pinned.owner_id", "users.is_verified")}
+            AND {is_active("pinned.user_id")}
+    """,
+    every_deed=f"""
+        SELECT to_hex(pinned.user_id) || ':' || to_hex(pinned.track_id) AS specifier
+        FROM ({_PINNED}) AS pinned
+    """,
+)
