@@ -31,7 +31,10 @@ VALUES
 ('p3', 'numeric', '1000', TRUE, 10000, 0, 2147483647, 7, '{}', '{"cooldown_days": 0}'),
 ('tt', 'trending', '1000', TRUE, NULL, 25346436, 100000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
 ('tut', 'trending', '1000', TRUE, NULL, 25346436, 100000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
-('tp', 'trending', '100', TRUE, NULL, 25346436, 10000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}');
+('tp', 'trending', '100', TRUE, NULL, 25346436, 10000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
+('r', 'aggregate', '1', TRUE, 5, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
+('rv', 'aggregate', '1', TRUE, 5000, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
+('rd', 'boolean', '1', TRUE, NULL, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}');
 
 -- What grant_run lets a role do with the tables of the discovery schema.
 CREATE TEMPORARY TABLE grants (name text NOT NULL, privileges text NOT NULL);

@@ -7,6 +7,7 @@ from audius_challenges.challenges.first_playlist import FIRST_PLAYLIST
 from audius_challenges.challenges.listen_streak import LISTEN_STREAK
 from audius_challenges.challenges.play_milestones import PLAY_MILESTONES
 from audius_challenges.challenges.profile_completion import PROFILE_COMPLETION
+from audius_challenges.challenges.referrals import REFERRALS
 from audius_challenges.challenges.track_upload import TRACK_UPLOAD
 from audius_challenges.challenges.trending import TRENDING
 from audius_challenges.engine.processor import Processor
@@ -19,6 +20,7 @@ CHALLENGES: tuple[Processor, ...] = (
     LISTEN_STREAK,
     *PLAY_MILESTONES,
     *TRENDING,
+    *REFERRALS,
 )
 
 ANY_WEEK = tuple(processor.id for processor in TRENDING)

@@ -34,6 +34,7 @@ class Rule(PerUser):
     :ivar found: SQL of a query over `eligible`, the users to examine who count and take part: a row for each reward
         that there is or is on its way to be: user_id, steps, and what `specifier` and `amount` ask for
     :ivar changes: the sources whose changed rows affect users; the user's own row always does
+    :ivar by_user: the source that the user's own row is; another one of `users` if rows there affect others, too
     :ivar is_deed: whether each row that is found is a reward of its own. Otherwise there is one for each user, and who
         is not found has 0 steps
     :ivar specifier: SQL over `found` of what makes a reward unique (rule 12); without `is_deed` over user_id alone
@@ -43,6 +44,9 @@ class Rule(PerUser):
     :ivar after: id of the challenge that a user must have completed before this one begins; who has, and has no row of
         this one yet, is examined at every run
     :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source
+    :ivar round_users: SQL of the ids of users to examine whenever the sweep has come round, in place of its slices
+    :ivar is_capped: whether the catalog's step_count is how many rewards there are at most: :cap::bigint is that
+    :ivar helpful_indexes: statements that create indexes which the challenge uses, but does not need
     :ivar created_at: SQL over `found` of the time of a deed, timestamptz
     :ivar earlier: SQL over `found` of an array of the specifiers that a deed had in earlier formats
     :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
@@ -57,6 +61,7 @@ class Rule(PerUser):
     description: str
     found: str
     changes: tuple[Source, ...] = ()
+    by_user: Source = USERS
     is_deed: bool = False
     specifier: str = "to_hex(found.user_id)"
     amount: str = ":amount::integer"
@@ -64,6 +69,9 @@ class Rule(PerUser):
     takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None
+    round_users: str | None = None
+    is_capped: bool = False
+    helpful_indexes: tuple[str, ...] = ()
     created_at: str = ":as_of::timestamptz"
     earlier: str = "'{}'::text[]"
     paid_as: tuple[str, ...] = ()
@@ -74,7 +82,7 @@ class Rule(PerUser):
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The user's own row, and what the rule adds."""
-        return (USERS, *self.changes)
+        return (self.by_user, *self.changes)
 
     @cached_property
     def due(self) -> str | None:
@@ -90,7 +98,7 @@ class Rule(PerUser):
                 WRITES,
                 own,
                 *(source.reads for source in self.sources),
-                columns_read(self.due_users or "", (self.after and self._freed) or ""),
+                columns_read(self.due_users or "", self.round_users or "", (self.after and self._freed) or ""),
             ]
         )
 
@@ -100,6 +108,7 @@ class Rule(PerUser):
         return {
             "write": writing(self._wanted, unless=self._unless),
             **({"due": self.due} if self.due else {}),
+            **({"round": self.round_users} if self.round_users else {}),
             **({"deeds": self._specifiers} if self.is_deed else {}),
             **({"pass over": passing_over(self.every_deed)} if self.every_deed else {}),
         }
@@ -110,6 +119,7 @@ class Rule(PerUser):
         :raises ChallengeError: if the catalog has no step_count to complete at, whoever is examined
         """
         self._target(work)
+        self._cap(work)
         super().run(work)
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
@@ -140,6 +150,7 @@ class Rule(PerUser):
         return {
             **users.parameters,
             "target": self._target(work),
+            "cap": self._cap(work),
             "amount": work.challenge.amount,
             "as_of": work.as_of,
             "starting_block": work.challenge.starting_block,
@@ -147,6 +158,9 @@ class Rule(PerUser):
 
     def _target(self, work: Work) -> int:
         return work.challenge.target if self.completes_at == STEP_COUNT else int(self.completes_at)
+
+    def _cap(self, work: Work) -> int | None:
+        return work.challenge.target if self.is_capped else None
 
     @cached_property
     def _wanted(self) -> str:

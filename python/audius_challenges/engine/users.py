@@ -120,6 +120,21 @@ def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     )"""
 
 
+def is_active(user_id: str) -> str:
+    """SQL of whether a user counts (rule 8), for one who is not among those that are examined.
+
+    :param user_id: SQL of the id, which must not name a column of `users`
+    """
+    return f"""coalesce((
+                SELECT NOT users.is_deactivated
+                FROM discovery.users
+                WHERE users.user_id = {user_id}
+                    AND users.is_current
+                ORDER BY{DECIDING_FIRST}
+                LIMIT 1
+            ), FALSE)"""
+
+
 SLICE = """
     SELECT
         count(*) AS size,

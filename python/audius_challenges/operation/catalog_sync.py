@@ -26,6 +26,9 @@ _PROD: dict[str, tuple[Any, ...]] = {
     "tt": ("trending", "1000", True, None, 25346436, 100000, None),
     "tut": ("trending", "1000", True, None, 25346436, 100000, None),
     "tp": ("trending", "100", True, None, 25346436, 10000, None),
+    "r": ("aggregate", "1", True, 5, 25346436, 25000, 7),
+    "rv": ("aggregate", "1", True, 5000, 25346436, 25000, 7),
+    "rd": ("boolean", "1", True, None, 25346436, 25000, 7),
 }
 
 _STAGE: dict[str, dict[str, Any]] = {
@@ -36,6 +39,9 @@ _STAGE: dict[str, dict[str, Any]] = {
     "tt": {"starting_block": 0, "weekly_pool": 10000},
     "tut": {"starting_block": 0, "weekly_pool": 10000},
     "tp": {"starting_block": 0, "weekly_pool": 10000},
+    "r": {"starting_block": 0},
+    "rv": {"starting_block": 0},
+    "rd": {"starting_block": 0},
 }
 
 ENVIRONMENTS = ("prod", "stage", "dev")
