@@ -8,8 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from tests.model.challenges.play_milestones import MILESTONES, milestone_specifier
+from tests.model.challenges.referrals import pair_of
 from tests.model.rows import (
     Block,
+    Disbursement,
     Follow,
     ListenStreak,
     MonthlyPlays,
@@ -21,6 +23,7 @@ from tests.model.rows import (
     TrackScore,
     UserChallenge,
     UserCounters,
+    UserEvent,
 )
 from tests.model.rules import specifier_of
 from tests.model.spaces import BASE, CHARTED, UNHEARD, USERS
@@ -446,6 +449,35 @@ class Counters:
 
     def happen(self, world: World) -> None:
         world.sources.aggregate_user.put(UserCounters(self.user_id, self.follower_count, self.following_count))
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How a user came: a new row, or one that is updated in place."""
+
+    id: int
+    user_id: int
+    referrer: int | None
+    blocknumber: int | None
+    is_current: bool
+
+    def happen(self, world: World) -> None:
+        block = world.stamp(self.blocknumber)
+        row = UserEvent(self.id, self.user_id, self.referrer, is_current=self.is_current, blocknumber=block)
+        world.sources.user_events.put(row)
+
+
+@dataclass(frozen=True)
+class PaidReferral:
+    """A disburser has paid for two users, or, in the earlier format, for one."""
+
+    challenge_id: Literal["r", "rv", "rd"]
+    first: int
+    second: int | None
+
+    def happen(self, world: World) -> None:
+        specifier = specifier_of(self.first) if self.second is None else pair_of(self.first, self.second)
+        world.sources.challenge_disbursements.put(Disbursement(self.challenge_id, specifier))
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,30 @@ class PlaylistScore(Row):
 
 
 @dataclass(frozen=True)
+class UserEvent(Row):
+    TABLE = "user_events"
+    KEY = ("id",)
+
+    id: int
+    user_id: int
+    referrer: int | None = None
+    is_mobile_user: bool = False
+    is_current: bool = True
+    blocknumber: int | None = None
+
+
+@dataclass(frozen=True)
+class Disbursement(Row):
+    TABLE = "challenge_disbursements"
+    KEY = ("challenge_id", "specifier")
+    FILLERS = MappingProxyType({"user_id": "1", "slot": "1", "amount": "1"})
+
+    challenge_id: str
+    specifier: str
+    signature: str = "signature"
+
+
+@dataclass(frozen=True)
 class Challenge(Row):
     TABLE = "challenges"
     KEY = ("id",)
@@ -273,6 +297,8 @@ class Sources:
     aggregate_user: Table[UserCounters] = field(default_factory=Table)
     track_trending_scores: Table[TrackScore] = field(default_factory=Table)
     playlist_trending_scores: Table[PlaylistScore] = field(default_factory=Table)
+    user_events: Table[UserEvent] = field(default_factory=Table)
+    challenge_disbursements: Table[Disbursement] = field(default_factory=Table)
     challenges: Table[Challenge] = field(default_factory=Table)
 
     def tables(self) -> dict[str, Table[Any]]:

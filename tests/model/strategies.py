@@ -13,6 +13,7 @@ from tests.model import MODELLED
 from tests.model.database import Environment, Run
 from tests.model.events import (
     AlterChallenge,
+    Arrival,
     Chart,
     Charts,
     Compile,
@@ -37,6 +38,7 @@ from tests.model.events import (
     Loss,
     NewBlock,
     OpenTransaction,
+    PaidReferral,
     PrunePlays,
     RemoveChallenge,
     RestoreChallenge,
@@ -314,8 +316,19 @@ charts = weighted(
     ),
     (1, alterations(("tt", "tut", "tp"))),
 )
+referrers = st.sampled_from((*USERS, None, STRANGER))
+referrals = weighted(
+    (10, st.builds(Arrival, st.integers(1, 6), users, referrers, blocks, mostly)),
+    (4, account),
+    (1, reorganizations),
+    (1, deletes("user_events")),
+    (1, st.builds(PaidReferral, st.sampled_from(("r", "rv", "rd")), users, referrers)),
+    (2, st.builds(AlterChallenge, st.sampled_from(("r", "rv")), st.just("step_count"), st.sampled_from((1, 2)))),
+    (2, alterations(("r", "rv", "rd"))),
+)
+
 anything = weighted(
-    *((4, theme) for theme in (profile, works, milestones, listening, charts)), (1, alterations(MODELLED))
+    *((4, theme) for theme in (profile, works, milestones, listening, charts, referrals)), (1, alterations(MODELLED))
 )
 
 
@@ -395,6 +408,7 @@ histories = st.builds(
         (4, chapters(milestones)),
         (4, chapters(listening, most=7)),
         (3, chapters(charts)),
+        (3, chapters(referrals)),
         (1, chapters(anything)),
     ),
 )
