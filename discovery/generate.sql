@@ -46,6 +46,7 @@ SELECT
     greatest(20, round(311000 * :scale))::integer AS playlists,
     greatest(300, round(20000000 * :scale))::integer AS plays,
     greatest(100, round(10000000 * :scale))::integer AS monthly,
+    greatest(20, round(2300000 * :scale))::integer AS user_events,
     greatest(1000, round(1000000 * :scale))::integer AS blocks
 \gset
 
@@ -281,7 +282,7 @@ $$;
 CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-        track_trending_scores, playlist_trending_scores, aggregate_user
+        track_trending_scores, playlist_trending_scores, aggregate_user, user_events
     }'
 );
 
@@ -756,9 +757,40 @@ WHERE pg_temp.roll(person.user_id, 99) >= 0.02;
 SELECT pg_temp.put_back('aggregate_user');
 COMMIT;
 
+-- The latest users came with a row; of one in thirty there is an earlier one. One in ten names a referrer, most of them
+-- few, who are popular; one in three came by the mobile app.
+\echo -n 'user_events               '
+BEGIN;
+CALL pg_temp.take_off('user_events');
+INSERT INTO user_events (blocknumber, is_current, user_id, referrer, is_mobile_user)
+SELECT
+    CASE
+        WHEN is_current THEN pg_temp.block_at(share, pg_temp.roll(user_id, 101))
+        ELSE pg_temp.block_before(pg_temp.block_at(share, pg_temp.roll(user_id, 101)))
+    END,
+    is_current,
+    user_id,
+    CASE
+        WHEN pg_temp.roll(user_id, 102) < 0.1
+            THEN pg_temp.person(floor(:users * pg_temp.roll(user_id, 103) ^ 4)::bigint)
+    END,
+    pg_temp.roll(user_id, 104) < 0.35
+FROM (
+    SELECT
+        user_id,
+        is_current,
+        user_id / (:users + 1.0::double precision) AS share
+    FROM generate_series(greatest(1, :users - round(:user_events / 1.033)::integer), :users) AS person (user_id)
+    CROSS JOIN (VALUES (FALSE), (TRUE)) AS version (is_current)
+    WHERE is_current OR pg_temp.roll(user_id, 100) < 0.033
+    ORDER BY user_id, is_current
+) AS arrivals;
+SELECT pg_temp.put_back('user_events');
+COMMIT;
+
 \echo -n 'vacuum, analyze           '
 SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-track_trending_scores, playlist_trending_scores, aggregate_user;
+track_trending_scores, playlist_trending_scores, aggregate_user, user_events;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

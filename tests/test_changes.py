@@ -170,6 +170,23 @@ PLAYLISTS = Feed(
         FROM numbers
     """,
 )
+# The person refers somebody, and is referred by him.
+USER_EVENTS = Feed(
+    table="user_events",
+    column="blocknumber",
+    user="referrer",
+    steps={"rv": 1, "rd": 1},
+    first_user=0,
+    row="""
+        SELECT
+            build.user_event(100 + %(user)s, referrer => %(user)s, blocknumber => %(number)s),
+            build.user_event(%(user)s, referrer => 100 + %(user)s, blocknumber => %(number)s)
+    """,
+    crowd="""
+        INSERT INTO user_events (blocknumber, is_current, user_id, referrer)
+        SELECT number, TRUE, 900000 + number, 900000 FROM numbers
+    """,
+)
 PLAYS = Feed(
     table="plays",
     column="id",
@@ -182,7 +199,7 @@ PLAYS = Feed(
         SELECT number, NULL, 900000, '2026-11-01', '2026-11-01' FROM numbers
     """,
 )
-BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS)
+BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, USER_EVENTS)
 FEEDS = (*BLOCK_FEEDS, PLAYS)
 
 # A time that prints alike here and there: without zeros at the end.
