@@ -24,6 +24,17 @@ def _pair(first: str, second: str) -> str:
     return f"to_hex({first}) || ':' || to_hex({second})"
 
 
+def _has_no_row(challenge_id: str, specifier: str) -> str:
+    """SQL that says of most pairs, and cheaply, that nothing more need be asked: they have a row."""
+    return f"""(
+                SELECT TRUE
+                FROM discovery.user_challenges AS own
+                WHERE own.challenge_id::text = (SELECT '{challenge_id}')
+                    AND own.specifier::text = {specifier}
+                LIMIT 1
+            ) IS NULL"""
+
+
 # Pairs in rows of a user who was brought: all his current rows, since a changed one may have ceased to decide.
 _REFERRERS_OF_CHANGED = f"""
                 SELECT named.referrer AS user_id
@@ -107,6 +118,8 @@ _DISBURSED = """
 """
 
 
+# coalesce() around the referrer: of the equality alone the planner expects one row in two hundred, and joins what is
+# written as if it were a handful.
 def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
     paid_as = tuple(other for other in _PAYS_REFERRER if other != challenge_id)
     pair = _pair("pair.user_id", "pair.referred")
@@ -140,6 +153,7 @@ def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
             FROM eligible
             INNER JOIN named
                 ON eligible.user_id = named.referrer
+            WHERE {_has_no_row(challenge_id, _pair("named.referrer", "named.user_id"))}
         ),
         candidate AS MATERIALIZED (
             SELECT
@@ -160,7 +174,7 @@ def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
                 LIMIT 1
             ) AS deciding
             WHERE NOT {is_known((challenge_id, *paid_as), f"ARRAY[{pair}]")}
-                AND deciding.referrer = pair.user_id
+                AND coalesce(deciding.referrer = pair.user_id, FALSE)
                 AND deciding.blocknumber >= :starting_block::bigint
                 AND {is_active("pair.referred")}
         ),
@@ -238,19 +252,24 @@ REFERRED_USERS = Rule(
                 coalesce(user_events.blocknumber, 0) DESC,
                 user_events.id DESC
         ),
-        candidate AS MATERIALIZED (
+        pair AS MATERIALIZED (
             SELECT
                 deciding.user_id,
                 deciding.referrer
             FROM deciding
-            INNER JOIN eligible
-                ON deciding.user_id = eligible.user_id
             WHERE deciding.referrer <> deciding.user_id
                 AND deciding.blocknumber >= :starting_block::bigint
-                AND NOT {
-        is_known(("rd",), f"ARRAY[{_pair('deciding.user_id', 'deciding.referrer')}, to_hex(deciding.user_id)]")
-    }
-                AND {is_active("deciding.referrer")}
+                AND {_has_no_row("rd", _pair("deciding.user_id", "deciding.referrer"))}
+        ),
+        candidate AS MATERIALIZED (
+            SELECT
+                pair.user_id,
+                pair.referrer
+            FROM pair
+            INNER JOIN eligible
+                ON pair.user_id = eligible.user_id
+            WHERE NOT {is_known(("rd",), f"ARRAY[{_pair('pair.user_id', 'pair.referrer')}, to_hex(pair.user_id)]")}
+                AND {is_active("pair.referrer")}
         ),
         paid AS MATERIALIZED (
             SELECT split_part(user_challenges.specifier::text, ':', 1) AS user_hex
