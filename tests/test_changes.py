@@ -1089,6 +1089,84 @@ def test_a_new_owner_by_a_new_version_affects_both_at_once(world: World) -> None
     assert (world.steps(1, "u"), world.steps(101, "u")) == ({"u": 1}, {"u": 0})
 
 
+# Referrals: the users who are examined are found through others, and not by the sweep's slices
+
+
+@pytest.fixture
+def referrals(world: World) -> World:
+    """Nobody verified: user 1 may refer one user, and has referred 301 and then 302, of whom 301 is not active."""
+    world.execute("UPDATE users SET is_verified = FALSE WHERE user_id = 1")
+    world.execute("UPDATE challenges SET step_count = 1 WHERE id = 'r'")
+    world.execute("SELECT build.person(301, is_deactivated => TRUE, blocknumber => 5), build.person(302)")
+    world.execute("SELECT build.user_event(301, referrer => 1, blocknumber => 5)")
+    world.tick(2)
+    return world
+
+
+def referred(world: World) -> list[str]:
+    """What the referrals of user 1 have paid him, and those whom he referred."""
+    query = """
+        SELECT concat_ws(' ', challenge_id, specifier)
+        FROM user_challenges
+        WHERE challenge_id IN ('r', 'rv', 'rd')
+        ORDER BY 1
+    """
+    return [found for (found,) in world.rows(query)]
+
+
+def test_a_referrer_is_found_by_the_account_of_whom_he_referred(referrals: World) -> None:
+    referrals.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12d:1"]
+
+
+def test_of_what_waits_and_what_is_new_the_earlier_takes_the_last_place(referrals: World) -> None:
+    # No block number moves: the feed sees the new row, and only the new row.
+    referrals.execute("UPDATE users SET is_deactivated = FALSE WHERE user_id = 301")
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => %s)", NEXT)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12e:1"]
+
+
+def test_what_the_cap_refused_is_paid_when_the_referrer_is_seen_to_be_verified(referrals: World) -> None:
+    referrals.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => %s)", NEXT)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12d:1", "rd 12e:1"]
+    referrals.execute("UPDATE users SET is_verified = TRUE, blocknumber = %s WHERE user_id = 1", NEXT + 1)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12d:1", "rd 12e:1", "rv 1:12e"]
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+def test_a_referrer_who_is_active_again_is_found_at_once_with_an_index_and_otherwise_within_a_round(
+    referrals: World, has_index: bool
+) -> None:
+    if has_index:
+        referrals.execute("CREATE INDEX ON user_events (referrer) WHERE referrer IS NOT NULL")
+    referrals.execute("UPDATE users SET is_deactivated = TRUE WHERE user_id = 1")
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => %s)", NEXT)
+    referrals.tick()
+    assert referred(referrals) == []
+    referrals.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 1", NEXT + 1)
+    referrals.tick()
+    assert referred(referrals) == (["r 1:12e"] if has_index else [])
+    users, slices = referrals.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    referrals.set(sweep_users=-(-users // slices))
+    referrals.tick(slices + 1)
+    assert referred(referrals) == ["r 1:12e", "rd 12e:1"]
+
+
+def test_a_referral_without_a_trace_is_found_within_a_round_of_the_sweep(referrals: World) -> None:
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => NULL)")
+    referrals.tick()
+    assert referred(referrals) == []
+    users, slices = referrals.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    referrals.set(sweep_users=-(-users // slices))
+    referrals.tick(slices + 1)
+    assert referred(referrals) == ["r 1:12e", "rd 12e:1"]
+
+
 # Start from now
 
 

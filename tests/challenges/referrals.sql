@@ -62,6 +62,8 @@ SELECT build.user_event(304, referrer => 11, blocknumber => 121);
 SELECT build.user_event(305, referrer => 13, blocknumber => 121);
 SELECT build.user_event(305, blocknumber => 122);
 SELECT build.user_event(306, referrer => 14, blocknumber => 121, is_current => FALSE);
+SELECT build.user_event(317, referrer => 14, blocknumber => 121);
+SELECT build.user_event(317, blocknumber => 122, is_current => FALSE);
 SELECT build.user_event(307, referrer => 15, blocknumber => 99);
 SELECT build.user_event(308, referrer => 15, blocknumber => NULL);
 SELECT build.user_event(309, referrer => 15, blocknumber => 100);
@@ -76,11 +78,14 @@ SELECT is(
     'of a user''s rows the greatest block decides, then the greatest id'
 );
 SELECT is(pg_temp.paid_to(305, 13), 'nothing', 'a deciding row without a referrer refers nobody');
-SELECT is(pg_temp.paid_to(306, 14), 'nothing', 'a row that is not current does not count');
+SELECT is(
+    pg_temp.paid_to(306, 317, 14), 'r e:13d, rd 13d:e', 'a row that is not current does not count, nor decide'
+);
 SELECT is(
     pg_temp.paid_to(307, 308, 309, 15, 311, 16), 'r f:135, rd 135:f',
     'the starting block counts; one before it, or none, does not'
 );
+SELECT build.run(ARRAY['r', 'rv', 'rd'], full_scan => TRUE);
 SELECT is(pg_temp.paid_to(310), 'nothing', 'who refers himself is paid nothing');
 SELECT is(pg_temp.paid_to(312, 17, 18), 'r 12:138, rd 138:12', 'no block number is block 0');
 UPDATE challenges SET starting_block = NULL WHERE id IN ('r', 'rv', 'rd');
