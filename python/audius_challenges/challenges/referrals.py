@@ -69,11 +69,14 @@ REFERRERS_AND_REFERRED = Source(
     user="affected.user_id",
     join=f"""
             CROSS JOIN LATERAL (
-                {_REFERRERS_OF_CHANGED}
-                UNION ALL
-                SELECT changed.user_id
-                WHERE changed.is_verified
-                    OR {_HAS_INDEX}
+                SELECT either.user_id
+                FROM (
+                    {_REFERRERS_OF_CHANGED}
+                    UNION ALL
+                    SELECT changed.user_id
+                    WHERE changed.is_verified
+                        OR {_HAS_INDEX}
+                ) AS either
                 OFFSET 0
             ) AS affected""",
 )
