@@ -642,6 +642,52 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.repost(user_id, user_id * 10);
 $$;
 
+-- Who refers somebody is paid by r, or by rv if he is verified; who is referred by rd. The other one is user_id * 10.
+CREATE FUNCTION build.qualify_r(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10);
+    SELECT build.user_event(user_id * 10, referrer => user_id);
+$$;
+CREATE FUNCTION build.almost_r(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10, is_deactivated => TRUE);
+    SELECT build.user_event(user_id * 10, referrer => user_id);
+$$;
+
+CREATE FUNCTION build.qualify_rv(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.person(user_id * 10);
+    SELECT build.user_event(user_id * 10, referrer => user_id);
+$$;
+CREATE FUNCTION build.almost_rv(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => FALSE);
+    SELECT build.person(user_id * 10);
+    SELECT build.user_event(user_id * 10, referrer => user_id);
+$$;
+
+CREATE FUNCTION build.qualify_rd(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10);
+    SELECT build.user_event(user_id, referrer => user_id * 10);
+$$;
+CREATE FUNCTION build.almost_rd(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10, is_deactivated => TRUE);
+    SELECT build.user_event(user_id, referrer => user_id * 10);
+$$;
+
 --
 -- The challenges as the shared rules see them.
 --

@@ -822,16 +822,21 @@ WHERE tracks.track_id = pin.track_id AND tracks.is_current;
 SELECT pg_temp.put_back('comments');
 COMMIT;
 
--- How users came: one event for seven users in ten, a third of them by a mobile app; some have older ones.
+-- How users came: one event for seven users in ten, a third of them by a mobile app; some have older ones. One user in
+-- ten was referred, most of them by few, who are popular.
 \echo -n 'user_events               '
 BEGIN;
 CALL pg_temp.take_off('user_events');
-INSERT INTO user_events (id, blocknumber, is_current, user_id, is_mobile_user)
+INSERT INTO user_events (id, blocknumber, is_current, user_id, referrer, is_mobile_user)
 SELECT
     number + 1,
     pg_temp.block_at(share, pg_temp.roll(number, 120)),
     version = 0 OR pg_temp.roll(number, 121) < 0.05,
     user_id,
+    CASE
+        WHEN pg_temp.roll(user_id, 123) < 0.1
+            THEN pg_temp.person(floor(:users * pg_temp.roll(user_id, 124) ^ 4)::bigint)
+    END,
     pg_temp.roll(number, 122) < 0.35
 FROM (
     SELECT

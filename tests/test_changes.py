@@ -212,6 +212,23 @@ USER_EVENTS = Feed(
         SELECT number, TRUE, 900000, TRUE FROM numbers
     """,
 )
+# The person refers somebody, and is referred by him.
+REFERRALS = Feed(
+    table="user_events",
+    column="blocknumber",
+    user="referrer",
+    steps={"rv": 1, "rd": 1},
+    first_user=0,
+    row="""
+        SELECT
+            build.user_event(100 + %(user)s, referrer => %(user)s, blocknumber => %(number)s),
+            build.user_event(%(user)s, referrer => 100 + %(user)s, blocknumber => %(number)s)
+    """,
+    crowd="""
+        INSERT INTO user_events (blocknumber, is_current, user_id, referrer)
+        SELECT number, TRUE, 900000 + number, 900000 FROM numbers
+    """,
+)
 # The rows of the crowd are wide: the end of the table, which is looked at whatever the numbers are, is soon far away.
 PURCHASES = Feed(
     table="sol_purchases",
@@ -245,7 +262,7 @@ PINNED_COMMENTS = Feed(
         FROM numbers
     """,
 )
-BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, PINNED_COMMENTS, USER_EVENTS)
+BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, PINNED_COMMENTS, USER_EVENTS, REFERRALS)
 FEEDS = (*BLOCK_FEEDS, PURCHASES, PLAYS)
 
 # A time that prints alike here and there: without zeros at the end.
@@ -1364,6 +1381,93 @@ def test_start_from_now_knows_who_may_pin(new_world: World) -> None:
     last_run_was(world, "10 minutes")
     world.tick()
     assert pins_paid(world) == 50
+
+
+# Referrals: the users who are examined are found through others, and not by the sweep's slices
+
+
+@pytest.fixture
+def referrals(world: World) -> World:
+    """Nobody verified: user 1 may refer one user, and has referred 301 and then 302, of whom 301 is not active."""
+    world.execute("UPDATE users SET is_verified = FALSE WHERE user_id = 1")
+    world.execute("UPDATE challenges SET step_count = 1 WHERE id = 'r'")
+    world.execute("SELECT build.person(301, is_deactivated => TRUE, blocknumber => 5), build.person(302)")
+    world.execute("SELECT build.user_event(301, referrer => 1, blocknumber => 5)")
+    world.tick(2)
+    return world
+
+
+def referred(world: World) -> list[str]:
+    """What the referrals of user 1 have paid him, and those whom he referred."""
+    query = """
+        SELECT concat_ws(' ', challenge_id, specifier)
+        FROM user_challenges
+        WHERE challenge_id IN ('r', 'rv', 'rd')
+        ORDER BY 1
+    """
+    return [found for (found,) in world.rows(query)]
+
+
+def test_a_referrer_is_found_by_the_account_of_whom_he_referred(referrals: World) -> None:
+    referrals.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12d:1"]
+
+
+def test_of_what_waits_and_what_is_new_the_earlier_takes_the_last_place(referrals: World) -> None:
+    # No block number moves: the feed sees the new row, and only the new row.
+    referrals.execute("UPDATE users SET is_deactivated = FALSE WHERE user_id = 301")
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => %s)", NEXT)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12e:1"]
+
+
+def test_what_the_cap_refused_is_paid_when_the_referrer_is_seen_to_be_verified(referrals: World) -> None:
+    referrals.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 301", NEXT)
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => %s)", NEXT)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12d:1", "rd 12e:1"]
+    referrals.execute("UPDATE users SET is_verified = TRUE, blocknumber = %s WHERE user_id = 1", NEXT + 1)
+    referrals.tick()
+    assert referred(referrals) == ["r 1:12d", "rd 12d:1", "rd 12e:1", "rv 1:12e"]
+
+
+@pytest.mark.parametrize(
+    ("index", "helps"),
+    [
+        (None, False),
+        ("CREATE INDEX ON user_events (referrer) WHERE is_current", False),
+        ("CREATE INDEX ON user_events (referrer)", True),
+        ("CREATE INDEX ON user_events (referrer) WHERE referrer IS NOT NULL", True),
+    ],
+    ids=["none", "of some", "of all", "of referrers"],
+)
+def test_a_referrer_who_is_active_again_is_found_at_once_with_an_index_and_otherwise_within_a_round(
+    referrals: World, index: str | None, helps: bool
+) -> None:
+    if index:
+        referrals.execute(index)
+    referrals.execute("UPDATE users SET is_deactivated = TRUE WHERE user_id = 1")
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => %s)", NEXT)
+    referrals.tick()
+    assert referred(referrals) == []
+    referrals.execute("UPDATE users SET is_deactivated = FALSE, blocknumber = %s WHERE user_id = 1", NEXT + 1)
+    referrals.tick()
+    assert referred(referrals) == (["r 1:12e"] if helps else [])
+    users, slices = referrals.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    referrals.set(sweep_users=-(-users // slices))
+    referrals.tick(slices + 1)
+    assert referred(referrals) == ["r 1:12e", "rd 12e:1"]
+
+
+def test_a_referral_without_a_trace_is_found_within_a_round_of_the_sweep(referrals: World) -> None:
+    referrals.execute("SELECT build.user_event(302, referrer => 1, blocknumber => NULL)")
+    referrals.tick()
+    assert referred(referrals) == []
+    users, slices = referrals.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    referrals.set(sweep_users=-(-users // slices))
+    referrals.tick(slices + 1)
+    assert referred(referrals) == ["r 1:12e", "rd 12e:1"]
 
 
 # Start from now

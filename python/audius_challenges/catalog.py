@@ -53,7 +53,7 @@ class Challenge:
             given = "null" if self.step_count is None else self.step_count
             raise ChallengeError(
                 f'challenge "{self.id}" has an invalid step_count in the catalog: {given}',
-                detail="A numeric challenge needs a step_count of at least 1.",
+                detail="This challenge needs a step_count of at least 1.",
                 hint=f"UPDATE challenges SET step_count = ... WHERE id = '{self.id}';",
             )
         return self.step_count

@@ -98,14 +98,14 @@ _KEYLESS = """
 _INDEXES = """
     SELECT
         relation.relname::text AS table_name,
-        attribute.attname::text AS column_name
+        attribute.attname::text AS column_name,
+        pg_get_expr(built.indpred, built.indrelid) AS predicate
     FROM pg_class AS relation
     INNER JOIN pg_namespace AS namespace
         ON namespace.oid = relation.relnamespace
     INNER JOIN pg_index AS built
         ON built.indrelid = relation.oid
         AND built.indisvalid
-        AND built.indpred IS NULL
     INNER JOIN pg_attribute AS attribute
         ON attribute.attrelid = relation.oid
         AND attribute.attnum = built.indkey[0]
@@ -224,7 +224,12 @@ def read_contract(db: Database) -> Contract:
     found = db.rows(_ELSEWHERE, missing=missing) if missing else []
     elsewhere = {row["table_name"]: row["schemas"] for row in found}
     contract = Contract(db.schema, columns, views, keyless, elsewhere)
-    indexes = db.rows(_INDEXES, schema=db.schema, tables=sorted({table for table, _ in HELPFUL_INDEXES}))
-    db.indexes = HELPFUL_INDEXES.intersection((row["table_name"], row["column_name"]) for row in indexes)
+    indexes = db.rows(_INDEXES, schema=db.schema, tables=sorted({index.table for index in HELPFUL_INDEXES}))
+    db.indexes = frozenset(
+        index
+        for index in HELPFUL_INDEXES
+        for row in indexes
+        if (row["table_name"], row["column_name"]) == (index.table, index.column) and index.is_one(row["predicate"])
+    )
     db.absent = {table: TABLES[table].empty for table in contract.absent}
     return contract

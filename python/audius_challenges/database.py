@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 from audius_challenges.errors import READ_ONLY_SQL_TRANSACTION, ChallengeError
+from audius_challenges.sources import Index
 
 # Literals, quoted names and comments stand first, so that nothing is looked for inside them.
 _TOKEN = re.compile(
@@ -120,7 +121,7 @@ class Database:
 
     :param plpy: PL/Python's module
     :param schema: the schema of the discovery tables, unquoted (see `home_schema`)
-    :ivar indexes: tables and columns that whole indexes begin with, of those that the application need not have
+    :ivar indexes: those of `HELPFUL_INDEXES` that there are
     """
 
     _plans: ClassVar[dict[tuple[str, frozenset[str], str], Plan]] = {}
@@ -129,7 +130,7 @@ class Database:
         self.plpy = plpy
         self.schema = schema
         self.absent = NONE_ABSENT
-        self.indexes: frozenset[tuple[str, str]] = frozenset()
+        self.indexes: frozenset[Index] = frozenset()
 
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
         """Run one statement and return its rows (none if it returns none).

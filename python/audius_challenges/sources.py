@@ -272,20 +272,53 @@ WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "IN
 
 
 @dataclass(frozen=True)
+class Index:
+    """An index that the application lacks, and that is used where somebody makes one.
+
+    :ivar where: SQL of the rows that are in it, all if empty
+    """
+
+    table: str
+    column: str
+    where: str = ""
+
+    @property
+    def statement(self) -> str:
+        """SQL that makes one."""
+        where = f" WHERE {self.where}" if self.where else ""
+        return f"CREATE INDEX CONCURRENTLY ON {self.table} ({self.column}){where};"
+
+    def is_one(self, predicate: str | None) -> bool:
+        """Whether an index that begins with the column serves as this one.
+
+        :param predicate: of its rows, as PostgreSQL prints it; None: it has all
+        """
+        if predicate is None:
+            return self.where in ("", f"{self.column} IS NOT NULL")
+        return predicate == f"({self.where})"
+
+
+COMMENTS_BY_USER = Index("comments", "user_id")
+PINS_BY_OWNER = Index("tracks", "owner_id", where="pinned_comment_id IS NOT NULL")
+EVENTS_BY_REFERRER = Index("user_events", "referrer", where="referrer IS NOT NULL")
+
+HELPFUL_INDEXES = (COMMENTS_BY_USER, PINS_BY_OWNER, EVENTS_BY_REFERRER)
+
+
+@dataclass(frozen=True)
 class Source:
     """How a changed row of a table leads to the users whom it affects, or to the keys of the rows (see `Rule.key`).
 
     :ivar table: name of the table; it has a clock, and a row of it is called `changed`
     :ivar user: SQL expression for the affected user's id, or the row's key
     :ivar join: joins that the expression needs; OFFSET 0 in them keeps the planner from joining whole tables
-    :ivar index: table and column of an index that the application need not have; without it the source is not followed,
-        and what it would have told of is left to the sweep
+    :ivar index: without it the source is not followed, and what it would have told of is left to the sweep
     """
 
     table: str
     user: str
     join: str = ""
-    index: tuple[str, str] | None = None
+    index: Index | None = None
 
     @property
     def clock(self) -> str:
@@ -386,13 +419,10 @@ COMMENTS_OF_USERS = Source(
                 WHERE comments.user_id = changed.user_id
                 OFFSET 0
             ) AS comment""",
-    index=("comments", "user_id"),
+    index=COMMENTS_BY_USER,
 )
 
-MOBILE_USERS = Source("user_events", user="changed.user_id")
-
-HELPFUL_INDEXES = frozenset({("comments", "user_id")})
-"""Tables and columns of indexes that the application lacks, and that are used where somebody makes one."""
+NEWCOMERS = Source("user_events", user="changed.user_id")
 
 # A comment may come after it was pinned, or come back.
 VERIFIED_OWNERS_OF_COMMENTED = Source(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.model import MODELLED
 from tests.model.challenges.first_weekly_comment import week_of
+from tests.model.challenges.referrals import pair_of
 from tests.model.database import Environment, Run
 from tests.model.events import (
     AlterChallenge,
@@ -62,6 +63,7 @@ from tests.model.events import (
     UserVersion,
 )
 from tests.model.rows import JANUARY
+from tests.model.rules import specifier_of
 from tests.model.spaces import (
     BASE,
     BLOCKS,
@@ -445,8 +447,36 @@ tasting = weighted(
     (1, deletes("saves", "reposts", "track_trending_scores")),
     (1, alterations(("t", "tt"))),
 )
+referrers = st.sampled_from((*USERS, None, STRANGER))
+paid_pairs = st.builds(
+    lambda first, second: specifier_of(first) if second is None else pair_of(first, second), users, referrers
+)
+referrals = weighted(
+    (10, st.builds(Arrival, st.integers(1, 6), users, referrers, seldom, mostly, blocks)),
+    (4, account),
+    (1, reorganizations),
+    (1, deletes("user_events", "challenge_disbursements")),
+    (1, st.builds(PaidBefore, st.sampled_from(("r", "rv", "rd")), paid_pairs, st.just(True))),
+    (2, st.builds(AlterChallenge, st.sampled_from(("r", "rv")), st.just("step_count"), st.sampled_from((1, 2)))),
+    (2, alterations(("r", "rv", "rd"))),
+)
+
 anything = weighted(
-    *((4, theme) for theme in (profile, works, milestones, listening, charts, deeds, pinning, tasting, purchases)),
+    *(
+        (4, theme)
+        for theme in (
+            profile,
+            works,
+            milestones,
+            listening,
+            charts,
+            deeds,
+            pinning,
+            tasting,
+            purchases,
+            referrals,
+        )
+    ),
     (1, alterations(MODELLED)),
 )
 
@@ -531,6 +561,7 @@ histories = st.builds(
         (3, chapters(purchases)),
         (3, chapters(pinning)),
         (3, chapters(tasting)),
+        (3, chapters(referrals)),
         (1, chapters(anything)),
     ),
 )

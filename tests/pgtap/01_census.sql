@@ -38,7 +38,10 @@ VALUES
 ('t', 'aggregate', '100', TRUE, 2147483647, 0, 2147483647, 7, '{}', '{"cooldown_days": 0}'),
 ('b', 'aggregate', '1', TRUE, 2147483647, 220157041, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
 ('s', 'aggregate', '5', TRUE, 2147483647, 220157041, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
-('m', 'boolean', '1', TRUE, NULL, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}');
+('m', 'boolean', '1', TRUE, NULL, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
+('r', 'aggregate', '1', TRUE, 5, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
+('rv', 'aggregate', '1', TRUE, 5000, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
+('rd', 'boolean', '1', TRUE, NULL, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}');
 
 -- What grant_run lets a role do with the tables of the discovery schema.
 CREATE TEMPORARY TABLE grants (name text NOT NULL, privileges text NOT NULL);

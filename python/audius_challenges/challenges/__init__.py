@@ -11,6 +11,7 @@ from audius_challenges.challenges.mobile_install import MOBILE_INSTALL
 from audius_challenges.challenges.pinned_comment import PINNED_COMMENT
 from audius_challenges.challenges.play_milestones import PLAY_MILESTONES
 from audius_challenges.challenges.profile_completion import PROFILE_COMPLETION
+from audius_challenges.challenges.referrals import REFERRALS
 from audius_challenges.challenges.tastemaker import TASTEMAKER
 from audius_challenges.challenges.track_upload import TRACK_UPLOAD
 from audius_challenges.challenges.trending import TRENDING
@@ -29,6 +30,7 @@ CHALLENGES: tuple[Processor, ...] = (
     TASTEMAKER,
     *AUDIO_MATCHING,
     MOBILE_INSTALL,
+    *REFERRALS,
 )
 
 ANY_WEEK = tuple(processor.id for processor in TRENDING)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.users import is_one_of_the_users
-from audius_challenges.sources import MOBILE_USERS
+from audius_challenges.sources import NEWCOMERS
 
 MOBILE_INSTALL = Rule(
     id="m",
     description="mobile install",
-    changes=(MOBILE_USERS,),
+    changes=(NEWCOMERS,),
     is_deed=True,
     found=f"""
         SELECT

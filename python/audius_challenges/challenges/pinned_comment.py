@@ -13,8 +13,6 @@ from audius_challenges.sources import TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED
 
 TURN_SECONDS = 600
 
-INDEX = "CREATE INDEX CONCURRENTLY ON tracks (owner_id) WHERE pinned_comment_id IS NOT NULL;"
-
 # Users who are verified by any current row. Who is not any more stays, and is passed by when it is his turn.
 _KNOW = f"""
     INSERT INTO audius_challenges.verified_user (user_id)
@@ -123,7 +121,6 @@ PINNED_COMMENT = PinnedComment(
     is_of_earner=False,
     specifier="to_hex(found.user_id) || ':' || to_hex(found.track_id)",
     due_users=_DUE,
-    helpful_indexes=(INDEX,),
     found=f"""
         SELECT
             pinned.user_id,

@@ -40,6 +40,14 @@ class PerUser(ABC):
         """Nothing, as a rule: what users have is counted, whenever they got it."""
         return None
 
+    @property
+    def round_users(self) -> str | None:
+        """SQL of the ids of the users to examine whenever the sweep has come round, in place of its slices.
+
+        For what no index leads to from a user: one pass over a table a round. It may use :starting_block::bigint.
+        """
+        return None
+
     @abstractmethod
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Bring the user challenges of these users to what the source tables say: all of them, or, if it fails, none.
@@ -142,10 +150,21 @@ class PerUser(ABC):
             due = {row["user_id"] for row in work.db.rows(self.due, as_of=work.as_of)}
             affected |= due.difference(state.set_aside)
         nothing_written = work.is_first_build and state.nothing_written
+        is_by_rounds = self.round_users is not None and state.phase is Phase.WATCHING
         for users in sweep.next_slices(work):
-            affected = users.outside(affected)
-            yield users, True, nothing_written
+            if not is_by_rounds:
+                affected = users.outside(affected)
+                yield users, True, nothing_written
+        if is_by_rounds and state.round_completed:
+            of_round = self._of_round(work).union(state.set_aside)
+            affected -= of_round
+            yield Users.listed(of_round), True, False
         yield Users.listed(affected), False, False
+
+    def _of_round(self, work: Work) -> set[int]:
+        """The users to examine once the sweep has come round."""
+        found = work.db.rows(self.round_users or "", starting_block=work.challenge.starting_block)
+        return {row["user_id"] for row in found}
 
     def _changed(self, work: Work) -> set[int]:
         """The users affected by changes; too many of them are left to the sweep, which then takes everybody."""

@@ -41,6 +41,7 @@ class Rule(PerUser):
     :ivar found: SQL of a query over `eligible`, the users to examine who count and take part: a row for each reward
         that there is or is on its way to be: user_id, steps, and what `specifier` and `amount` ask for
     :ivar changes: the sources whose changed rows affect users; the user's own row always does
+    :ivar by_user: the source that the user's own row is; another one of `users` if rows there affect others, too
     :ivar is_deed: whether each row that is found is a reward of its own. Otherwise there is one for each user, and who
         is not found has 0 steps
     :ivar specifier: SQL over `found` of what makes a reward unique (rule 12); without `is_deed` over user_id alone
@@ -51,7 +52,8 @@ class Rule(PerUser):
         this one yet, is examined at every run
     :ivar due_users: SQL of the ids of users to examine at every run, for what leaves no trace in a source; :as_of is
         there to be used
-    :ivar helpful_indexes: statements that create indexes which the challenge uses, but does not need
+    :ivar round_users: SQL of the ids of users to examine whenever the sweep has come round, in place of its slices
+    :ivar is_capped: whether the catalog's step_count is how many rewards there are at most: :cap::bigint is that
     :ivar created_at: SQL over `found` of the time of a deed, timestamptz
     :ivar earlier: SQL over `found` of an array of the specifiers that a deed had in earlier formats
     :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
@@ -68,6 +70,7 @@ class Rule(PerUser):
     description: str
     found: str
     changes: tuple[Source, ...] = ()
+    by_user: Source = USERS
     is_deed: bool = False
     specifier: str = "to_hex(found.user_id)"
     amount: str = ":amount::integer"
@@ -75,7 +78,8 @@ class Rule(PerUser):
     takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None
-    helpful_indexes: tuple[str, ...] = ()
+    round_users: str | None = None
+    is_capped: bool = False
     created_at: str = ":as_of::timestamptz"
     earlier: str = "'{}'::text[]"
     paid_as: tuple[str, ...] = ()
@@ -87,7 +91,7 @@ class Rule(PerUser):
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The user's own row, and what the rule adds."""
-        return (USERS, *self.changes) if self.key == USER_ID else self.changes
+        return (self.by_user, *self.changes) if self.key == USER_ID else self.changes
 
     @cached_property
     def without_past(self) -> str | None:
@@ -111,7 +115,7 @@ class Rule(PerUser):
                 own,
                 self.key.reads,
                 *(source.reads for source in self.sources),
-                columns_read(self.due_users or "", (self.after and self._freed) or ""),
+                columns_read(self.due_users or "", self.round_users or "", (self.after and self._freed) or ""),
             ]
         )
 
@@ -122,6 +126,7 @@ class Rule(PerUser):
             **({"slice": self.key.slice, "progress": self.key.progress} if self.key != USER_ID else {}),
             "write": writing(self._wanted, unless=self._unless),
             **({"due": self.due} if self.due else {}),
+            **({"round": self.round_users} if self.round_users else {}),
             **({"deeds": self._specifiers} if self.is_deed else {}),
             **({"pass over": passing_over(self.every_deed)} if self.every_deed else {}),
         }
@@ -132,6 +137,7 @@ class Rule(PerUser):
         :raises ChallengeError: if the catalog has no step_count to complete at, whoever is examined
         """
         self._target(work)
+        self._cap(work)
         super().run(work)
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
@@ -164,6 +170,7 @@ class Rule(PerUser):
         return {
             **users.parameters,
             "target": self._target(work),
+            "cap": self._cap(work),
             "amount": work.challenge.amount,
             "as_of": work.as_of,
             "starting_block": work.challenge.starting_block,
@@ -171,6 +178,9 @@ class Rule(PerUser):
 
     def _target(self, work: Work) -> int:
         return work.challenge.target if self.completes_at == STEP_COUNT else int(self.completes_at)
+
+    def _cap(self, work: Work) -> int | None:
+        return work.challenge.target if self.is_capped else None
 
     @cached_property
     def _wanted(self) -> str:

@@ -32,6 +32,9 @@ _PROD: dict[str, tuple[Any, ...]] = {
     "b": ("aggregate", "1", True, MAX_INTEGER, 220157041, 25000, 7),
     "s": ("aggregate", "5", True, MAX_INTEGER, 220157041, 25000, 7),
     "m": ("boolean", "1", True, None, 25346436, 25000, 7),
+    "r": ("aggregate", "1", True, 5, 25346436, 25000, 7),
+    "rv": ("aggregate", "1", True, 5000, 25346436, 25000, 7),
+    "rd": ("boolean", "1", True, None, 25346436, 25000, 7),
 }
 
 _STAGE: dict[str, dict[str, Any]] = {
@@ -47,6 +50,9 @@ _STAGE: dict[str, dict[str, Any]] = {
     "b": {"starting_block": 0},
     "s": {"starting_block": 0},
     "m": {"starting_block": 0},
+    "r": {"starting_block": 0},
+    "rv": {"starting_block": 0},
+    "rd": {"starting_block": 0},
 }
 
 # Where dev is not just stage without cooldowns.
