@@ -8,10 +8,11 @@ import pytest
 
 from audius_challenges.catalog import CATALOG
 from audius_challenges.challenges import CHALLENGES
-from audius_challenges.sources import PRINTED_TYPES, TABLES
+from audius_challenges.sources import HELPFUL_INDEXES, PRINTED_TYPES, TABLES, Index
 from devtools import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "reference" / "discovery-tables.md").read_text()
+CHALLENGES_PAGE = (REPOSITORY / "docs" / "reference" / "challenges.md").read_text()
 SECTION = re.compile(r"^### (\w+)\n\n\| column \| type \| needed by \|\n[-| ]+\n((?:\|.*\|\n)+)", re.MULTILINE)
 NAME = re.compile(r"`(\w+)`")
 
@@ -66,3 +67,10 @@ def test_whoever_the_page_says_needs_a_column_reads_it(table: str) -> None:
         needed_by = everybody if cell == "all" else set(NAME.findall(cell))
         assert needed_by or cell == "-", f"{name}: {cell}"
         assert needed_by - readers[name] == set(), name
+
+
+@pytest.mark.parametrize("index", HELPFUL_INDEXES)
+def test_the_reference_says_how_to_make_each_helpful_index_and_what_it_does(index: Index) -> None:
+    columns = index.statement.removeprefix("CREATE INDEX CONCURRENTLY ON ").removesuffix(";")
+    assert f"| `{columns}` |" in PAGE
+    assert f"\n{index.statement}\n" in CHALLENGES_PAGE

@@ -158,7 +158,7 @@ class Rule(PerUser):
         return passed
 
     def deeds(self, work: Work, users: Users) -> list[str]:
-        """The specifiers of what is found, and of incomplete rows."""
+        """The specifiers of what is found, and of incomplete rows, if there is more than one step."""
         if not self.is_deed:
             return []
         found = work.db.rows(
@@ -211,11 +211,17 @@ class Rule(PerUser):
         found AS MATERIALIZED (
             {self.found}
         )"""
-        if self.is_deed and self.completes_at == 1 and "eligible" not in self.found:
+        if self._is_found_first and not self.is_of_earner:
+            return found
+        if self._is_found_first:
             # Where deeds are found without a look at who counts, only who is found is looked at.
             among = "users.user_id IN (SELECT found.user_id FROM found)"
             return f"{found},{eligible_users(takes_part=self._takes_part, among=among)}"
         return f"{eligible_users(self.found, takes_part=self._takes_part)},{found}"
+
+    @property
+    def _is_found_first(self) -> bool:
+        return self.is_deed and self.completes_at == 1 and "eligible" not in self.found
 
     @property
     def _found_incomplete(self) -> str:
@@ -306,7 +312,7 @@ class Rule(PerUser):
         SELECT {self.specifier} AS specifier
         FROM found
         {self._of_earner}
-        {self._incomplete if self.key == USER_ID else ""}
+        {"" if self.completes_at == 1 else self._incomplete}
         ORDER BY specifier
         """
 
