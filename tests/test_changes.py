@@ -258,7 +258,7 @@ PINNED_COMMENTS = Feed(
         INSERT INTO comments
             (comment_id, user_id, entity_id, entity_type, text, created_at, updated_at, txhash, blockhash,
              blocknumber)
-        SELECT 900000 + number, 900000, 900000, 'Track', 'Nice.', '2024-01-01', '2024-01-01', '', '', number
+        SELECT 1000000000 + number, 900000, 900000, 'Track', 'Nice.', '2024-01-01', '2024-01-01', '', '', number
         FROM numbers
     """,
 )

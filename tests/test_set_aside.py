@@ -53,9 +53,10 @@ def mend(connection: Connection, table: str = "user_challenges") -> None:
 
 
 def touch(connection: Connection, user: int) -> None:
-    """Changes the user's rows, as any edit of a profile or a comment does."""
+    """Changes the user's rows, as any edit of a profile or a comment does, and those of users who came by him."""
     connection.execute("UPDATE users SET name = 'changed', blocknumber = 100 WHERE user_id = %s", (user,))
     connection.execute("UPDATE comments SET text = 'changed', blocknumber = 100 WHERE user_id = %s", (user,))
+    connection.execute("UPDATE user_events SET blocknumber = 100 WHERE referrer = %s", (user,))
 
 
 @pytest.fixture
@@ -110,8 +111,11 @@ def test_everybody_else_is_paid_and_the_user_is_tried_again(session: Connection,
     query = "SELECT challenge_id, users_set_aside FROM challenge_status WHERE users_set_aside > 0"
     assert rows(session, query) == [(challenge, 1)]
 
-    mend(session)
     session.execute("SET audius_challenges.sweep_users = 0")
+    if way == "full scan":
+        # It leaves to the feed what the feed has not read: purchases are at the end of their table.
+        assert tick(session) == []
+    mend(session)
     assert tick(session) == []
     assert column(session, PAID, challenge) == [11, 12, 14, 15]
     touch(session, 13)

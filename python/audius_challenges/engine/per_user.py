@@ -55,9 +55,9 @@ class PerUser(ABC):
         :param nothing_written: whether no row of theirs was ever written, so that none need be looked up
         """
 
-    def deeds(self, work: Work, users: Users) -> list[str]:  # noqa: ARG002 - as a rule all rows of a user go together
-        """The specifiers of what is rewarded singly, so that one can be set aside and the others be written."""
-        return []
+    def deeds(self, work: Work, users: Users) -> dict[str, int]:  # noqa: ARG002 - as a rule a user's rows go together
+        """The specifiers of what is rewarded singly, so that one can be set aside and the others written; who earns."""
+        return {}
 
     def run(self, work: Work) -> None:
         """Examine what changed and a slice of the sweep; with `full_scan`, everybody."""
@@ -118,7 +118,7 @@ class PerUser(ABC):
         except Exception as error:
             if not may_be_one_users(work.db, error):
                 raise
-            parts = users.halves(work.slices) or self._named_deeds(work, users)
+            parts = users.halves(work.slices) or self._named_deeds(work, set_aside, users)
             if not parts:
                 set_aside.failed(users, error)
         else:
@@ -126,7 +126,7 @@ class PerUser(ABC):
         for part in parts:
             self._examine(work, set_aside, part, nothing_written=nothing_written)
 
-    def _named_deeds(self, work: Work, user: Users) -> tuple[Users, ...]:
+    def _named_deeds(self, work: Work, set_aside: SetAside, user: Users) -> tuple[Users, ...]:
         """The user with all his deeds, named, so that they can be halved; nothing where they cannot be."""
         if user.deeds is not None:
             return ()
@@ -136,7 +136,8 @@ class PerUser(ABC):
             if not may_be_one_users(work.db, error):
                 raise
             return ()
-        return (replace(user, deeds=deeds),) if deeds else ()
+        set_aside.earners.update(deeds)
+        return (replace(user, deeds=list(deeds)),) if deeds else ()
 
     def _turn(self, work: Work) -> Iterator[tuple[Users, bool, bool]]:
         """Whose turn it is in this run, whether it is the sweep's, and whether nothing of theirs was ever written."""

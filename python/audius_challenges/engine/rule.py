@@ -157,14 +157,14 @@ class Rule(PerUser):
         passed: int = work.db.value(passing_over(self.every_deed), challenge_id=self.id)
         return passed
 
-    def deeds(self, work: Work, users: Users) -> list[str]:
-        """The specifiers of what is found, and of incomplete rows, if there is more than one step."""
+    def deeds(self, work: Work, users: Users) -> dict[str, int]:
+        """The specifiers of what is found, and of incomplete rows, if there is more than one step; and who earns it."""
         if not self.is_deed:
-            return []
+            return {}
         found = work.db.rows(
             self._specifiers, challenge_id=self.id, nothing_written=False, **self._parameters(work, users)
         )
-        return [row["specifier"] for row in found]
+        return {row["specifier"]: row["user_id"] for row in found}
 
     def _parameters(self, work: Work, users: Users) -> dict[str, Any]:
         return {
@@ -309,7 +309,9 @@ class Rule(PerUser):
         """SQL of what can be set aside singly: nothing is asked of a deed here but its specifier."""
         return f"""
         WITH {self._found}
-        SELECT {self.specifier} AS specifier
+        SELECT
+            {self.specifier} AS specifier,
+            found.user_id
         FROM found
         {self._of_earner}
         {"" if self.completes_at == 1 else self._incomplete}
@@ -320,7 +322,9 @@ class Rule(PerUser):
     def _incomplete(self) -> str:
         return """
         UNION
-        SELECT user_challenges.specifier::text
+        SELECT
+            user_challenges.specifier::text,
+            user_challenges.user_id
         FROM discovery.user_challenges
         INNER JOIN eligible
             ON user_challenges.user_id = eligible.user_id

@@ -74,7 +74,10 @@ def may_be_one_users(db: Database, error: Exception) -> bool:
 
 
 class SetAside:
-    """Whom a step of a challenge tries alone, and how that goes."""
+    """Whom a step of a challenge tries alone, and how that goes.
+
+    :ivar earners: who earns the deeds that are tried singly, by specifier
+    """
 
     def __init__(self, db: Database, state: State, key: Key) -> None:
         self._db = db
@@ -87,6 +90,7 @@ class SetAside:
         self._tried: set[int] = set()
         self._failures: dict[tuple[int, str], str] = {}
         self._users: dict[int, int | None] = {}
+        self.earners: dict[str, int] = {}
 
     def begin(self, written: Written) -> None:
         """A turn begins: a slice of users, or those who have changed.
@@ -113,7 +117,7 @@ class SetAside:
         :raises ChallengeError: if it cannot be about single users any more
         """
         examined_id, specifier = user.least, user.deeds[0] if user.deeds else EVERYTHING
-        if self._user_of(examined_id) is None:
+        if self._user_of(examined_id, specifier) is None:
             return
         self._failures[examined_id, specifier] = describe(error)
         if examined_id not in self._known:
@@ -145,17 +149,17 @@ class SetAside:
         failures = {
             "challenge_id": self._state.challenge_id,
             "ids": [examined_id for examined_id, _ in self._failures],
-            "user_ids": [self._user_of(examined_id) for examined_id, _ in self._failures],
+            "user_ids": [self._user_of(*failure) for failure in self._failures],
             "specifiers": [specifier for _, specifier in self._failures],
             "errors": list(self._failures.values()),
         }
         self._db.rows(_FORGET, **failures, tried=sorted(self._tried))
         self._db.rows(_SAVE, **failures)
         if new := self._new:
-            examined_id, error = next((key[0], text) for key, text in self._failures.items() if key[0] in new)
+            failure, error = next((key, text) for key, text in self._failures.items() if key[0] in new)
             others = f" and {len(new) - 1} more" if len(new) > 1 else ""
             self._db.plpy.warning(
-                f'challenge "{self._state.challenge_id}": user {self._user_of(examined_id)}{others} set aside: {error}',
+                f'challenge "{self._state.challenge_id}": user {self._user_of(*failure)}{others} set aside: {error}',
                 hint="The others were written. See audius_challenges.set_aside.",
             )
         self._state.set_aside = sorted(self._known - self._tried | {tried for tried, _ in self._failures})
@@ -164,8 +168,10 @@ class SetAside:
     def _new(self) -> set[int]:
         return {tried for tried, _ in self._failures} - self._known
 
-    def _user_of(self, examined_id: int) -> int | None:
+    def _user_of(self, examined_id: int, specifier: str) -> int | None:
         """Who it is; nobody if the row is gone by now."""
+        if specifier in self.earners:
+            return self.earners[specifier]
         if self._key == USER_ID:
             return examined_id
         if examined_id not in self._users:
