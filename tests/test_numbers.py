@@ -130,7 +130,8 @@ def lift(connection: Connection) -> None:
     )
     connection.execute(f"DELETE FROM blocks WHERE number + {BEYOND} IN (SELECT number FROM blocks)")
     for table, column in NUMBERS:
-        ids = column.endswith(("_id", "blocknumber")) or (table, column) in {("plays", "id"), ("blocks", "number")}
+        others = {("plays", "id"), ("blocks", "number"), ("user_events", "referrer")}
+        ids = column.endswith(("_id", "blocknumber")) or (table, column) in others
         if ids and table not in ("user_challenges", "challenges"):
             connection.execute(f"UPDATE {table} SET {column} = {column} + {BEYOND} WHERE {column} < {BEYOND}")
     connection.execute("UPDATE blocks SET blockhash = number::text")
