@@ -146,7 +146,7 @@ SELECT bag_eq(
 );
 UPDATE challenges SET
     amount = '4711',
-    step_count = CASE WHEN type = 'numeric' THEN 20000 END,
+    step_count = CASE WHEN type = 'numeric' OR id IN ('r', 'rv') THEN 20000 END,
     starting_block = 2147483647;
 UPDATE users SET is_verified = FALSE, name = NULL, bio = NULL, handle_lc = NULL;
 DELETE FROM tracks;
