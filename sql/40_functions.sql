@@ -1,8 +1,8 @@
 -- What people and pg_cron call: a few lines each, that hand over to the package.
 --
--- No routine goes by the schema that it was created in, which may be renamed: the package looks up where the extension is
--- now. Those that return sets are to the letter as in 1.1.0, schema included: a session that is just calling one would
--- crash if an upgrade replaced it (docs/how-to/release.md).
+-- No routine goes by the schema that it was created in, which may be renamed: the package looks up where the extension
+-- is now. Those that return sets are to the letter as in 1.1.0, schema included: a session that is just calling one
+-- would crash if an upgrade replaced it (docs/how-to/release.md).
 --
 -- A run sets search_path, jit, work_mem, lock_timeout and datestyle for its transaction. The SET clauses here have the
 -- caller's values come back when the function ends; a procedure that commits cannot have them, and need not.
