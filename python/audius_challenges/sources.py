@@ -338,17 +338,20 @@ SELLERS = Source(
     user="seller.user_id",
     join="""
             CROSS JOIN LATERAL (
-                SELECT tracks.owner_id AS user_id
-                FROM discovery.tracks
-                WHERE tracks.track_id = changed.content_id
-                    AND tracks.is_current
-                    AND changed.content_type = 'track'
-                UNION ALL
-                SELECT playlists.playlist_owner_id
-                FROM discovery.playlists
-                WHERE playlists.playlist_id = changed.content_id
-                    AND playlists.is_current
-                    AND changed.content_type IN ('album', 'playlist')
+                SELECT owner.user_id
+                FROM (
+                    SELECT tracks.owner_id AS user_id
+                    FROM discovery.tracks
+                    WHERE tracks.track_id = changed.content_id
+                        AND tracks.is_current
+                        AND changed.content_type = 'track'
+                    UNION ALL
+                    SELECT playlists.playlist_owner_id
+                    FROM discovery.playlists
+                    WHERE playlists.playlist_id = changed.content_id
+                        AND playlists.is_current
+                        AND changed.content_type IN ('album', 'playlist')
+                ) AS owner
                 OFFSET 0
             ) AS seller""",
 )

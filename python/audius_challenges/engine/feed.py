@@ -349,10 +349,10 @@ def present_of(table: str) -> str:
     limits = [clock, f"({_LATE_PLAY if table == 'plays' else _LATE_BLOCK})"]
     if TABLES[table].checked:
         limits.append(f"""(
-            SELECT min({clock})
-            FROM discovery.{table}
-            WHERE {table}.{TABLES[table].checked} IS NULL
-                AND {clock} >= coalesce(({_LATE_BLOCK}), 0) - {WAITING_BLOCKS}
+            SELECT min(waiting.{TABLES[table].clock})
+            FROM discovery.{table} AS waiting
+            WHERE waiting.{TABLES[table].checked} IS NULL
+                AND waiting.{TABLES[table].clock} >= coalesce(({_LATE_BLOCK}), 0) - {WAITING_BLOCKS}
         )""")
     return f"""
     SELECT
