@@ -41,13 +41,9 @@ SITUATIONS = {
     "monitor.md": INSTALLED,
     "move-to-another-schema.md": INSTALLED,
     "page-disbursements.md": (
-        # Some were completed ten days ago, and some of these were paid.
+        # Some were completed ten days ago, and some of these without a block number.
         *INSTALLED,
-        "UPDATE user_challenges SET completed_at = completed_at - INTERVAL '10 days'"
-        " WHERE is_complete AND user_id % 2 = 0",
-        "INSERT INTO challenge_disbursements (challenge_id, user_id, specifier, signature, slot, amount, created_at)"
-        " SELECT challenge_id, user_id, specifier, '5xGh' || specifier, 1, amount || '00000000', now()"
-        " FROM user_challenges WHERE is_complete AND user_id % 4 = 0",
+        "UPDATE user_challenges SET completed_at = completed_at - INTERVAL '10 days' WHERE user_id % 2 = 0",
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'v' AND user_id % 2 = 0",
     ),
     "past-friday.md": INSTALLED,
