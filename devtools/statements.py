@@ -42,7 +42,7 @@ def explain() -> list[str]:
 
 def _statements() -> Iterator[tuple[str, Statement]]:
     statements = {
-        "slice": users.SLICE,
+        "slice": users.USER_ID.slice,
         "look_load": feed.STANDINGS,
         "look_save": feed.SAVE,
         "look_trim": feed.TRIM,

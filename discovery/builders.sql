@@ -549,6 +549,61 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.playlist_score(user_id * 10, 1);
 $$;
 
+CREATE FUNCTION build.qualify_c(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.comment(user_id * 10, user_id, created_at => '2025-02-03 12:00');
+$$;
+CREATE FUNCTION build.almost_c(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.comment(user_id * 10, user_id, created_at => '2025-02-03 12:00', is_visible => FALSE);
+$$;
+
+CREATE FUNCTION build.qualify_m(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.user_event(user_id, is_mobile_user => TRUE);
+$$;
+CREATE FUNCTION build.almost_m(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.user_event(user_id, is_mobile_user => TRUE, is_current => FALSE);
+$$;
+
+CREATE FUNCTION build.qualify_b(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.purchase(user_id, user_id * 10);
+$$;
+CREATE FUNCTION build.almost_b(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.purchase(user_id, user_id * 10, amount => 999999);
+$$;
+
+-- The user sells a track; who buys it is nobody whom the database knows.
+CREATE FUNCTION build.qualify_s(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.purchase(user_id * 10, user_id * 10);
+$$;
+CREATE FUNCTION build.almost_s(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id, is_verified => FALSE);
+    SELECT build.track(user_id * 10, user_id);
+    SELECT build.purchase(user_id * 10, user_id * 10);
+$$;
+
 --
 -- The challenges as the shared rules see them.
 --
@@ -625,6 +680,7 @@ VALUES
 ('created_at', NULL, 'trending', 'the real clock, also where a past Friday is paid'),
 ('completed_at', NULL, 'trending', 'the real clock, also where a past Friday is paid'),
 ('specifier', NULL, 'trending', 'week and rank'),
+('specifier', 's', NULL, 'the buyer and what was bought, as of b; it is the seller who earns'),
 ('passed over', 'p2', NULL, 'whose p1 is complete and who has no row yet is examined at every run'),
 ('passed over', 'p3', NULL, 'whose p2 is complete and who has no row yet is examined at every run'),
 ('passed over', NULL, 'trending', 'a week is decided once, by the scores that there are then');

@@ -46,7 +46,12 @@ SELECT
     greatest(20, round(311000 * :scale))::integer AS playlists,
     greatest(300, round(20000000 * :scale))::integer AS plays,
     greatest(100, round(10000000 * :scale))::integer AS monthly,
-    greatest(1000, round(1000000 * :scale))::integer AS blocks
+    greatest(1000, round(1000000 * :scale))::integer AS blocks,
+    greatest(200, round(40000 * :scale))::integer AS purchases
+\gset
+SELECT
+    greatest(60, round(319700 * :scale))::integer AS comments,
+    greatest(15, round(2300000 * :scale))::integer AS user_events
 \gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
@@ -281,8 +286,8 @@ $$;
 CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-        track_trending_scores, playlist_trending_scores, aggregate_user, challenge_disbursements,
-        sol_reward_disbursements
+        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
+        challenge_disbursements, sol_reward_disbursements
     }'
 );
 
@@ -723,6 +728,64 @@ WHERE pg_temp.roll(playlist_id, 98) < 0.6;
 SELECT pg_temp.put_back('playlist_trending_scores');
 COMMIT;
 
+-- In the last year and a half, by few users; clients choose the ids, below 1,500,000,000 and in no order.
+\echo -n 'comments                  '
+BEGIN;
+CALL pg_temp.take_off('comments');
+INSERT INTO comments (
+    comment_id, user_id, entity_id, entity_type, text, is_delete, is_visible, blocknumber, created_at, updated_at,
+    txhash, blockhash
+)
+SELECT
+    1 + (number * 48271) % 1499999957,
+    pg_temp.person(floor(:users * 0.05 * pg_temp.roll(number, 110) ^ 3)::bigint),
+    pg_temp.track(floor(:tracks * pg_temp.roll(number, 111) ^ 4)::bigint),
+    CASE
+        WHEN pg_temp.roll(number, 112) < 0.9 THEN 'Track'
+        WHEN pg_temp.roll(number, 112) < 0.94 THEN 'track'
+        WHEN pg_temp.roll(number, 112) < 0.99 THEN 'FanClub'
+        ELSE 'Event'
+    END,
+    'Comment ' || number,
+    CASE WHEN pg_temp.roll(number, 113) >= 0.01 THEN pg_temp.roll(number, 113) < 0.05 END,
+    CASE WHEN pg_temp.roll(number, 114) >= 0.01 THEN pg_temp.roll(number, 114) >= 0.02 END,
+    pg_temp.block_at(share, pg_temp.roll(number, 115)),
+    pg_temp.moment(share),
+    pg_temp.moment(share),
+    pg_temp.txhash(number, 116),
+    pg_temp.txhash(number, 117)
+FROM (
+    SELECT
+        number,
+        0.8 + 0.2 * (number + pg_temp.roll(number, 118)) / :comments AS share
+    FROM generate_series(0::bigint, :comments - 1) AS comment (number)
+) AS written;
+SELECT pg_temp.put_back('comments');
+COMMIT;
+
+-- How users came: one event for seven users in ten, a third of them by a mobile app; some have older ones.
+\echo -n 'user_events               '
+BEGIN;
+CALL pg_temp.take_off('user_events');
+INSERT INTO user_events (id, blocknumber, is_current, user_id, is_mobile_user)
+SELECT
+    number + 1,
+    pg_temp.block_at(share, pg_temp.roll(number, 120)),
+    version = 0 OR pg_temp.roll(number, 121) < 0.05,
+    user_id,
+    pg_temp.roll(number, 122) < 0.35
+FROM (
+    SELECT
+        number,
+        1 + floor((number - (number % 25) / 24) * (:users / :user_events::double precision))::integer AS user_id,
+        (number % 25) / 24 AS version,
+        number / (:user_events + 1.0::double precision) AS share
+    FROM generate_series(0::bigint, :user_events - 1) AS event (number)
+) AS arrivals;
+SELECT setval('user_events_id_seq', :user_events + 1) AS last_event \gset
+SELECT pg_temp.put_back('user_events');
+COMMIT;
+
 -- The counters say what the follows say; one user in fifty has none.
 \echo -n 'aggregate_user            '
 BEGIN;
@@ -757,6 +820,87 @@ WHERE pg_temp.roll(person.user_id, 99) >= 0.02;
 SELECT pg_temp.put_back('aggregate_user');
 COMMIT;
 
+-- Two in three purchases are of verified artists; a block number is that of what was bought. The latest wait to be
+-- checked, and some that were checked are not valid.
+\echo -n 'sol_purchases             '
+BEGIN;
+CALL pg_temp.take_off('sol_purchases');
+WITH verified AS (
+    SELECT user_id
+    FROM users
+    WHERE is_verified
+),
+
+offer AS MATERIALIZED (
+    SELECT
+        goods.*,
+        row_number() OVER (
+            PARTITION BY goods.is_verified
+            ORDER BY pg_temp.roll(goods.content_id, 101), goods.content_type
+        ) - 1 AS rank
+    FROM (
+        SELECT
+            'track' AS content_type,
+            tracks.track_id AS content_id,
+            tracks.blocknumber,
+            tracks.owner_id IN (SELECT verified.user_id FROM verified) AS is_verified
+        FROM tracks
+        WHERE tracks.is_current
+        UNION ALL
+        SELECT
+            CASE WHEN pg_temp.is_album(playlists.playlist_id) THEN 'album' ELSE 'playlist' END,
+            playlists.playlist_id,
+            playlists.blocknumber,
+            playlists.playlist_owner_id IN (SELECT verified.user_id FROM verified)
+        FROM playlists
+        WHERE playlists.is_current AND pg_temp.roll(playlists.playlist_id, 102) < 0.1
+    ) AS goods
+),
+
+offers AS (
+    SELECT
+        is_verified,
+        count(*) AS quantity
+    FROM offer
+    GROUP BY is_verified
+)
+
+INSERT INTO sol_purchases (
+    signature, instruction_index, amount, slot, from_account, content_type, content_id, buyer_user_id,
+    access_type, valid_after_blocknumber, is_valid
+)
+SELECT
+    pg_temp.txhash(purchase.number, 103) || pg_temp.txhash(purchase.number, 104),
+    floor(3 * pg_temp.roll(purchase.number, 105))::integer,
+    least(500000000, floor(990000 * (1 - pg_temp.roll(purchase.number, 106)) ^ -0.7)::bigint),
+    200000000 + floor(180000000::double precision * purchase.number / :purchases)::bigint,
+    pg_temp.txhash(purchase.number, 107),
+    offer.content_type,
+    offer.content_id,
+    purchase.buyer_user_id,
+    CASE WHEN pg_temp.roll(purchase.number, 108) < 0.8 THEN 'stream' ELSE 'download' END,
+    coalesce(offer.blocknumber, :first_block),
+    CASE
+        WHEN purchase.number > :purchases * 0.999 THEN NULL
+        ELSE pg_temp.roll(purchase.number, 109) >= 0.01
+    END
+FROM (
+    SELECT
+        bought.number,
+        offers.is_verified,
+        floor(offers.quantity * pg_temp.roll(bought.number, 112) ^ 3)::bigint AS rank,
+        pg_temp.person(floor(:users * 0.5 * pg_temp.roll(bought.number, 111) ^ 2)::bigint) AS buyer_user_id
+    FROM generate_series(1, :purchases) AS bought (number)
+    INNER JOIN offers ON (pg_temp.roll(bought.number, 110) < 0.67) = offers.is_verified
+) AS purchase
+INNER JOIN offer
+    ON
+        purchase.is_verified = offer.is_verified
+        AND purchase.rank = offer.rank
+ORDER BY purchase.number;
+SELECT pg_temp.put_back('sol_purchases');
+COMMIT;
+
 -- What was paid for first playlists and to the verified, half of it, whoever computed it.
 CREATE TEMPORARY TABLE paid AS
 SELECT
@@ -765,7 +909,7 @@ SELECT
     earned.amount,
     '5x' || md5(earned.challenge_id || earned.user_id) AS signature,
     250000000 + earned.user_id AS slot,
-    pg_temp.roll(earned.user_id, 102) AS path
+    pg_temp.roll(earned.user_id, 192) AS path
 FROM (
     SELECT DISTINCT
         'fp' AS challenge_id,
@@ -781,7 +925,7 @@ FROM (
     FROM users
     WHERE is_current AND is_verified
 ) AS earned
-WHERE pg_temp.roll(earned.user_id, 101) < 0.5;
+WHERE pg_temp.roll(earned.user_id, 191) < 0.5;
 
 \echo -n 'challenge_disbursements   '
 BEGIN;
@@ -794,7 +938,7 @@ SELECT
     signature,
     slot,
     amount::text,
-    :'today'::timestamp AT TIME ZONE 'utc' - interval '1 day' * pg_temp.roll(user_id, 100)
+    :'today'::timestamp AT TIME ZONE 'utc' - interval '1 day' * pg_temp.roll(user_id, 190)
 FROM paid
 WHERE path >= 0.05;
 SELECT pg_temp.put_back('challenge_disbursements');
@@ -824,6 +968,6 @@ COMMIT;
 SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-track_trending_scores, playlist_trending_scores, aggregate_user, challenge_disbursements,
-sol_reward_disbursements;
+track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
+challenge_disbursements, sol_reward_disbursements;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

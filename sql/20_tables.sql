@@ -21,6 +21,7 @@ CREATE TABLE audius_challenges.processor_state (
     look bigint,
     sources text[] NOT NULL DEFAULT '{}',
     nothing_written boolean NOT NULL DEFAULT FALSE,
+    found_active boolean NOT NULL DEFAULT FALSE,
     is_exempt boolean NOT NULL DEFAULT FALSE,
     completed bigint NOT NULL DEFAULT 0,
     cut_off timestamptz,
@@ -49,6 +50,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.look IS
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
 'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
+COMMENT ON COLUMN audius_challenges.processor_state.found_active IS
+'Whether the last run found it active in the catalog, whatever came of that run';
 COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
 'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
 COMMENT ON COLUMN audius_challenges.processor_state.completed IS
@@ -101,7 +104,8 @@ CREATE TABLE audius_challenges.set_aside (
     set_aside_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     tried_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     tries bigint NOT NULL DEFAULT 1,
-    PRIMARY KEY (challenge_id, user_id, specifier)
+    examined_id bigint NOT NULL,
+    PRIMARY KEY (challenge_id, examined_id, specifier)
 );
 
 COMMENT ON TABLE audius_challenges.set_aside IS
@@ -115,6 +119,8 @@ COMMENT ON COLUMN audius_challenges.set_aside.error IS 'The error of the last tr
 COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed first';
 COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
 COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
+COMMENT ON COLUMN audius_challenges.set_aside.examined_id IS
+'By what the challenge goes: users.user_id, or the key of a row of the source, as comments.comment_id for c';
 
 CREATE TABLE audius_challenges.passed_over (
     challenge_id text NOT NULL,

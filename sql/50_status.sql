@@ -123,16 +123,16 @@ BEGIN
                 OR cron.job.nodeport <> pg_catalog.current_setting('port')::integer
             ) AS has_wrong_host,
             CASE
-                WHEN cron.job.schedule ~ '^\d+ seconds?$'
-                    THEN pg_catalog.substring(cron.job.schedule, '\d+')::integer
+                WHEN cron.job.schedule ~ '^[0-9]+ seconds?$'
+                    THEN pg_catalog.substring(cron.job.schedule, '[0-9]+')::integer
                 WHEN cron.job.schedule = '* * * * *' THEN 60
-                WHEN cron.job.schedule ~ '^\*/\d+ \* \* \* \*$'
-                    THEN pg_catalog.substring(cron.job.schedule, '\d+')::integer * 60
-                WHEN cron.job.schedule ~ '^\d+ \* \* \* \*$' THEN 3600
+                WHEN cron.job.schedule ~ '^[*]/[0-9]+ [*] [*] [*] [*]$'
+                    THEN pg_catalog.substring(cron.job.schedule, '[0-9]+')::integer * 60
+                WHEN cron.job.schedule ~ '^[0-9]+ [*] [*] [*] [*]$' THEN 3600
                 ELSE 86400
             END AS seconds
         FROM cron.job
-        WHERE cron.job.command LIKE 'CALL audius\_challenges.tick(%'
+        WHERE cron.job.command ~* '^ *call +audius_challenges[.]tick *[(]'
     ) AS job;
 END
 $function$;

@@ -72,7 +72,7 @@ BEGIN
         FROM pg_catalog.pg_namespace AS namespace
         WHERE namespace.nspname = ANY(
                 pg_catalog.regexp_split_to_array(
-                    pg_catalog.current_setting('audius_challenges.trigger_schemas', TRUE), '\s*,\s*'
+                    pg_catalog.current_setting('audius_challenges.trigger_schemas', TRUE), ' *, *'
                 )
             )
     LOOP

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from devtools.cluster import Cluster
-from tests.sessions import Connection, column, completed, rows, shown, tables, tick, value, well
+from tests.sessions import Connection, column, completed, rows, shown, tables, tick, until, value, well
 
 # What has been paid, what is under way, a streak of six days, and a week's trending winners.
 HISTORY = (
@@ -29,7 +29,8 @@ def fill(connection: Connection) -> None:
     for statement in HISTORY:
         connection.execute(statement)
     assert tick(connection) == []
-    assert shown(connection) == well(connection)
+    # pg_cron's launcher may need a moment to come up in a new server.
+    until(lambda: shown(connection) == well(connection), "that all is well")
 
 
 def contents(connection: Connection) -> dict[str, list[str]]:
@@ -84,7 +85,8 @@ def goes_on(connection: Connection) -> None:
     assert len(after) == len(before) + 2
     assert value(connection, notified) == told + 2
     assert rows(connection, streak) == [(running, 7, True)]
-    assert shown(connection) == well(connection)
+    # pg_cron's launcher may need a moment to come up in a new server.
+    until(lambda: shown(connection) == well(connection), "that all is well")
 
     # From here on the feed of changes goes by the transactions of this cluster.
     connection.execute("SELECT build.playlist(99, 2, blocknumber => 2)")

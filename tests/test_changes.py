@@ -182,14 +182,58 @@ PLAYS = Feed(
         SELECT number, NULL, 900000, '2026-11-01', '2026-11-01' FROM numbers
     """,
 )
-BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS)
-FEEDS = (*BLOCK_FEEDS, PLAYS)
+COMMENTS = Feed(
+    table="comments",
+    column="blocknumber",
+    user="user_id",
+    steps={"c": 1},
+    first_user=0,
+    row="SELECT build.comment(20000 + %(user)s, %(user)s, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO comments
+            (comment_id, user_id, entity_id, entity_type, text, blocknumber, created_at, updated_at, txhash, blockhash)
+        SELECT 900000 + number, 900000, 1, 'Track', '', number, '2024-01-01', '2024-01-01', '', '' FROM numbers
+    """,
+)
+USER_EVENTS = Feed(
+    table="user_events",
+    column="blocknumber",
+    user="user_id",
+    steps={"m": 1},
+    first_user=0,
+    row="SELECT build.user_event(%(user)s, is_mobile_user => TRUE, blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO user_events (blocknumber, is_current, user_id, is_mobile_user)
+        SELECT number, TRUE, 900000, TRUE FROM numbers
+    """,
+)
+# The rows of the crowd are wide: the end of the table, which is looked at whatever the numbers are, is soon far away.
+PURCHASES = Feed(
+    table="sol_purchases",
+    column="valid_after_blocknumber",
+    user="buyer_user_id",
+    steps={"b": 1},
+    first_user=0,
+    row="SELECT build.purchase(%(user)s, %(number)s, valid_after_blocknumber => %(number)s)",
+    crowd="""
+        INSERT INTO sol_purchases (
+            signature, instruction_index, amount, slot, from_account, content_type, content_id, buyer_user_id,
+            access_type, valid_after_blocknumber, is_valid
+        )
+        SELECT
+            'crowd' || number, 0, 1000000, 250000000, repeat('x', 1800), 'track', 900000, 900000, 'stream', number, TRUE
+        FROM numbers
+    """,
+)
+BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, USER_EVENTS)
+FEEDS = (*BLOCK_FEEDS, PURCHASES, PLAYS)
 
 # A time that prints alike here and there: without zeros at the end.
 NOW = "SELECT date_trunc('milliseconds', clock_timestamp()::timestamp) + INTERVAL '1001 microseconds'"
 
-# One of each kind, where the sources do not differ: an actor's row, a row with an owner, a row that is counted once.
-KINDS = (FOLLOWS, TRACKS, PLAYS)
+# One of each kind, where the sources do not differ: an actor's row, a row with an owner, one that has to be checked, a
+# row that is counted once, a row that is examined itself.
+KINDS = (FOLLOWS, TRACKS, PURCHASES, PLAYS, COMMENTS)
 
 
 def each(feeds: Sequence[Feed]) -> pytest.MarkDecorator:
@@ -667,7 +711,7 @@ def test_looks_stay_few_while_a_challenge_fails_and_a_transaction_stays_open(wor
         USERS.write_crowd(world.connection, number, 1)
         TRACKS.write_crowd(world.connection, number, 1)
         world.tick()
-    assert world.value(looks) <= 3
+    assert world.value(looks) <= 4
 
 
 def test_a_challenge_that_stays_at_its_very_first_look_keeps_it(new_world: World) -> None:
@@ -800,6 +844,160 @@ def test_an_absurd_block_of_many_rows_blinds_nothing(world: World, feed: Feed) -
     assert [world.found(feed, person) for person in (1, 2, 3)] == [feed.steps] * 3
 
 
+# Purchases, which count when they have been checked
+
+
+def test_a_purchase_that_is_checked_late_is_found_then(world: World) -> None:
+    naive = NaiveFeed(world, PURCHASES)
+    for person in (1, 2):
+        PURCHASES.write(world.connection, person, NEXT + person)
+    world.execute("UPDATE sol_purchases SET is_valid = NULL WHERE buyer_user_id <= 2")
+    for first in (NEXT + 10, NEXT + 10 + CROWD):
+        PURCHASES.write_crowd(world.connection, first)
+        world.tick(2)
+        naive.poll()
+    assert [world.found(PURCHASES, person) for person in (1, 2)] == [{}, {}]
+    naive.seen.clear()
+    for person in (2, 1):
+        check_in_its_place(world, person)
+        world.tick()
+        naive.poll()
+        assert world.found(PURCHASES, person) == PURCHASES.steps
+    assert not naive.has_seen(1)
+
+
+def test_a_purchase_that_is_checked_while_a_transaction_stays_open_is_found_then(world: World) -> None:
+    bystander, late = world.writer(), world.writer()
+    bystander.execute("SELECT pg_current_xact_id()")
+    PURCHASES.write(world.connection, 1, NEXT)
+    world.execute("UPDATE sol_purchases SET is_valid = NULL WHERE buyer_user_id = 1")
+    world.tick()
+    late.execute("UPDATE sol_purchases SET is_valid = TRUE WHERE buyer_user_id = 1")
+    PURCHASES.write_crowd(world.connection, NEXT + 10)
+    world.tick(2)
+    late.commit()
+    world.tick()
+    assert world.found(PURCHASES, 1) == PURCHASES.steps
+    bystander.commit()
+    world.tick(2)
+    assert world.reconcile()["b"]["users_examined"] == 0
+
+
+def test_a_purchase_that_is_never_checked_does_not_hold_the_feed_for_ever(world: World) -> None:
+    PURCHASES.write(world.connection, 1, NEXT)
+    world.execute("UPDATE sol_purchases SET is_valid = NULL WHERE buyer_user_id = 1")
+    world.tick()
+    position = "SELECT position FROM audius_challenges.look WHERE source = 'sol_purchases' ORDER BY number DESC LIMIT 1"
+    high = NEXT + 300_000
+    oldest = high + 10 - 200_000  # there are 20 blocks above the first of these
+    world.execute(
+        "INSERT INTO blocks SELECT 'high' || number, number FROM generate_series(%s::integer, %s::integer) AS number",
+        high,
+        high + 30,
+    )
+    PURCHASES.write_crowd(world.connection, NEXT + 1)
+    world.tick()
+    assert world.value(position) > NEXT
+    PURCHASES.write(world.connection, 2, oldest)
+    world.execute("UPDATE sol_purchases SET is_valid = NULL WHERE buyer_user_id = 2")
+    PURCHASES.write_crowd(world.connection, high)
+    world.tick()
+    assert world.value(position) == oldest
+
+    # Found by the sweep.
+    check_in_its_place(world, 1)
+    world.tick()
+    assert world.found(PURCHASES, 1) == {}
+    world.set(sweep_users=5000)
+    world.tick()
+    assert world.found(PURCHASES, 1) == PURCHASES.steps
+
+
+def test_a_purchase_at_the_end_of_the_table_is_found_whatever_its_number_is(world: World) -> None:
+    PURCHASES.write_crowd(world.connection, NEXT)
+    world.tick()
+    PURCHASES.write(world.connection, 1, 5)
+    PURCHASES.write_crowd(world.connection, NEXT + CROWD, 40)
+    world.tick()
+    assert world.found(PURCHASES, 1) == PURCHASES.steps
+
+    PURCHASES.write(world.connection, 2, 5)
+    PURCHASES.write_crowd(world.connection, NEXT + CROWD + 40)
+    world.tick()
+    assert world.found(PURCHASES, 2) == {}
+    users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    world.set(sweep_users=-(-users // slices))
+    world.tick(slices)
+    assert world.found(PURCHASES, 2) == PURCHASES.steps
+
+
+def test_the_same_is_so_where_purchases_are_partitioned(world: World) -> None:
+    world.execute(
+        """
+        ALTER TABLE sol_purchases RENAME TO copied;
+        CREATE TABLE sol_purchases (LIKE copied INCLUDING ALL) PARTITION BY RANGE (signature, instruction_index);
+        CREATE TABLE sol_purchases_1 PARTITION OF sol_purchases FOR VALUES FROM (MINVALUE, MINVALUE) TO ('9', 0);
+        CREATE TABLE sol_purchases_2 PARTITION OF sol_purchases FOR VALUES FROM ('9', 0) TO (MAXVALUE, MAXVALUE);
+        INSERT INTO sol_purchases SELECT * FROM copied;
+        """
+    )
+    world.tick(2)
+    PURCHASES.write(world.connection, 1, NEXT)
+    PURCHASES.write(world.connection, 2, 5)
+    world.tick()
+    assert [world.found(PURCHASES, person) for person in (1, 2)] == [PURCHASES.steps] * 2
+
+
+def sell(world: World, seller: int, content_type: str = "track") -> None:
+    """Somebody buys the track, or playlist, 20000 + seller; the feed finds no purchase any more."""
+    world.execute("SELECT build.purchase(900000, %s, content_type => %s)", 20000 + seller, content_type)
+    PURCHASES.write_crowd(world.connection, NEXT)
+    world.tick(2)
+
+
+def test_a_purchase_is_found_for_the_seller(world: World) -> None:
+    for seller, content_type in ((101, "track"), (1, "album"), (2, "playlist")):
+        if seller < 101:
+            world.execute("SELECT build.playlist(20000 + %s, %s, blocknumber => 5)", seller, seller)
+        world.execute("SELECT build.purchase(900000, %s, content_type => %s)", 20000 + seller, content_type)
+    world.tick()
+    assert [world.steps(seller, "s") for seller in (101, 1, 2)] == [{"s": 1}] * 3
+
+
+def test_a_seller_who_is_verified_later_is_found_then(world: World) -> None:
+    world.execute("SELECT build.person(201, blocknumber => 5)")
+    sell(world, 201)
+    assert world.steps(201, "s") == {}
+    world.execute("UPDATE users SET is_verified = TRUE, blocknumber = %s WHERE user_id = 201", NEXT)
+    world.tick()
+    assert world.steps(201, "s") == {"s": 1}
+
+
+@pytest.mark.parametrize("feed", [TRACKS, PLAYLISTS], ids=["track", "playlist"])
+def test_what_was_sold_before_it_was_indexed_is_found_then(world: World, feed: Feed) -> None:
+    sell(world, 1, feed.table[:-1])
+    assert world.steps(1, "s") == {}
+    if feed is TRACKS:
+        feed.write(world.connection, 1, NEXT)
+    else:
+        world.execute("SELECT build.playlist(20001, 1, blocknumber => %s)", NEXT)
+    world.tick()
+    assert world.steps(1, "s") == {"s": 1}
+
+
+def test_a_new_owner_sells_from_then_on_and_who_bought_of_himself_is_found_within_a_round(world: World) -> None:
+    world.execute("SELECT build.purchase(101, 20101)")
+    sell(world, 101, "album")
+    assert (world.steps(101, "b", "s"), world.steps(1, "s")) == ({}, {})
+    world.execute("UPDATE tracks SET owner_id = 1, blocknumber = %s WHERE owner_id = 101", NEXT)
+    world.tick()
+    assert (world.steps(101, "b", "s"), world.steps(1, "s")) == ({}, {"s": 1})
+    users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
+    world.set(sweep_users=-(-users // slices))
+    world.tick(slices)
+    assert world.steps(101, "b", "s") == {"b": 1}
+
+
 # Nothing happened
 
 
@@ -912,10 +1110,18 @@ def test_a_distrusted_checkpoint_is_caught_up_over_several_ticks(world: World) -
 @each(KINDS)
 def test_what_a_failed_processor_found_is_found_again(world: World, feed: Feed) -> None:
     feed.write(world.connection, 1, NEXT)
-    world.execute("ALTER TABLE user_challenges ADD CONSTRAINT nothing_more CHECK (FALSE) NOT VALID")
+    world.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO dropped VALUES (new.specifier);
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON user_challenges FOR EACH ROW EXECUTE FUNCTION refuse();
+        """
+    )
     with pytest.raises(psycopg.DatabaseError, match="challenges failed"):
         world.tick()
-    world.execute("ALTER TABLE user_challenges DROP CONSTRAINT nothing_more")
+    world.execute("DROP TRIGGER refuse ON user_challenges")
     feed.write_crowd(world.connection, NEXT + 10)
     world.tick()
     assert world.found(feed, 1) == feed.steps
@@ -1447,6 +1653,16 @@ def assert_streaks(world: World, listens: dict[int, list[datetime]], among: int 
 def without_a_trace(world: World, user: int) -> None:
     """A track of the user in a block so low that the feed does not look there."""
     world.execute("SELECT build.track(20000 + %s, %s, blocknumber => 5)", user, user)
+
+
+def check_in_its_place(world: World, buyer: int) -> None:
+    """A purchase turns valid, and the new version of its row is not at the end of the table."""
+    world.execute("DELETE FROM sol_purchases WHERE buyer_user_id = 900000 AND content_id = 900000 AND ctid < '(9,0)'")
+    world.execute("VACUUM sol_purchases")
+    world.execute("UPDATE sol_purchases SET is_valid = TRUE WHERE buyer_user_id = %s", buyer)
+    page = "SELECT split_part(trim('(' FROM ctid::text), ',', 1)::integer FROM sol_purchases WHERE buyer_user_id = %s"
+    pages = world.value("SELECT pg_relation_size('sol_purchases') / 8192")
+    assert world.value(page, buyer) < pages - 16
 
 
 def revert(world: World, first: int) -> None:

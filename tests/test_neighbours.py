@@ -129,10 +129,11 @@ def replicating(root: Path | None) -> Iterator[Cluster]:
         yield cluster
 
 
-def subscribe(publisher: Connection, subscriber: Connection, name: str, publication: str) -> None:
+def subscribe(cluster: Cluster, publisher: Connection, subscriber: Connection, name: str, publication: str) -> None:
     """Subscribes to a database of the same server, where the slot has to be made beforehand."""
     publisher.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
-    info = f"host={publisher.info.host} port={publisher.info.port} user=postgres dbname={publisher.info.dbname}"
+    at = f"host={cluster.inside(Path(publisher.info.host))} port={publisher.info.port}"
+    info = f"{at} user=postgres dbname={publisher.info.dbname}"
     subscriber.execute(
         f"CREATE SUBSCRIPTION {name} CONNECTION '{info}' PUBLICATION {publication} WITH (create_slot = false)"
     )
@@ -167,7 +168,7 @@ def test_publications_and_subscriptions_are_told_and_what_the_page_says_of_them_
         publisher.execute("CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA public")
         publisher.execute("CREATE PUBLICATION of_one FOR TABLE user_challenges, users")
         publisher.execute(f"CREATE PUBLICATION sources FOR TABLE {sources}")
-        subscribe(publisher, replica, "to_whole", "whole")
+        subscribe(replicating, publisher, replica, "to_whole", "whole")
         synced = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'"
         until(lambda: value(replica, synced) == 0, "the first copy")
 
@@ -202,7 +203,7 @@ def test_publications_and_subscriptions_are_told_and_what_the_page_says_of_them_
         assert warned(runner) == []
         assert tick(runner) == []
         runner.execute("SET audius_challenges.sweep_users = 0")
-        subscribe(publisher, runner, "to_sources", "sources")
+        subscribe(replicating, publisher, runner, "to_sources", "sources")
         until(lambda: value(runner, synced) == 0, "the first copy")
         assert statuses(runner) == well(runner)
         assert completed(runner, "v") == ["ff"]

@@ -707,10 +707,13 @@ def living_database(connection: Connection, change: str) -> None:
     connection.execute("SET audius_challenges.time_budget = '0 ms'")
 
 
+ACTIVE = "UPDATE challenges SET active = {} WHERE id = '{}'"
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("UPDATE challenges SET active = FALSE WHERE id = 'fp'", "UPDATE challenges SET active = TRUE WHERE id = 'fp'"),
+        (ACTIVE.format("FALSE", "fp"), ACTIVE.format("TRUE", "fp")),
         (
             "DELETE FROM challenges WHERE id = 'fp'",
             "INSERT INTO challenges (id, type, amount, active, starting_block) VALUES ('fp', 'boolean', '2', TRUE, 0)",
@@ -733,8 +736,8 @@ def test_a_challenge_that_is_added_to_a_living_database_does_not_pay_its_past_wi
             " audius_challenges.max_completions is 5"
             " DETAIL: Nothing was written for it in this run; earlier runs of the round completed 4."
             " It begins in a database that has paid before, so its past must be approved first."
-            " HINT: To leave the past out: a starting_block of the present, or SELECT"
-            " audius_challenges.start_from_now('{fp}'); to pay it: SET audius_challenges.max_completions = ...;"
+            " HINT: To leave its past out: give it a starting_block of the present."
+            " To pay it: SET audius_challenges.max_completions = ...;"
             " SELECT * FROM reconcile_challenges('{fp}', full_scan => true);"
         }
         connection.execute("SET audius_challenges.max_completions = 9")
@@ -746,14 +749,63 @@ def test_a_challenge_that_is_added_to_a_living_database_does_not_pay_its_past_wi
 
 def test_the_round_after_start_from_now_is_limited_too(discovery: Discovery) -> None:
     with closing(discovery.connect()) as connection:
-        living_database(connection, "UPDATE challenges SET active = FALSE WHERE id = 'fp'")
-        connection.execute("UPDATE challenges SET active = TRUE WHERE id = 'fp'")
+        living_database(connection, ACTIVE.format("FALSE", "fp"))
+        connection.execute(ACTIVE.format("TRUE", "fp"))
         connection.execute("SELECT audius_challenges.start_from_now('{fp}')")
         connection.execute("SET audius_challenges.sweep_users = 2")
         assert tick(connection) == tick(connection) == []
         with pytest.raises(errors.ExternalRoutineException, match="fp"):
             tick(connection)
         assert len(completed(connection, "fp")) == 4
+
+
+def test_what_comes_after_start_from_now_is_not_of_the_round(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        living_database(connection, ACTIVE.format("FALSE", "fp"))
+        connection.execute("SELECT audius_challenges.start_from_now('{v}')")
+        connection.execute("SET audius_challenges.sweep_users = 0")  # as a service that is being adopted may be run
+        for user in range(101, 113):
+            connection.execute("SELECT build.person(%s, is_verified => TRUE)", (user,))
+            assert tick(connection) == []
+        assert len(completed(connection, "v")) == 9 + 12
+
+
+def test_a_first_build_that_is_paused_is_still_one(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        connection.execute("SET audius_challenges.max_completions = 5")
+        connection.execute("SET audius_challenges.slice_users = 7")
+        connection.execute("SET audius_challenges.time_budget = '0 ms'")
+        connection.execute("SELECT build.person(n, is_verified => TRUE) FROM generate_series(1, 20) AS n")
+        assert tick(connection) == []
+        assert len(completed(connection, "v")) == 7
+        for active in ("FALSE", "TRUE"):
+            connection.execute(ACTIVE.format(active, "v"))
+            assert tick(connection) == []
+        for _ in range(3):
+            assert tick(connection) == []
+        assert len(completed(connection, "v")) == 20
+
+
+@pytest.mark.parametrize(
+    ("challenge", "hint"),
+    [
+        ("v", "To pay it: SET"),
+        ("e", "To leave its past out: SELECT audius_challenges.start_from_now('{e}'); To pay it: SET"),
+    ],
+)
+def test_the_limit_says_what_leaves_the_past_out_if_anything_does(
+    discovery: Discovery, challenge: str, hint: str
+) -> None:
+    with closing(discovery.connect()) as connection:
+        connection.execute("UPDATE challenges SET starting_block = 0")
+        connection.execute(ACTIVE.format("FALSE", challenge))
+        connection.execute("SELECT build.qualify_fp(n) FROM generate_series(101, 103) AS n")
+        assert tick(connection) == []
+        connection.execute(f"SELECT build.qualify_{challenge}(n) FROM generate_series(1, 9) AS n")
+        connection.execute(ACTIVE.format("TRUE", challenge))
+        connection.execute("SET audius_challenges.max_completions = 5")
+        ((_, error),) = statuses(connection, f"reconcile_challenges('{{{challenge}}}')").values()
+        assert (error or "").split("HINT: ")[1].startswith(hint)
 
 
 def test_a_first_round_of_one_slice_is_called_so(discovery: Discovery) -> None:

@@ -85,6 +85,28 @@ def test_so_does_a_materialized_view(session: Connection) -> None:
     assert error.startswith('"public.tracks" is a materialized view, not a table')
 
 
+@pytest.mark.parametrize("way", ["PARTITION OF", "INHERITS"])
+def test_a_foreign_partition_fails_whoever_reads_the_table(session: Connection, way: str) -> None:
+    session.execute("CREATE EXTENSION postgres_fdw; CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw")
+    if way == "INHERITS":
+        session.execute("CREATE FOREIGN TABLE playlists_far () INHERITS (playlists) SERVER elsewhere")
+    else:
+        session.execute("ALTER TABLE playlists RENAME TO playlists_rows")
+        session.execute("CREATE TABLE playlists (LIKE playlists_rows) PARTITION BY RANGE (playlist_id)")
+        session.execute("CREATE TABLE playlists_near PARTITION OF playlists DEFAULT PARTITION BY HASH (playlist_id)")
+        session.execute(
+            "CREATE FOREIGN TABLE playlists_far PARTITION OF playlists_near FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+            " SERVER elsewhere"
+        )
+    found = statuses(session, "reconcile_challenges('{u,fp}')")
+    assert found["u"] == ("ok", None)
+    status, error = found["fp"]
+    assert (status, (error or "").split(" DETAIL")[0]) == (
+        "failed",
+        '"public.playlists" is a table with a foreign partition',
+    )
+
+
 def paid_through_a_first_build_and_the_feed(discovery: Discovery, *, is_partitioned: bool) -> object:
     """What every challenge pays two users each, one in the first build, one by the feed; and what the runs report."""
     with closing(discovery.connect()) as session:

@@ -284,6 +284,32 @@ def test_listens_during_a_pause_never_count(world: World, seen_again: str) -> No
     assert streak_state(world) == (now, 2)
 
 
+@pytest.mark.parametrize("was_active", [True, False])
+def test_a_pause_begins_though_the_run_that_found_it_active_failed(world: World, was_active: bool) -> None:
+    """It is remembered that it was found active, whatever came of that run."""
+    first = world.now() - 30 * HOUR
+    if not was_active:
+        is_active(world, False)
+        world.database.connection.execute("DELETE FROM audius_challenges.processor_state WHERE challenge_id = 'e'")
+        world.database.connection.execute("DELETE FROM audius_challenges.pause")
+    else:
+        world.listen(LISTENER, first)
+        world.reconcile(PRESENT)
+        is_active(world, False)
+    connection = world.database.connection
+    AlterChallenge("e", "active", True).happen(world)
+    connection.execute("ALTER TABLE challenge_listen_streak RENAME TO away")
+    connection.execute("SELECT * FROM reconcile_challenges('{e}')")
+    connection.execute("ALTER TABLE away RENAME TO challenge_listen_streak")
+    AlterChallenge("e", "active", False).happen(world)
+    connection.execute("SELECT * FROM reconcile_challenges('{e}')")
+    world.listen_now(LISTENER)
+    AlterChallenge("e", "active", True).happen(world)
+    connection.execute("SELECT * FROM reconcile_challenges('{e}')")
+    expected = {a_row(first, 1)} if was_active else set()
+    assert streak_rows(world) == expected
+
+
 def test_every_pause_is_kept(world: World) -> None:
     world.reconcile(PRESENT)
     for _ in range(3):

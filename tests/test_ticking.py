@@ -374,6 +374,39 @@ def test_a_server_without_pg_cron_is_judged_by_its_ticks(cluster: Cluster) -> No
             assert column(connection, STATUS) == ["late"]
 
 
+def test_a_job_that_people_wrote_in_their_own_way_is_a_schedule(cron_cluster: Discovery) -> None:
+    with closing(cron_cluster.connect()) as connection:
+        assert tick(connection) == []
+        connection.execute("SELECT unschedule_challenges()")
+        assert value(connection, STATUS) == "stopped"
+        connection.execute("SELECT cron.schedule('ours', '* * * * *', ' call audius_challenges.tick ();')")
+        assert value(connection, PROBLEM) is None
+        connection.execute("UPDATE cron.job SET active = FALSE")
+        assert value(connection, PROBLEM).startswith("the jobs are switched off")
+
+
+@pytest.mark.parametrize("setting", ["standard_conforming_strings = off", "escape_string_warning = off"])
+def test_no_way_of_reading_strings_breaks_the_view_or_what_the_daily_job_calls(
+    cron_cluster: Discovery, setting: str
+) -> None:
+    with closing(cron_cluster.connect()) as connection:
+        assert tick(connection) == []
+        connection.execute("SELECT schedule_challenges()")
+        facts = "SELECT active_jobs, inactive_jobs, period FROM audius_challenges.schedule_facts()"
+        before = rows(connection, facts)
+        with closing(cron_cluster.connect()) as odd:
+            odd.execute(f"SET {setting}")
+            assert rows(odd, facts) == before
+            assert value(odd, STATUS) == "ok"
+            assert value(odd, "SELECT audius_challenges.trim_run_details()") == 0
+            odd.execute("SET audius_challenges.trigger_schemas = 'cron , public'")
+            odd.execute("CREATE ROLE odd_reader")
+            try:
+                odd.execute("SELECT audius_challenges.grant_run('odd_reader')")
+            finally:
+                odd.execute("DROP OWNED BY odd_reader; DROP ROLE odd_reader")
+
+
 def test_a_schedule_gives_the_first_tick_its_time(new_cluster: NewCluster) -> None:
     cluster = new_cluster(settings={"cron.use_background_workers": "on", "cron.max_running_jobs": "0"})
     discovery = create_discovery(cluster, "discovery")

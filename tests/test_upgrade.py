@@ -148,7 +148,16 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
         **row_versions(connection, "public", "audius_challenges", "cron"),
         **privileges(connection),
     }
-    converted = {"processor_state", "checkpoint", "look", "pause", "set_aside", "last_tick", "unpaid_friday", "passed_over"}
+    converted = {
+        "processor_state",
+        "checkpoint",
+        "look",
+        "pause",
+        "set_aside",
+        "last_tick",
+        "unpaid_friday",
+        "passed_over",
+    }
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem)(_pkey|\(\))?\b"

@@ -10,6 +10,7 @@ ALTER TABLE audius_challenges.processor_state
 ADD COLUMN look bigint,
 ADD COLUMN sources text[] NOT NULL DEFAULT '{}',
 ADD COLUMN nothing_written boolean NOT NULL DEFAULT FALSE,
+ADD COLUMN found_active boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN is_exempt boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN completed bigint NOT NULL DEFAULT 0,
 ADD COLUMN cut_off timestamptz,
@@ -20,6 +21,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.look IS
 COMMENT ON COLUMN audius_challenges.processor_state.sources IS 'Names of the source tables that it follows';
 COMMENT ON COLUMN audius_challenges.processor_state.nothing_written IS
 'Whether a first build is under way that found no user challenge of it, so that none need be looked up';
+COMMENT ON COLUMN audius_challenges.processor_state.found_active IS
+'Whether the last run found it active in the catalog, whatever came of that run';
 COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
 'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
 COMMENT ON COLUMN audius_challenges.processor_state.completed IS
@@ -75,7 +78,8 @@ CREATE TABLE audius_challenges.set_aside (
     set_aside_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     tried_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     tries bigint NOT NULL DEFAULT 1,
-    PRIMARY KEY (challenge_id, user_id, specifier)
+    examined_id bigint NOT NULL,
+    PRIMARY KEY (challenge_id, examined_id, specifier)
 );
 
 COMMENT ON TABLE audius_challenges.set_aside IS
@@ -89,6 +93,8 @@ COMMENT ON COLUMN audius_challenges.set_aside.error IS 'The error of the last tr
 COMMENT ON COLUMN audius_challenges.set_aside.set_aside_at IS 'When it failed first';
 COMMENT ON COLUMN audius_challenges.set_aside.tried_at IS 'When it was last tried';
 COMMENT ON COLUMN audius_challenges.set_aside.tries IS 'How often it was tried';
+COMMENT ON COLUMN audius_challenges.set_aside.examined_id IS
+'By what the challenge goes: users.user_id, or the key of a row of the source, as comments.comment_id for c';
 
 CREATE TABLE audius_challenges.passed_over (
     challenge_id text NOT NULL,
@@ -165,6 +171,11 @@ SELECT pg_extension_config_dump('audius_challenges.pause', '');
 SELECT pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_extension_config_dump('audius_challenges.passed_over', '');
 SELECT pg_extension_config_dump('audius_challenges.unpaid_friday', '');
+
+UPDATE audius_challenges.processor_state
+SET found_active = TRUE
+WHERE phase IS NOT NULL
+    AND catalog_seen IS NOT NULL;
 
 -- A first build under way had no limit, and goes on without one.
 UPDATE audius_challenges.processor_state

@@ -14,12 +14,31 @@ from audius_challenges.errors import (
     WRONG_OBJECT_TYPE,
     ChallengeError,
 )
-from audius_challenges.sources import PRINTED_TYPES, TABLES, WRITTEN, Reads
+from audius_challenges.sources import HELPFUL_INDEXES, PRINTED_TYPES, TABLES, WRITTEN, Reads
 
 _COLUMNS = """
     SELECT
         relation.relname::text AS table_name,
-        relation.relkind::text AS kind,
+        CASE
+            WHEN relation.relkind IN ('r', 'p')
+                AND relation.relhassubclass
+                AND EXISTS (
+                    WITH RECURSIVE part (oid) AS (
+                        SELECT relation.oid
+                        UNION ALL
+                        SELECT pg_inherits.inhrelid
+                        FROM part
+                        INNER JOIN pg_inherits
+                            ON part.oid = pg_inherits.inhparent
+                    )
+                    SELECT FROM part
+                    INNER JOIN pg_class AS leaf
+                        ON part.oid = leaf.oid
+                    WHERE leaf.relkind = 'f'
+                )
+                THEN 'partly foreign'
+            ELSE relation.relkind::text
+        END AS kind,
         attribute.attname::text AS column_name,
         kind.typname::text AS type_name
     FROM pg_class AS relation
@@ -38,8 +57,13 @@ _COLUMNS = """
         AND relation.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
 
-# What pg_class.relkind calls v, m, f.
-_VIEWS = {"v": "view", "m": "materialized view", "f": "foreign table"}
+# What pg_class.relkind calls v, m, f; and a table of which a part is one.
+_VIEWS = {
+    "v": "a view, not a table",
+    "m": "a materialized view, not a table",
+    "f": "a foreign table, not a table",
+    "partly foreign": "a table with a foreign partition",
+}
 
 _ELSEWHERE = """
     SELECT
@@ -71,13 +95,31 @@ _KEYLESS = """
     ORDER BY relation.relname
 """
 
+_INDEXES = """
+    SELECT
+        relation.relname::text AS table_name,
+        attribute.attname::text AS column_name
+    FROM pg_class AS relation
+    INNER JOIN pg_namespace AS namespace
+        ON namespace.oid = relation.relnamespace
+    INNER JOIN pg_index AS built
+        ON built.indrelid = relation.oid
+        AND built.indisvalid
+        AND built.indpred IS NULL
+    INNER JOIN pg_attribute AS attribute
+        ON attribute.attrelid = relation.oid
+        AND attribute.attnum = built.indkey[0]
+    WHERE namespace.nspname = :schema::text
+        AND relation.relname = ANY(:tables::text[])
+"""
+
 
 @dataclass(frozen=True)
 class Contract:
     """The discovery tables as they are.
 
     :ivar columns: table name -> column name -> type
-    :ivar views: names of relations that are no tables -> what they are
+    :ivar views: names of relations that are no tables, or not wholly -> what they are
     :ivar keyless: tables that we write and that have no unique index, as in mid-restore
     :ivar elsewhere: names of tables that are missing -> other schemas that have one of that name
     """
@@ -121,7 +163,7 @@ class Contract:
             )
         if table in self.views:
             raise ChallengeError(
-                f'"{self.schema}.{table}" is a {self.views[table]}, not a table',
+                f'"{self.schema}.{table}" is {self.views[table]}',
                 sqlstate=WRONG_OBJECT_TYPE,
                 detail="Changes are found by xmin, the transaction that wrote a row, which only tables have.",
                 hint=f"Move the rows into a table named {table}.",
@@ -167,7 +209,10 @@ class Contract:
 
 
 def read_contract(db: Database) -> Contract:
-    """Look up what the discovery schema has. From then on, statements find optional tables that it lacks empty."""
+    """Look up what the discovery schema has. From then on, statements find optional tables that it lacks empty.
+
+    And which of the helpful indexes there are.
+    """
     columns: dict[str, dict[str, str]] = {}
     views: dict[str, str] = {}
     for row in db.rows(_COLUMNS, schema=db.schema, tables=list(TABLES)):
@@ -179,5 +224,7 @@ def read_contract(db: Database) -> Contract:
     found = db.rows(_ELSEWHERE, missing=missing) if missing else []
     elsewhere = {row["table_name"]: row["schemas"] for row in found}
     contract = Contract(db.schema, columns, views, keyless, elsewhere)
+    indexes = db.rows(_INDEXES, schema=db.schema, tables=sorted({table for table, _ in HELPFUL_INDEXES}))
+    db.indexes = HELPFUL_INDEXES.intersection((row["table_name"], row["column_name"]) for row in indexes)
     db.absent = {table: TABLES[table].empty for table in contract.absent}
     return contract

@@ -120,6 +120,7 @@ class Database:
 
     :param plpy: PL/Python's module
     :param schema: the schema of the discovery tables, unquoted (see `home_schema`)
+    :ivar indexes: tables and columns that whole indexes begin with, of those that the application need not have
     """
 
     _plans: ClassVar[dict[tuple[str, frozenset[str], str], Plan]] = {}
@@ -128,6 +129,7 @@ class Database:
         self.plpy = plpy
         self.schema = schema
         self.absent = NONE_ABSENT
+        self.indexes: frozenset[tuple[str, str]] = frozenset()
 
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
         """Run one statement and return its rows (none if it returns none).

@@ -51,7 +51,9 @@ class Table:
     """A table of the discovery schema.
 
     :ivar columns: every column that some challenge may name, with the types that it may have, the usual one first
-    :ivar clock: the column that grows with what is written: `blocknumber`, or the `id` of plays; None if none does
+    :ivar clock: the column that grows with what is written: a block number, or the `id` of plays; None if none does
+    :ivar checked: the column that is null until a row was checked, and turned in place then; rows count that it is true
+        of, and the index of the clock begins with it
     :ivar privileges: what a role that runs ticks needs on it
     :ivar is_optional: whether a database may lack it, and is then as one in which it is empty
     """
@@ -59,6 +61,7 @@ class Table:
     name: str
     columns: Mapping[str, tuple[str, ...]]
     clock: str | None = None
+    checked: str | None = None
     privileges: str = "SELECT"
     is_optional: bool = False
 
@@ -133,7 +136,13 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "playlists",
-            {"playlist_id": INTEGER, "playlist_owner_id": INTEGER, "is_private": BOOLEAN, **_VERSION},
+            {
+                "playlist_id": INTEGER,
+                "playlist_owner_id": INTEGER,
+                "is_private": BOOLEAN,
+                "updated_at": TIMESTAMP,
+                **_VERSION,
+            },
             clock="blocknumber",
         ),
         Table("remixes", {"parent_track_id": INTEGER, "child_track_id": INTEGER}),
@@ -188,6 +197,8 @@ TABLES: Mapping[str, Table] = {
                 "valid_after_blocknumber": INTEGER,
                 "is_valid": BOOLEAN,
             },
+            clock="valid_after_blocknumber",
+            checked="is_valid",
         ),
         Table(
             "plays",
@@ -262,16 +273,19 @@ WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "IN
 
 @dataclass(frozen=True)
 class Source:
-    """How a changed row of a table leads to the users whom it affects.
+    """How a changed row of a table leads to the users whom it affects, or to the keys of the rows (see `Rule.key`).
 
     :ivar table: name of the table; it has a clock, and a row of it is called `changed`
-    :ivar user: SQL expression for the affected user's id
+    :ivar user: SQL expression for the affected user's id, or the row's key
     :ivar join: joins that the expression needs; OFFSET 0 in them keeps the planner from joining whole tables
+    :ivar index: table and column of an index that the application need not have; without it the source is not followed,
+        and what it would have told of is left to the sweep
     """
 
     table: str
     user: str
     join: str = ""
+    index: tuple[str, str] | None = None
 
     @property
     def clock(self) -> str:
@@ -283,7 +297,8 @@ class Source:
     @property
     def reads(self) -> Reads:
         """The columns that finding the users takes."""
-        return merged([{self.table: frozenset({self.clock})}, columns_read(self.user, self.join, changed=self.table)])
+        clock = frozenset(filter(None, (self.clock, TABLES[self.table].checked)))
+        return merged([{self.table: clock}, columns_read(self.user, self.join, changed=self.table)])
 
 
 USERS = Source("users", user="changed.user_id")
@@ -316,6 +331,28 @@ PLAYLIST_OWNERS = Source(
             ) AS version""",
 )
 
+# A purchase affects who buys, and the owners of what is bought.
+BUYERS = Source("sol_purchases", user="changed.buyer_user_id")
+SELLERS = Source(
+    "sol_purchases",
+    user="seller.user_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id AS user_id
+                FROM discovery.tracks
+                WHERE tracks.track_id = changed.content_id
+                    AND tracks.is_current
+                    AND changed.content_type = 'track'
+                UNION ALL
+                SELECT playlists.playlist_owner_id
+                FROM discovery.playlists
+                WHERE playlists.playlist_id = changed.content_id
+                    AND playlists.is_current
+                    AND changed.content_type IN ('album', 'playlist')
+                OFFSET 0
+            ) AS seller""",
+)
+
 # Monthly counts have no column that only grows; they change in the transaction that inserts a play.
 VERIFIED_OWNERS_OF_PLAYED = Source(
     "plays",
@@ -335,6 +372,27 @@ VERIFIED_OWNERS_OF_PLAYED = Source(
                 OFFSET 0
             ) AS owner""",
 )
+
+COMMENTS = Source("comments", user="changed.comment_id")
+
+# Whoever is active again has his comments examined, where an index leads to them.
+COMMENTS_OF_USERS = Source(
+    "users",
+    user="comment.comment_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT comments.comment_id
+                FROM discovery.comments
+                WHERE comments.user_id = changed.user_id
+                OFFSET 0
+            ) AS comment""",
+    index=("comments", "user_id"),
+)
+
+MOBILE_USERS = Source("user_events", user="changed.user_id")
+
+HELPFUL_INDEXES = frozenset({("comments", "user_id")})
+"""Tables and columns of indexes that the application lacks, and that are used where somebody makes one."""
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _TABLE = re.compile(r"\bdiscovery\.(\w+)(?:\s+AS\s+(\w+))?")

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from tests.model.challenges.play_milestones import MILESTONES, milestone_specifier
 from tests.model.rows import (
     Block,
+    Comment,
+    Disbursement,
     Follow,
     ListenStreak,
     MonthlyPlays,
     Playlist,
     PlaylistScore,
+    Purchase,
     Repost,
     Save,
     Track,
     TrackScore,
     UserChallenge,
     UserCounters,
+    UserEvent,
 )
 from tests.model.rules import specifier_of
 from tests.model.spaces import BASE, CHARTED, UNHEARD, USERS
@@ -348,6 +352,97 @@ class PrunePlays:
 
 
 @dataclass(frozen=True)
+class Comments:
+    """A comment, new or changed in place, perhaps by another user or of another time."""
+
+    comment_id: int
+    user_id: int
+    created_at: datetime
+    is_delete: bool | None
+    is_visible: bool | None
+    blocknumber: int | None
+    entity_type: str = "Track"
+
+    def happen(self, world: World) -> None:
+        world.sources.comments.put(
+            Comment(
+                self.comment_id,
+                self.user_id,
+                1,
+                self.entity_type,
+                self.created_at,
+                self.is_delete,
+                self.is_visible,
+                world.stamp(self.blocknumber),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Moderation:
+    """A column of a comment set by hand; its block number stays."""
+
+    comment_id: int
+    column: Literal["is_delete", "is_visible"]
+    value: bool | None
+
+    def happen(self, world: World) -> None:
+        world.sources.comments.update(lambda row: row.comment_id == self.comment_id, **{self.column: self.value})
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How a user has come: an event, new or changed in place."""
+
+    id: int
+    user_id: int
+    referrer: int | None
+    is_mobile_user: bool
+    is_current: bool
+    blocknumber: int | None
+
+    def happen(self, world: World) -> None:
+        world.sources.user_events.put(
+            UserEvent(
+                self.id,
+                self.user_id,
+                self.referrer,
+                self.is_mobile_user,
+                self.is_current,
+                world.stamp(self.blocknumber),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class PaidBefore:
+    """An earlier service has paid a deed: a disbursement, or a complete user challenge."""
+
+    challenge_id: str
+    specifier: str
+    is_disbursement: bool
+
+    def happen(self, world: World) -> None:
+        if self.is_disbursement:
+            world.sources.challenge_disbursements.put(Disbursement(self.challenge_id, self.specifier))
+            return
+        at = datetime(2025, 2, 3, 4, 5, 6, 789, UTC)
+        world.leave_user_challenge(
+            UserChallenge(self.challenge_id, self.specifier, 7, True, 1, None, 3, at, at.replace(tzinfo=None))
+        )
+
+
+@dataclass(frozen=True)
+class PassOver:
+    """start_from_now() of a challenge that rewards single deeds."""
+
+    challenge_id: str
+
+    def happen(self, world: World) -> None:
+        world.pass_over(self.challenge_id)
+
+
+@dataclass(frozen=True)
 class Count:
     """The plays of a track in a month, set by hand."""
 
@@ -446,6 +541,49 @@ class Counters:
 
     def happen(self, world: World) -> None:
         world.sources.aggregate_user.put(UserCounters(self.user_id, self.follower_count, self.following_count))
+
+
+@dataclass(frozen=True)
+class Buy:
+    """A purchase; with a signature and instruction that are there, that one is written again."""
+
+    buyer_user_id: int
+    content_id: int
+    content_type: str
+    amount: int
+    is_valid: bool | None
+    slot: int
+    signature: str
+    instruction_index: int
+    valid_after_blocknumber: int
+
+    def happen(self, world: World) -> None:
+        world.sources.sol_purchases.put(
+            Purchase(
+                self.signature,
+                self.instruction_index,
+                self.buyer_user_id,
+                self.content_id,
+                self.content_type,
+                self.amount,
+                self.is_valid,
+                self.slot,
+                self.valid_after_blocknumber,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CheckPurchases:
+    """Those purchases of somebody that wait for it are checked, one way or the other."""
+
+    buyer_user_id: int
+    is_valid: bool
+
+    def happen(self, world: World) -> None:
+        world.sources.sol_purchases.update(
+            lambda row: row.buyer_user_id == self.buyer_user_id and row.is_valid is None, is_valid=self.is_valid
+        )
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,46 @@ class Play(Row):
 
 
 @dataclass(frozen=True)
+class Comment(Row):
+    TABLE = "comments"
+    KEY = ("comment_id",)
+    FILLERS = MappingProxyType({"updated_at": "2025-01-01", "text": "Nice.", "txhash": "", "blockhash": ""})
+
+    comment_id: int
+    user_id: int
+    entity_id: int
+    entity_type: str
+    created_at: datetime
+    is_delete: bool | None = False
+    is_visible: bool | None = True
+    blocknumber: int | None = None
+
+
+@dataclass(frozen=True)
+class UserEvent(Row):
+    TABLE = "user_events"
+    KEY = ("id",)
+
+    id: int
+    user_id: int
+    referrer: int | None = None
+    is_mobile_user: bool = False
+    is_current: bool = True
+    blocknumber: int | None = None
+
+
+@dataclass(frozen=True)
+class Disbursement(Row):
+    TABLE = "challenge_disbursements"
+    KEY = ("challenge_id", "specifier")
+    FILLERS = MappingProxyType({"signature": "signature", "slot": "1", "amount": "100000000"})
+
+    challenge_id: str
+    specifier: str
+    user_id: int = 1
+
+
+@dataclass(frozen=True)
 class MonthlyPlays(Row):
     TABLE = "aggregate_monthly_plays"
     KEY = ("play_item_id", "timestamp", "country")
@@ -206,6 +246,24 @@ class PlaylistScore(Row):
     type: str = "PLAYLISTS"
     version: str = "pnagD"
     time_range: str = "week"
+
+
+@dataclass(frozen=True)
+class Purchase(Row):
+    TABLE = "sol_purchases"
+    KEY = ("signature", "instruction_index")
+    FILLERS = MappingProxyType({"from_account": "account", "access_type": "stream"})
+
+    signature: str
+    instruction_index: int
+    buyer_user_id: int
+    content_id: int
+    content_type: str = "track"
+    amount: int = 1_000_000
+    """Millionths of a dollar."""
+    is_valid: bool | None = True
+    slot: int = 300_000_000
+    valid_after_blocknumber: int = 0
 
 
 @dataclass(frozen=True)
@@ -269,10 +327,14 @@ class Sources:
     tracks: Table[Track] = field(default_factory=Table)
     playlists: Table[Playlist] = field(default_factory=Table)
     plays: Table[Play] = field(default_factory=Table)
+    comments: Table[Comment] = field(default_factory=Table)
+    user_events: Table[UserEvent] = field(default_factory=Table)
+    challenge_disbursements: Table[Disbursement] = field(default_factory=Table)
     aggregate_monthly_plays: Table[MonthlyPlays] = field(default_factory=Table)
     aggregate_user: Table[UserCounters] = field(default_factory=Table)
     track_trending_scores: Table[TrackScore] = field(default_factory=Table)
     playlist_trending_scores: Table[PlaylistScore] = field(default_factory=Table)
+    sol_purchases: Table[Purchase] = field(default_factory=Table)
     challenges: Table[Challenge] = field(default_factory=Table)
 
     def tables(self) -> dict[str, Table[Any]]:

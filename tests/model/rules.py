@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import ClassVar, Literal
@@ -122,6 +123,41 @@ class StepsRule(Rule):
             self.progress(terms, person.user_id, specifier_of(person.user_id), self.steps(person, terms))
 
 
+@dataclass(frozen=True)
+class Deed:
+    """What is rewarded by itself."""
+
+    user_id: int
+    specifier: str
+    earlier: tuple[str, ...] = ()
+    """The specifiers that it had in earlier formats."""
+
+
+class DeedsRule(Rule):
+    """The model of a challenge that rewards single deeds: at once, once, and to who is active."""
+
+    def deeds(self, terms: Terms) -> Iterable[Deed]:
+        """The deeds that are there, whoever has done them."""
+        raise NotImplementedError
+
+    def every_deed(self) -> Iterable[str]:
+        """The specifiers of all that the rows tell of, whatever they say."""
+        raise NotImplementedError
+
+    def start_from_now(self, name: str) -> None:
+        """What is there now is never rewarded."""
+        rewarded = {specifier for challenge, specifier in self.model.user_challenges if challenge == name}
+        self.model.passed_over |= {(name, specifier) for specifier in self.every_deed() if specifier not in rewarded}
+
+    def reconcile(self, terms: Terms) -> None:
+        paid = {specifier for challenge, specifier in self.model.user_challenges if challenge == terms.id}
+        paid |= {row.specifier for row in self.sources.challenge_disbursements if row.challenge_id == terms.id}
+        paid |= {specifier for challenge, specifier in self.model.passed_over if challenge == terms.id}
+        for deed in self.deeds(terms):
+            if self.model.person(deed.user_id) and paid.isdisjoint((deed.specifier, *deed.earlier)):
+                self.progress(terms, deed.user_id, deed.specifier, steps=1)
+
+
 class Model:
     """Sources, derived tables, and what each challenge remembers; `reconcile` is one run."""
 
@@ -131,6 +167,8 @@ class Model:
         self.challenge_profile_completion: dict[int, ProfileCompletion] = {}
         self.challenge_listen_streak: dict[int, ListenStreak] = {}
         self.trending_results: dict[tuple[int, str, str, date], TrendingResult] = {}
+        self.passed_over: set[tuple[str, str]] = set()
+        """Challenges and specifiers that are never rewarded."""
         self.rules = {challenge: MODELS[challenge](self) for challenge in RUN_ORDER if challenge in MODELS}
 
     def reconcile(

@@ -10,11 +10,33 @@ USERS = (10, 255, 256)
 STRANGER = 4096
 HASHES = ("0xa", "0xb", "0xc")
 BLOCKS = (None, 25346435, 25346436, 28349999, 28350000, 28350001)
+SLOTS = (25346436, 28350000, 220157040, 220157041, 220157042)
 TRACKS = (1, 2, 3, 4, 5)
 UNHEARD = 1_000_000
 """Tracks from here on are listened to once, so that no two sessions count into the same month."""
 CHARTED = 100
 """The first track, and playlist, of those that charts are about."""
+COMMENTS = (3, 1_000, 1_001, 7_000_000, 7_000_001, 2_000_000_000)
+"""Ids of comments, which clients choose."""
+COMMENT_TIMES = tuple(
+    map(
+        datetime.fromisoformat,
+        (
+            "2024-12-29 23:59:59.999999",
+            "2024-12-30",
+            "2025-03-16 23:59:59.999999",
+            "2025-03-17",
+            "2025-11-06 12:00",
+            "2025-11-07 00:05",
+            "2025-11-10 00:04:59.999999",
+            "2025-11-14 12:35:15.123456",
+            "2025-11-14 12:35:15.123457",
+            "2026-01-01",
+            "2099-01-01",
+        ),
+    )
+)
+"""Where weeks begin, where specifiers changed, and 5 minutes after the clocks of runs."""
 MONTHS = (date(2024, 12, 1), date(2025, 1, 1), date(2025, 10, 1))
 SCORE_TYPES = ("TRACKS", "UNDERGROUND_TRACKS", "PLAYLISTS")
 PROFILE = ("name", "bio", "profile_picture", "profile_picture_sizes", "cover_photo", "cover_photo_sizes")

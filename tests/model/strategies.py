@@ -10,11 +10,16 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.model import MODELLED
+from tests.model.challenges.first_weekly_comment import week_of
 from tests.model.database import Environment, Run
 from tests.model.events import (
     AlterChallenge,
+    Arrival,
+    Buy,
     Chart,
     Charts,
+    CheckPurchases,
+    Comments,
     Compile,
     CompleteProfile,
     Count,
@@ -35,8 +40,11 @@ from tests.model.events import (
     ListenNow,
     Listens,
     Loss,
+    Moderation,
     NewBlock,
     OpenTransaction,
+    PaidBefore,
+    PassOver,
     PrunePlays,
     RemoveChallenge,
     RestoreChallenge,
@@ -52,12 +60,15 @@ from tests.model.events import (
 from tests.model.spaces import (
     BLOCKS,
     CHARTED,
+    COMMENT_TIMES,
+    COMMENTS,
     HASHES,
     HOUR,
     MONTHS,
     PROFILE,
     SCORE_TYPES,
     SHORTLY,
+    SLOTS,
     STRANGER,
     TRACKS,
     USERS,
@@ -314,8 +325,71 @@ charts = weighted(
     ),
     (1, alterations(("tt", "tut", "tp"))),
 )
+comment_times = st.sampled_from(COMMENT_TIMES)
+maybe = st.sampled_from((None, True, False))
+commented_before = st.builds(
+    lambda user, is_decimal, at: f"{user if is_decimal else format(user, 'x')}:{week_of(at)}",
+    users,
+    st.booleans(),
+    comment_times,
+)
+deeds = weighted(
+    (
+        10,
+        st.builds(
+            Comments,
+            st.sampled_from(COMMENTS),
+            users,
+            comment_times,
+            st.sampled_from((False, False, None, True)),
+            st.sampled_from((True, True, None, False)),
+            blocks,
+            st.sampled_from(("Track", "FanClub")),
+        ),
+    ),
+    (2, st.builds(Moderation, st.sampled_from(COMMENTS), st.sampled_from(("is_delete", "is_visible")), maybe)),
+    (
+        8,
+        st.builds(Arrival, st.integers(1, 8), users, st.sampled_from((None, *USERS)), mostly, mostly, blocks),
+    ),
+    (2, st.builds(PaidBefore, st.just("c"), commented_before, st.booleans())),
+    (1, st.builds(PaidBefore, st.just("m"), users.map("{:x}".format), st.booleans())),
+    (1, st.builds(PassOver, st.sampled_from(("c", "m")))),
+    (4, account),
+    (1, reorganizations),
+    (1, deletes("comments", "user_events", "challenge_disbursements")),
+    (2, alterations(("c", "m"))),
+)
+purchases = weighted(
+    (
+        10,
+        st.builds(
+            Buy,
+            st.sampled_from((*USERS, *USERS, STRANGER)),
+            st.sampled_from(TRACKS),
+            st.sampled_from(("track", "track", "playlist", "album", "ticket")),
+            st.sampled_from((0, 999999, 1000000, 1000000, 2999999, 2147483647000000, 2147483648000000, -1000000)),
+            st.sampled_from((True, True, True, None, False)),
+            st.sampled_from(SLOTS),
+            st.sampled_from(("A", "a", "B", "1", "2")),
+            st.sampled_from((0, 1, 2, 10)),
+            st.sampled_from([number for number in BLOCKS if number]),
+        ),
+    ),
+    (2, st.builds(CheckPurchases, users, mostly)),
+    (3, uploads),
+    (3, playlists),
+    (2, handovers),
+    (3, account),
+    (1, reorganizations),
+    (1, deletes("tracks", "playlists", "sol_purchases")),
+    (1, alterations(("b", "s"))),
+    (1, st.builds(AlterChallenge, st.sampled_from(("b", "s")), st.just("starting_block"), st.sampled_from(SLOTS))),
+)
+
 anything = weighted(
-    *((4, theme) for theme in (profile, works, milestones, listening, charts)), (1, alterations(MODELLED))
+    *((4, theme) for theme in (profile, works, milestones, listening, charts, deeds, purchases)),
+    (1, alterations(MODELLED)),
 )
 
 
@@ -395,6 +469,8 @@ histories = st.builds(
         (4, chapters(milestones)),
         (4, chapters(listening, most=7)),
         (3, chapters(charts)),
+        (4, chapters(deeds)),
+        (3, chapters(purchases)),
         (1, chapters(anything)),
     ),
 )

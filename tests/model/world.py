@@ -11,7 +11,7 @@ from typing import Any
 from tests.model.challenges.listen_streak import ListenStreak as ListenStreakRule
 from tests.model.database import DERIVED, Database, Environment, Run
 from tests.model.rows import Block, ListenStreak, MonthlyPlays, Play, User, UserChallenge
-from tests.model.rules import MODELS, Model, Outcome
+from tests.model.rules import MODELS, DeedsRule, Model, Outcome
 from tests.model.spaces import UNHEARD
 
 
@@ -84,6 +84,16 @@ class World:
         self.database.start_from_now("e")
         self.streaks.start_from_now(self.database.now())
         self.latest["e"] = self.database.now()
+
+    def pass_over(self, name: str) -> None:
+        """The deeds of a challenge that are there are passed over, for good."""
+        rule = self.model.rules[name]
+        assert isinstance(rule, DeedsRule)
+        if self.sources.challenges.get(name):
+            self.mirror()
+            self.database.start_from_now(name)
+            rule.start_from_now(name)
+            self.latest[name] = self.database.now()
 
     @property
     def streaks(self) -> ListenStreakRule:

@@ -31,7 +31,11 @@ VALUES
 ('p3', 'numeric', '1000', TRUE, 10000, 0, 2147483647, 7, '{}', '{"cooldown_days": 0}'),
 ('tt', 'trending', '1000', TRUE, NULL, 25346436, 100000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
 ('tut', 'trending', '1000', TRUE, NULL, 25346436, 100000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
-('tp', 'trending', '100', TRUE, NULL, 25346436, 10000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}');
+('tp', 'trending', '100', TRUE, NULL, 25346436, 10000, NULL, '{"starting_block": 0, "weekly_pool": 10000}', '{}'),
+('c', 'aggregate', '1', TRUE, 2147483647, 0, 2147483647, 7, '{"cooldown_days": 0}', '{}'),
+('b', 'aggregate', '1', TRUE, 2147483647, 220157041, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
+('s', 'aggregate', '5', TRUE, 2147483647, 220157041, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}'),
+('m', 'boolean', '1', TRUE, NULL, 25346436, 25000, 7, '{"starting_block": 0}', '{"cooldown_days": 0}');
 
 -- What grant_run lets a role do with the tables of the discovery schema.
 CREATE TEMPORARY TABLE grants (name text NOT NULL, privileges text NOT NULL);

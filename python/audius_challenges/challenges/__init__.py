@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from audius_challenges.challenges.audio_matching import AUDIO_MATCHING
 from audius_challenges.challenges.connect_verified import CONNECT_VERIFIED
 from audius_challenges.challenges.first_playlist import FIRST_PLAYLIST
+from audius_challenges.challenges.first_weekly_comment import FIRST_WEEKLY_COMMENT
 from audius_challenges.challenges.listen_streak import LISTEN_STREAK
+from audius_challenges.challenges.mobile_install import MOBILE_INSTALL
 from audius_challenges.challenges.play_milestones import PLAY_MILESTONES
 from audius_challenges.challenges.profile_completion import PROFILE_COMPLETION
 from audius_challenges.challenges.track_upload import TRACK_UPLOAD
@@ -19,6 +22,9 @@ CHALLENGES: tuple[Processor, ...] = (
     LISTEN_STREAK,
     *PLAY_MILESTONES,
     *TRENDING,
+    FIRST_WEEKLY_COMMENT,
+    *AUDIO_MATCHING,
+    MOBILE_INSTALL,
 )
 
 ANY_WEEK = tuple(processor.id for processor in TRENDING)

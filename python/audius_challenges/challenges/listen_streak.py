@@ -24,8 +24,7 @@ from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, Challenge
 from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import LISTENERS, USERS, columns_read, merged
 
-TOO_SOON = 16 * 3_600_000_000
-TOO_LATE = 48 * 3_600_000_000
+TOO_SOON, TOO_LATE = 16 * 3_600_000_000, 48 * 3_600_000_000
 NEVER = 0  # in place of null, which the setting array_nulls would have read as a word
 STREAK_LENGTH, STREAK_AMOUNT, FURTHER_AMOUNT = 7, 7, 1
 
@@ -212,7 +211,7 @@ class ListenStreak(PerUser):
 
     id = "e"
     description = "listen streak"
-
+    without_past = "SELECT audius_challenges.start_from_now('{e}');"
     sources = (USERS, LISTENERS)
     reads = merged([WRITES, columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES), *(each.reads for each in sources)])
     statements: Mapping[str, str] = MappingProxyType(
@@ -231,18 +230,17 @@ class ListenStreak(PerUser):
 
     def pause(self, work: Work) -> None:
         """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
-        if work.state.phase and work.state.catalog_seen:
+        if work.state.found_active:
             work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None, is_over=False)
         super().pause(work)
 
     def start_from_now(self, work: Work) -> int:
         """A pause from the beginning of time until now: streaks go on from the states there are."""
-        is_paused = work.state.phase and not work.state.catalog_seen
+        is_paused = work.state.phase and not work.state.found_active
         work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since="-infinity", is_over=True)
-        super().start_from_now(work)
-        if is_paused:
-            work.state.catalog_seen = None
-        return 0
+        passed_over, seen = super().start_from_now(work), work.challenge.fingerprint
+        work.state.found_active, work.state.catalog_seen = not is_paused, None if is_paused else seen
+        return passed_over
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens; write states, and then rows, whose trigger reads them."""

@@ -146,6 +146,7 @@ class Trending:
     ranked_type: str
     scored: str
     amounts: tuple[int, int]
+    without_past: str | None = None
 
     @cached_property
     def reads(self) -> Reads:

@@ -11,6 +11,10 @@ long before it begins to write. So none of those rows has a number below the pos
 before the horizon's transaction began, which shows in that look's own row version. That is the window. Whatever the
 order of commits, no row is missed; and where nothing has happened, nothing is found.
 
+Rows may count only once they were checked, which changes them in place and leaves them their number. So the position
+stays at the least number of those that wait for it, unless that is long ago. And since such a number may be of what the
+row is about, rather than of its writing, the last pages of the table are looked at as well: that is where new rows are.
+
 Looks are rows of `audius_challenges.look`, one for each source that has moved, under the number of the run. A challenge
 only remembers the number that it has read up to. So a source is read once a run for all challenges that stand at the
 same number, and a challenge that fails stays behind by itself.
@@ -49,6 +53,12 @@ TRUSTED_AGE = 1 << 31
 # So many looks of a source are kept as they are; of more, as many as there are while a transaction stays open or a
 # challenge fails for long, each two are merged.
 MOST_LOOKS = 32
+
+# A row that has waited for its check for so many blocks holds the position no longer: it may wait for ever.
+WAITING_BLOCKS = 200_000
+
+# So many pages at the end of a table whose rows are checked are read whatever their numbers are.
+LAST_PAGES = 16
 
 START_OF_TIME = -(1 << 62)
 
@@ -327,17 +337,31 @@ _LATE_PLAY = f"""
 """
 
 
+def _counts(table: str, row: str) -> str:
+    """SQL that leaves those rows which have been checked, where they are."""
+    checked = TABLES[table].checked
+    return f" AND {row}.{checked}" if checked else ""
+
+
 def present_of(table: str) -> str:
     """SQL of a source as it is now; its position is no higher than that of late blocks, or of late plays."""
     clock = f"{table}.{TABLES[table].clock}"
+    limits = [clock, f"({_LATE_PLAY if table == 'plays' else _LATE_BLOCK})"]
+    if TABLES[table].checked:
+        limits.append(f"""(
+            SELECT min({clock})
+            FROM discovery.{table}
+            WHERE {table}.{TABLES[table].checked} IS NULL
+                AND {clock} >= coalesce(({_LATE_BLOCK}), 0) - {WAITING_BLOCKS}
+        )""")
     return f"""
     SELECT
         pg_snapshot_xmin(snapshot)::text::bigint AS horizon,
         pg_snapshot_xmax(snapshot)::text::bigint AS next_xid,
         (
-            SELECT least({clock}, ({_LATE_PLAY if table == "plays" else _LATE_BLOCK}))
+            SELECT least({", ".join(limits)})
             FROM discovery.{table}
-            WHERE {clock} IS NOT NULL
+            WHERE {clock} IS NOT NULL{_counts(table, table)}
             ORDER BY {clock} DESC
             LIMIT 1
             OFFSET {OUTLIERS}
@@ -349,18 +373,35 @@ def present_of(table: str) -> str:
 PRESENT = {table: present_of(table) for table in _CLOCKED}
 
 
+def _rows_in_view(source: Source) -> list[str]:
+    """SQL of where rows are looked for: from a number on, and at the end of a table whose rows are checked."""
+    by_number = f"changed.{source.clock} >= :least::bigint"
+    at_the_end = f"""changed.ctid >= (
+                SELECT format('(%s,0)', greatest(pg_relation_size(there.tableoid) / block.size - {LAST_PAGES}, 0))::tid
+                FROM discovery.{source.table} AS there
+                CROSS JOIN (SELECT current_setting('block_size')::bigint AS size) AS block
+                LIMIT 1
+            )"""
+    return [by_number, at_the_end] if TABLES[source.table].checked else [by_number]
+
+
 @cache
 def changed_rows(source: Source) -> str:
     """SQL of the users affected by the row versions of a horizon and later transactions, from a number on."""
-    return f"""
-    SELECT ARRAY(
-        SELECT DISTINCT affected.user_id
-        FROM (
+    affected = """
+            UNION ALL""".join(
+        f"""
             SELECT {source.user} AS user_id
             FROM discovery.{source.table} AS changed
             {source.join}
-            WHERE changed.{source.clock} >= :least::bigint
-                AND {_is_not_before("changed.xmin::text::bigint", ":horizon::bigint")}
+            WHERE {in_view}{_counts(source.table, "changed")}
+                AND {_is_not_before("changed.xmin::text::bigint", ":horizon::bigint")}"""
+        for in_view in _rows_in_view(source)
+    )
+    return f"""
+    SELECT ARRAY(
+        SELECT DISTINCT affected.user_id
+        FROM ({affected}
         ) AS affected
         WHERE affected.user_id IS NOT NULL
         LIMIT :limit::bigint

@@ -1,4 +1,8 @@
-"""Processors that take users: those whose rows have changed, and the sweep's slice, whatever they then do with them."""
+"""Processors that take users: those whose rows have changed, and the sweep's slice, whatever they then do with them.
+
+Where the sources have no way from a user to his rows, rows take the place of users (see `Key`): those that have
+changed, and a slice of all.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from audius_challenges.engine import sweep
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.set_aside import SetAside, may_be_one_users
 from audius_challenges.engine.state import Phase
-from audius_challenges.engine.users import Users
+from audius_challenges.engine.users import USER_ID, Key, Users
 from audius_challenges.sources import USERS, Source
 
 
@@ -19,6 +23,7 @@ class PerUser(ABC):
 
     id: str
     description: str
+    key: Key = USER_ID
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -28,6 +33,11 @@ class PerUser(ABC):
     @property
     def due(self) -> str | None:
         """SQL of the ids of the users to examine at every run, for what leaves no trace in a source."""
+        return None
+
+    @property
+    def without_past(self) -> str | None:
+        """Nothing, as a rule: what users have is counted, whenever they got it."""
         return None
 
     @abstractmethod
@@ -43,24 +53,27 @@ class PerUser(ABC):
 
     def run(self, work: Work) -> None:
         """Examine what changed and a slice of the sweep; with `full_scan`, everybody."""
-        state = work.state
-        is_followed = work.feed.is_followed(state, self.sources)
+        state, sources = work.state, self._followed(work)
+        work.slices = work.slices.of(self.key)
+        is_followed = work.feed.is_followed(state, sources)
         if not is_followed or state.catalog_seen != work.challenge.fingerprint:
             is_new = sweep.restart(work)
             # Users who are due come out of turn, so that their rows may be there before their slice.
             state.nothing_written = is_new and not self.due
         if not is_followed:
-            work.feed.follow(state, self.sources)
+            work.feed.follow(state, sources)
         work.is_first_build = state.phase is Phase.FIRST_BUILD
         work.is_first_round = not state.sweep_rounds
-        set_aside = SetAside(work.db, state)
-        for turn, nothing_written in self._turn(work):
+        set_aside = SetAside(work.db, state, self.key)
+        for turn, is_sweep, nothing_written in self._turn(work):
+            work.is_sweep = is_sweep
             work.users_examined += turn.size
+            set_aside.begin(work.written)
             for users in set_aside.apart(turn, work.slices):
                 self._examine(work, set_aside, users, nothing_written=nothing_written)
         set_aside.save()
-        if not state.sweep_rounds:
-            state.completed = work.completed
+        if work.is_first_round and not state.sweep_rounds:
+            state.completed = work.swept
 
     def resume(self, work: Work) -> None:  # noqa: B027 - as a rule there is nothing more to do
         """Everybody is examined again, by the run."""
@@ -75,13 +88,17 @@ class PerUser(ABC):
 
         :returns: how many deeds are passed over
         """
-        work.feed.follow(work.state, self.sources)
+        work.feed.follow(work.state, self._followed(work))
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
         work.state.sweep_position = None
         work.state.nothing_written = False
         work.state.is_exempt = False
         return 0
+
+    def _followed(self, work: Work) -> list[Source]:
+        """The sources, without those that lack an index to go by; where one comes or goes, everybody is examined."""
+        return [source for source in self.sources if source.index is None or source.index in work.db.indexes]
 
     def _examine(self, work: Work, set_aside: SetAside, users: Users, *, nothing_written: bool) -> None:
         """Reconcile these users; if one of them cannot be, halve until he stands alone, and then his deeds."""
@@ -113,11 +130,11 @@ class PerUser(ABC):
             return ()
         return (replace(user, deeds=deeds),) if deeds else ()
 
-    def _turn(self, work: Work) -> Iterator[tuple[Users, bool]]:
-        """Whose turn it is in this run, and whether nothing of theirs was ever written."""
+    def _turn(self, work: Work) -> Iterator[tuple[Users, bool, bool]]:
+        """Whose turn it is in this run, whether it is the sweep's, and whether nothing of theirs was ever written."""
         if work.full_scan:
             for users in sweep.all_slices(work):
-                yield users, False
+                yield users, True, False
             return
         state = work.state
         affected = set() if work.is_first_build else self._changed(work)
@@ -127,18 +144,18 @@ class PerUser(ABC):
         nothing_written = work.is_first_build and state.nothing_written
         for users in sweep.next_slices(work):
             affected = users.outside(affected)
-            yield users, nothing_written
-        yield Users.listed(affected), False
+            yield users, True, nothing_written
+        yield Users.listed(affected), False, False
 
     def _changed(self, work: Work) -> set[int]:
         """The users affected by changes; too many of them are left to the sweep, which then takes everybody."""
-        state, limit = work.state, work.settings.changed_users
-        changed = work.feed.changed_users(state, self.sources, limit)
+        state, limit, sources = work.state, work.settings.changed_users, self._followed(work)
+        changed = work.feed.changed_users(state, sources, limit)
         is_overflow = len(changed) > limit
         if is_overflow and state.phase is Phase.CATCHING_UP:
             # What the sweep has passed already waits, unread, until it has come round.
             return set()
-        work.feed.advance(state, self.sources, found=bool(changed))
+        work.feed.advance(state, sources, found=bool(changed))
         if is_overflow:
             sweep.restart(work)
             return set()

@@ -38,12 +38,14 @@ class Work:
     :ivar state: what is remembered of it; the processor changes it, the run saves it
     :ivar as_of: the run's clock, a timestamptz as text
     :ivar full_scan: whether every user is to be examined
+    :ivar without_past: what leaves out what was earned before the challenge began here, if anything does
     :ivar users_examined: users (or ranked entries) examined so far in this run
     :ivar written: what was written so far in this run
     :ivar is_first_build: whether the run is (part of) the challenge's first build
     :ivar is_first_round: whether it is part of the sweep's first round
     :ivar is_exempt: whether completions are not limited
-    :ivar completed_before: how many rewards earlier runs have completed, while the first round lasts
+    :ivar is_sweep: whether the users being examined are the sweep's slice
+    :ivar swept: how many rewards the first round of the sweep has completed, this run's included
     """
 
     db: Database
@@ -54,20 +56,17 @@ class Work:
     settings: Settings
     as_of: str
     full_scan: bool
+    without_past: str | None = None
     users_examined: int = 0
     written: Written = field(default_factory=Written)
     is_first_build: bool = False
     is_first_round: bool = False
     is_exempt: bool = field(init=False)
-    completed_before: int = field(init=False)
+    is_sweep: bool = False
+    swept: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.is_exempt, self.completed_before = self.state.is_exempt, self.state.completed
-
-    @property
-    def completed(self) -> int:
-        """Rewards that this run has completed; while the first round lasts, those that all its runs have."""
-        return self.completed_before + self.written.completed
+        self.is_exempt, self.swept = self.state.is_exempt, self.state.completed
 
     @property
     def is_unfinished(self) -> bool:
@@ -88,44 +87,46 @@ class Work:
         :raises ChallengeError: if more than `max_completions` are completed, in this run or in the first round, unless
             the challenge is exempt
         """
-        self.written.add(
-            write_user_challenges(
-                self.db,
-                wanted,
-                only_new=only_new,
-                unless=unless,
-                nothing_written=nothing_written,
-                challenge_id=self.challenge.id,
-                **values,
-            )
+        written = write_user_challenges(
+            self.db,
+            wanted,
+            only_new=only_new,
+            unless=unless,
+            nothing_written=nothing_written,
+            challenge_id=self.challenge.id,
+            **values,
         )
-        if self.completed > self.settings.max_completions and not self.is_exempt:
-            raise self._too_many()
+        self.written.add(written)
+        if self.is_first_round and self.is_sweep:
+            self.swept += written.completed
+        if not self.is_exempt:
+            self._require_few()
 
-    def _too_many(self) -> ChallengeError:
+    def _require_few(self) -> None:
         name, limit = self.challenge.id, self.settings.max_completions
         let_pass = (
             f"SET {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{name}}}', full_scan => true);"
         )
-        if not self.is_first_round:
-            return ChallengeError(
-                f'challenge "{name}" would complete at least {self.completed} rewards in one run;'
+        if self.written.completed > limit and not (self.is_first_round and self.is_sweep):
+            raise ChallengeError(
+                f'challenge "{name}" would complete at least {self.written.completed} rewards in one run;'
                 f" {PREFIX}max_completions is {limit}",
                 sqlstate=PROGRAM_LIMIT_EXCEEDED,
                 detail="Nothing was written for it. A mass completion must be approved first.",
                 hint="Check its row in challenges and what changed in its source tables."
                 f" If it is intended: {let_pass}",
             )
-        return ChallengeError(
-            f'challenge "{name}" would complete at least {self.completed} rewards in its first round;'
-            f" {PREFIX}max_completions is {limit}",
-            sqlstate=PROGRAM_LIMIT_EXCEEDED,
-            detail="Nothing was written for it in this run; earlier runs of the round completed"
-            f" {self.completed_before}. It begins in a database that has paid before, so its past must be approved"
-            " first.",
-            hint=f"To leave the past out: a starting_block of the present, or SELECT"
-            f" audius_challenges.start_from_now('{{{name}}}'); to pay it: {let_pass}",
-        )
+        if self.is_first_round and self.swept > limit:
+            leave_out = f"To leave its past out: {self.without_past} " if self.without_past else ""
+            raise ChallengeError(
+                f'challenge "{name}" would complete at least {self.swept} rewards in its first round;'
+                f" {PREFIX}max_completions is {limit}",
+                sqlstate=PROGRAM_LIMIT_EXCEEDED,
+                detail=f"Nothing was written for it in this run; earlier runs of the round completed"
+                f" {self.state.completed}. It begins in a database that has paid before, so its past must be"
+                " approved first.",
+                hint=f"{leave_out}To pay it: {let_pass}",
+            )
 
     def has_user_challenges(self) -> bool:
         """Whether the challenge has any user challenge, so that this cannot be its first build."""
@@ -144,6 +145,10 @@ class Processor(Protocol):
     @property
     def description(self) -> str:
         """What the challenge rewards, in a few words."""
+
+    @property
+    def without_past(self) -> str | None:
+        """What an operator does to leave out what was earned before the challenge began here, if anything does."""
 
     @property
     def reads(self) -> Reads:

@@ -14,7 +14,14 @@ from typing import Any, Literal
 from audius_challenges.engine.deeds import is_known, passing_over
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
-from audius_challenges.engine.users import Users, eligible_users, is_one_of_the_deeds
+from audius_challenges.engine.users import (
+    USER_ID,
+    Key,
+    Users,
+    eligible_users,
+    is_one_of_the_deeds,
+    join_of_eligible,
+)
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
 
@@ -48,6 +55,8 @@ class Rule(PerUser):
     :ivar paid_as: ids of other challenges that may have paid the same deed, under the same specifier
     :ivar every_deed: SQL of the specifiers of all deeds that the source rows tell of, whoever counts and whatever the
         catalog says: `start_from_now` passes over these
+    :ivar key: what is examined, if not users: rows of a source, each by itself. Then `found` is a query over these
+        (`is_one_of_the_rows`), without `eligible`; `changes` lead to keys; and rewards are deeds that take one step
     :ivar is_of_earner: whether the users to examine are those who earn; otherwise `found` looks after them, and the
         users are, say, those for whom a cap holds
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
@@ -68,13 +77,21 @@ class Rule(PerUser):
     earlier: str = "'{}'::text[]"
     paid_as: tuple[str, ...] = ()
     every_deed: str | None = None
+    key: Key = USER_ID
     is_of_earner: bool = True
     also_writes: str | None = None
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The user's own row, and what the rule adds."""
-        return (USERS, *self.changes)
+        return (USERS, *self.changes) if self.key == USER_ID else self.changes
+
+    @cached_property
+    def without_past(self) -> str | None:
+        """Passing over the deeds that are there; or a starting block, where the rule goes by it."""
+        if self.every_deed:
+            return f"SELECT * FROM audius_challenges.start_from_now('{{{self.id}}}');"
+        return "give it a starting_block of the present." if ":starting_block" in self.found else None
 
     @cached_property
     def due(self) -> str | None:
@@ -89,6 +106,7 @@ class Rule(PerUser):
             [
                 WRITES,
                 own,
+                self.key.reads,
                 *(source.reads for source in self.sources),
                 columns_read(self.due_users or "", (self.after and self._freed) or ""),
             ]
@@ -98,6 +116,7 @@ class Rule(PerUser):
     def statements(self) -> Mapping[str, str]:
         """The write, who is due, and what can be set aside singly."""
         return {
+            **({"slice": self.key.slice, "progress": self.key.progress} if self.key != USER_ID else {}),
             "write": writing(self._wanted, unless=self._unless),
             **({"due": self.due} if self.due else {}),
             **({"deeds": self._specifiers} if self.is_deed else {}),
@@ -133,7 +152,9 @@ class Rule(PerUser):
         """The specifiers of what is found, and of incomplete rows."""
         if not self.is_deed:
             return []
-        found = work.db.rows(self._specifiers, challenge_id=self.id, **self._parameters(work, users))
+        found = work.db.rows(
+            self._specifiers, challenge_id=self.id, nothing_written=False, **self._parameters(work, users)
+        )
         return [row["specifier"] for row in found]
 
     def _parameters(self, work: Work, users: Users) -> dict[str, Any]:
@@ -151,10 +172,7 @@ class Rule(PerUser):
     @cached_property
     def _wanted(self) -> str:
         return f"""
-        {eligible_users(self.found, takes_part=self._takes_part)},
-        found AS MATERIALIZED (
-            {self.found}
-        ),
+        {self._found},
         {self.also_writes + "," if self.also_writes else ""}
         rewards AS (
             {self._deeds if self.is_deed else self._one_for_each_user}
@@ -171,6 +189,40 @@ class Rule(PerUser):
             FROM rewards
         )
         """
+
+    @property
+    def _found(self) -> str:
+        if self.key != USER_ID:
+            return self._found_incomplete
+        found = f"""
+        found AS MATERIALIZED (
+            {self.found}
+        )"""
+        if self.is_deed and self.completes_at == 1 and "eligible" not in self.found:
+            # Where deeds are found without a look at who counts, only who is found is looked at.
+            among = "users.user_id IN (SELECT found.user_id FROM found)"
+            return f"{found},{eligible_users(takes_part=self._takes_part, among=among)}"
+        return f"{eligible_users(self.found, takes_part=self._takes_part)},{found}"
+
+    @property
+    def _found_incomplete(self) -> str:
+        """Of rows of a source, as a rule nearly all are rewarded: nobody is looked up for these."""
+        return f"""
+        found AS MATERIALIZED (
+            SELECT found.*
+            FROM (
+                {self.found}
+            ) AS found
+            WHERE (
+                SELECT TRUE
+                FROM discovery.user_challenges AS complete
+                WHERE NOT :nothing_written::boolean
+                    AND complete.challenge_id::text = (SELECT :challenge_id::text)
+                    AND complete.specifier::text = {self.specifier}
+                    AND complete.is_complete
+                LIMIT 1
+            ) IS NOT TRUE
+        )"""
 
     @property
     def _one_for_each_user(self) -> str:
@@ -237,25 +289,29 @@ class Rule(PerUser):
     def _specifiers(self) -> str:
         """SQL of what can be set aside singly: nothing is asked of a deed here but its specifier."""
         return f"""
-        WITH {eligible_users(self.found, takes_part=self._takes_part)},
-        found AS MATERIALIZED (
-            {self.found}
-        )
+        WITH {self._found}
         SELECT {self.specifier} AS specifier
         FROM found
         {self._of_earner}
+        {self._incomplete if self.key == USER_ID else ""}
+        ORDER BY specifier
+        """
+
+    @property
+    def _incomplete(self) -> str:
+        return """
         UNION
         SELECT user_challenges.specifier::text
         FROM discovery.user_challenges
         INNER JOIN eligible
             ON user_challenges.user_id = eligible.user_id
         WHERE user_challenges.challenge_id::text = (SELECT :challenge_id::text)
-            AND user_challenges.is_complete IS NOT TRUE
-        ORDER BY specifier
-        """
+            AND user_challenges.is_complete IS NOT TRUE"""
 
     @property
     def _of_earner(self) -> str:
+        if self.key != USER_ID:
+            return join_of_eligible(self._takes_part)
         return "INNER JOIN eligible ON found.user_id = eligible.user_id" if self.is_of_earner else ""
 
     @property

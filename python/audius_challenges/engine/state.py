@@ -33,9 +33,10 @@ class State:
     :ivar sweep_position: the last user id examined in the current round of the sweep; None before the first
     :ivar sweep_rounds: rounds completed
     :ivar nothing_written: whether no row of anybody is there before the first build has come to their slice
+    :ivar found_active: whether the last run found it active, whatever came of that run
     :ivar is_exempt: whether completions are not limited until the first round ends
     :ivar completed: how many rewards the first round has completed so far
-    :ivar set_aside: ids of the users who are set aside
+    :ivar set_aside: ids of the users who are set aside, or of the rows that lead to them (see `Rule.key`)
     :ivar cut_off: when a tick was cut off in its turn (seconds since 1970); None: it has succeeded since
     :ivar round_completed: whether this run has completed a round
     """
@@ -48,6 +49,7 @@ class State:
     sweep_position: int | None = None
     sweep_rounds: int = 0
     nothing_written: bool = False
+    found_active: bool = False
     is_exempt: bool = False
     completed: int = 0
     set_aside: list[int] = field(default_factory=list)
@@ -76,10 +78,11 @@ _LOAD = """
         sweep_rounds,
         nothing_written,
         extract(epoch FROM cut_off)::float8 AS cut_off,
+        found_active,
         is_exempt,
         completed,
         ARRAY(
-            SELECT DISTINCT aside.user_id
+            SELECT DISTINCT aside.examined_id
             FROM audius_challenges.set_aside AS aside
             WHERE aside.challenge_id = state.challenge_id
         ) AS set_aside
@@ -89,7 +92,7 @@ _LOAD = """
 _SAVE = """
     INSERT INTO audius_challenges.processor_state AS state
         (challenge_id, phase, catalog_seen, look, sources, sweep_position, sweep_rounds, nothing_written,
-         is_exempt, completed, sweep_finished_at, last_run, last_success, as_of)
+         found_active, is_exempt, completed, sweep_finished_at, last_run, last_success, as_of)
     SELECT
         :challenge_id::text,
         :phase::text::audius_challenges.phase,
@@ -99,6 +102,7 @@ _SAVE = """
         :sweep_position::bigint,
         :sweep_rounds::bigint,
         :nothing_written::boolean,
+        :found_active::boolean,
         :is_exempt::boolean,
         :completed::bigint,
         CASE WHEN :round_completed::boolean THEN now END,
@@ -114,6 +118,7 @@ _SAVE = """
         sweep_position = excluded.sweep_position,
         sweep_rounds = excluded.sweep_rounds,
         nothing_written = excluded.nothing_written,
+        found_active = excluded.found_active,
         is_exempt = excluded.is_exempt,
         completed = excluded.completed,
         sweep_finished_at = coalesce(excluded.sweep_finished_at, state.sweep_finished_at),
@@ -129,6 +134,13 @@ _LATER = """
     FROM audius_challenges.processor_state
     WHERE :as_of::timestamptz < as_of
         AND :as_of::timestamptz < now()
+"""
+
+_REMEMBER_ACTIVE = """
+    INSERT INTO audius_challenges.processor_state (challenge_id, found_active)
+    VALUES (:challenge_id::text, TRUE)
+    ON CONFLICT (challenge_id) DO UPDATE SET
+        found_active = excluded.found_active
 """
 
 _IS_NOTHING_COMPLETED = """
@@ -174,6 +186,12 @@ def load_states(db: Database) -> dict[str, State]:
         row["challenge_id"]: State(**{**row, "phase": Phase(row["phase"]) if row["phase"] else None})
         for row in db.rows(_LOAD)
     }
+
+
+def remember_active(db: Database, state: State) -> None:
+    """Remember that a run has found the challenge active, whatever comes of the run."""
+    db.rows(_REMEMBER_ACTIVE, challenge_id=state.challenge_id)
+    state.found_active = True
 
 
 def exempt_if_nothing_completed(db: Database, states: dict[str, State], challenge_ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Users: which of them a step is about, and which of these count."""
+"""Users, or rows that lead to one each: which of them a step is about, and which users count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from audius_challenges.database import Database
-from audius_challenges.sources import columns_read, merged
+from audius_challenges.sources import Reads, columns_read, merged
 
 _DECIDES = ("user_id", "is_current", "is_deactivated", "blocknumber", "updated_at", "txhash")
 
@@ -20,8 +20,68 @@ DECIDING_FIRST = """
 
 
 @dataclass(frozen=True)
+class Key:
+    """What a challenge examines: users, or rows of a source that lead to one user each.
+
+    :ivar table: name of the table
+    :ivar column: the key, an integer that an index begins with
+    :ivar user: the column of the user
+    """
+
+    table: str
+    column: str
+    user: str
+
+    @property
+    def reads(self) -> Reads:
+        """The columns that slices and errors need."""
+        return {self.table: frozenset({self.column, self.user})}
+
+    @property
+    def slice(self) -> str:
+        """SQL of the first rows after a key, as bounds."""
+        key = f"{self.table}.{self.column}"
+        return f"""
+    SELECT
+        count(*) AS size,
+        min(slice.{self.column}) AS least,
+        max(slice.{self.column}) AS greatest
+    FROM (
+        SELECT DISTINCT {key}
+        FROM discovery.{self.table}
+        WHERE {key} > coalesce(:after::bigint, -9223372036854775808)
+            AND {key} <= coalesce(:until::bigint, 9223372036854775807)
+        ORDER BY {key}
+        LIMIT :limit::bigint
+    ) AS slice
+"""
+
+    @property
+    def users(self) -> str:
+        """SQL of whom a row leads to."""
+        return f"""
+    SELECT {self.table}.{self.user} AS user_id
+    FROM discovery.{self.table}
+    WHERE {self.table}.{self.column} = :id::bigint
+    LIMIT 1
+"""
+
+    @property
+    def progress(self) -> str:
+        """SQL of how far in the keys a position is, in percent."""
+        greatest = f"greatest(max({self.table}.{self.column}), :position::bigint, 1)"
+        return f"""
+    SELECT round(100.0 * :position::bigint / {greatest}::numeric, 1)
+    FROM discovery.{self.table}
+"""
+
+
+USER_ID = Key("users", column="user_id", user="user_id")
+
+
+@dataclass(frozen=True)
 class Users:
-    """Some users: all those from one id to another, or among these just some.
+    """Some users: all those from one id to another, or among these just some. Or as many rows of a source (see `Key`).
 
     A slice of the sweep is named by its bounds, so that the planner reads a piece of an index, and not each id anew.
 
@@ -51,9 +111,13 @@ class Users:
             "deeds": self.deeds,
         }
 
-    def has(self, user_id: int) -> bool:
-        """Whether the user is one of them, if there is such a user."""
-        return self.least <= user_id <= self.greatest if self.ids is None else user_id in self.ids
+    def among(self, ids: Collection[int]) -> list[int]:
+        """Those of the ids, in order, that are among them, if there are such users."""
+        if not ids:
+            return []
+        if self.ids is not None:
+            return sorted(set(self.ids).intersection(ids))
+        return sorted(user_id for user_id in ids if self.least <= user_id <= self.greatest)
 
     def without(self, ids: Sequence[int], slices: Slices) -> Iterator[Users]:
         """The others, in pieces between these ids, which are in order."""
@@ -90,19 +154,24 @@ def is_one_of_the_users(column: str) -> str:
     )
 
 
+def is_one_of_the_rows(key: str) -> str:
+    """SQL of whether a row is one of those to examine, by its key (see `Key`)."""
+    return is_one_of_the_users(key)
+
+
 def is_one_of_the_deeds(specifier: str) -> str:
     """SQL of whether a deed is one of those that the parameters name; all are if they name none."""
     return f"(:deeds::text[] IS NULL OR {specifier} = ANY(:deeds::text[]))"
 
 
-def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
+def eligible_users(*texts: str, takes_part: str = "TRUE", among: str = "TRUE") -> str:
     """A common table expression `eligible`: those of the users who count (rule 8) and take part.
 
     :param texts: SQL that names the columns of `eligible` which it needs
     :param takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
+    :param among: SQL over `users` of whom else to leave out
     """
-    named = merged([columns_read(*texts, takes_part, eligible="users")]).get("users", frozenset())
-    columns = ",\n                ".join(f"users.{name}" for name in sorted(named.union(_DECIDES)))
+    columns = _columns_of_eligible(*texts, takes_part)
     return f"""
     eligible AS (
         SELECT *
@@ -112,6 +181,7 @@ def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
             FROM discovery.users
             WHERE {is_one_of_the_users("users.user_id")}
                 AND users.is_current
+                AND {among}
             ORDER BY
                 users.user_id ASC,{DECIDING_FIRST}
         ) AS eligible
@@ -120,33 +190,53 @@ def eligible_users(*texts: str, takes_part: str = "TRUE") -> str:
     )"""
 
 
-SLICE = """
-    SELECT
-        count(*) AS size,
-        min(slice.user_id) AS least,
-        max(slice.user_id) AS greatest
-    FROM (
-        SELECT DISTINCT users.user_id
-        FROM discovery.users
-        WHERE users.user_id > coalesce(:after::bigint, -9223372036854775808)
-            AND users.user_id <= coalesce(:until::bigint, 9223372036854775807)
-        ORDER BY users.user_id
-        LIMIT :limit::bigint
-    ) AS slice
-"""
+def join_of_eligible(takes_part: str = "TRUE") -> str:
+    """A join of `found` with `eligible`, whoever counts among those found and takes part: a look at each."""
+    return f"""
+                    CROSS JOIN LATERAL (
+                        SELECT *
+                        FROM (
+                            SELECT
+                                {_columns_of_eligible(takes_part)}
+                            FROM discovery.users
+                            WHERE users.user_id = found.user_id
+                                AND users.is_current
+                            ORDER BY{DECIDING_FIRST}
+                            LIMIT 1
+                        ) AS eligible
+                        WHERE NOT eligible.is_deactivated
+                            AND {takes_part}
+                    ) AS eligible"""
+
+
+def _columns_of_eligible(*texts: str) -> str:
+    named = merged([columns_read(*texts, eligible="users")]).get("users", frozenset())
+    return ",\n                ".join(f"users.{name}" for name in sorted(named.union(_DECIDES)))
 
 
 class Slices:
-    """Pieces of all users in the order of their ids, each read once a run: challenges often stand at the same place."""
+    """Pieces of all users in the order of their ids, each read once a run: challenges often stand at the same place.
+
+    Or of all rows of another key.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._read: dict[tuple[int | None, int | None, int], Users] = {}
+        self._key = USER_ID
+        self._read: dict[tuple[Key, int | None, int | None, int], Users] = {}
+
+    def of(self, key: Key) -> Slices:
+        """Those of a key, read along with these."""
+        if key == self._key:
+            return self
+        slices = Slices(self._db)
+        slices._key, slices._read = key, self._read
+        return slices
 
     def between(self, after: int | None, until: int | None, limit: int) -> Users:
         """The first users, at most so many, with ids above `after` and not above `until`."""
-        key = (after, until, limit)
-        if key not in self._read:
-            found = self._db.row(SLICE, after=after, until=until, limit=limit)
-            self._read[key] = Users(**found) if found["size"] else Users.listed([])
-        return self._read[key]
+        piece = (self._key, after, until, limit)
+        if piece not in self._read:
+            found = self._db.row(self._key.slice, after=after, until=until, limit=limit)
+            self._read[piece] = Users(**found) if found["size"] else Users.listed([])
+        return self._read[piece]

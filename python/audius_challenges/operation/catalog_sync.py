@@ -26,6 +26,10 @@ _PROD: dict[str, tuple[Any, ...]] = {
     "tt": ("trending", "1000", True, None, 25346436, 100000, None),
     "tut": ("trending", "1000", True, None, 25346436, 100000, None),
     "tp": ("trending", "100", True, None, 25346436, 10000, None),
+    "c": ("aggregate", "1", True, MAX_INTEGER, 0, MAX_INTEGER, 7),
+    "b": ("aggregate", "1", True, MAX_INTEGER, 220157041, 25000, 7),
+    "s": ("aggregate", "5", True, MAX_INTEGER, 220157041, 25000, 7),
+    "m": ("boolean", "1", True, None, 25346436, 25000, 7),
 }
 
 _STAGE: dict[str, dict[str, Any]] = {
@@ -36,6 +40,10 @@ _STAGE: dict[str, dict[str, Any]] = {
     "tt": {"starting_block": 0, "weekly_pool": 10000},
     "tut": {"starting_block": 0, "weekly_pool": 10000},
     "tp": {"starting_block": 0, "weekly_pool": 10000},
+    "c": {"cooldown_days": 0},
+    "b": {"starting_block": 0},
+    "s": {"starting_block": 0},
+    "m": {"starting_block": 0},
 }
 
 ENVIRONMENTS = ("prod", "stage", "dev")

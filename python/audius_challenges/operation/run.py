@@ -23,6 +23,7 @@ from audius_challenges.engine.state import (
     later_than,
     load_states,
     record_failure,
+    remember_active,
     save_state,
 )
 from audius_challenges.engine.users import Slices
@@ -49,6 +50,19 @@ _DISABLED = f"{PREFIX}enabled is off"
 
 # The challenges that have a first round.
 WITH_ROUNDS = [processor.id for processor in CHALLENGES if isinstance(processor, PerUser)]
+
+
+# Whatever the language of the message.
+_HAS_ROW_SECURITY = """
+    SELECT EXISTS (
+        SELECT FROM pg_class AS relation
+        INNER JOIN pg_namespace AS namespace
+            ON relation.relnamespace = namespace.oid
+        WHERE namespace.nspname = :schema::text
+            AND relation.relrowsecurity
+            AND row_security_active(relation.oid)
+    )
+"""
 
 
 @dataclass
@@ -167,10 +181,10 @@ class Run:
     def _resume(self, processor: Processor) -> None:
         """Outside the subtransaction that a failure takes back: that it was found active does not wait for success."""
         challenge = None if isinstance(self.catalog, ChallengeError) else self.catalog.get(processor.id)
-        state = self.states.get(processor.id)
-        if challenge and challenge.active and (state is None or state.catalog_seen is None):
+        if challenge and challenge.active and not self._state(processor).found_active:
             with self.db.plpy.subtransaction():
                 processor.resume(self.work(processor, challenge))
+                remember_active(self.db, self._state(processor))
 
     def _process(self, processor: Processor, outcome: Outcome) -> None:
         if isinstance(self.catalog, ChallengeError):
@@ -181,7 +195,9 @@ class Run:
         if not challenge.active:
             outcome.status = "inactive" if processor.id in self.catalog else "absent"
             processor.pause(work)
-            work.state.is_exempt = False
+            work.state.found_active = False
+            if work.state.phase is None:
+                work.state.is_exempt = False
         else:
             self.contract.require(processor.reads)
             _ = challenge.amount  # An invalid amount fails the challenge even if its processor never reads it (rule 5).
@@ -197,8 +213,8 @@ class Run:
         description = describe(error)
         if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE and "HINT:" not in description:
             role = self.db.row("SELECT quote_ident(current_user) AS name, quote_literal(current_user) AS text")
-            if "row-level security" in description:
-                hint = f"ALTER ROLE {role['name']} BYPASSRLS; or create a policy that shows this role all rows."
+            if self.db.value(_HAS_ROW_SECURITY, schema=self.db.schema):
+                hint = f"ALTER ROLE {role['name']} BYPASSRLS; a run has to see all rows, whatever policies there are."
             else:
                 hint = (
                     f"SELECT audius_challenges.grant_run({role['text']}); grants what challenges need;"
@@ -207,6 +223,9 @@ class Run:
             description += f" HINT: {hint}"
         return description
 
+    def _state(self, processor: Processor) -> State:
+        return self.states.setdefault(processor.id, State(processor.id))
+
     def work(self, processor: Processor, challenge: Challenge) -> Work:
         """What the processor is handed."""
         return Work(
@@ -214,10 +233,11 @@ class Run:
             feed=self.feed,
             slices=self.slices,
             challenge=challenge,
-            state=self.states.get(processor.id) or State(processor.id),
+            state=self._state(processor),
             settings=self.settings,
             as_of=self.as_of,
             full_scan=self.full_scan,
+            without_past=processor.without_past,
         )
 
 

@@ -86,7 +86,7 @@ def trim_run_details(db: Database) -> int:
         f"""
         WITH deleted AS (
             DELETE FROM cron.job_run_details
-            WHERE (command LIKE 'CALL audius\\_challenges.tick(%' OR command = '{TRIM_COMMAND}')
+            WHERE (command ~* '^ *call +audius_challenges[.]tick *[(]' OR command = '{TRIM_COMMAND}')
                 AND CASE
                     WHEN coalesce(end_time, start_time) IS NOT NULL
                         THEN coalesce(end_time, start_time) < clock_timestamp() - interval '{KEPT_DAYS} days'

@@ -8,15 +8,11 @@ from audius_challenges.catalog import CATALOG, load_catalog
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
+from audius_challenges.engine.users import USER_ID
 from audius_challenges.errors import ChallengeError
 from audius_challenges.operation.stillness import Stillness, find_stillness
 
 _STATES = "SELECT * FROM audius_challenges.processor_state"
-
-_USERS_DONE = """
-    SELECT round(100.0 * :position::bigint / greatest(max(users.user_id), :position::bigint, 1)::numeric, 1)
-    FROM discovery.users
-"""
 
 _COLUMNS = (
     "last_run",
@@ -44,8 +40,9 @@ def status(db: Database) -> list[tuple[Any, ...]]:
     rows = []
     for processor in CHALLENGES:
         state = states.get(processor.id, {})
-        if state.get("sweep_position") is not None and "users" in contract.columns:
-            state["sweep_progress"] = db.value(_USERS_DONE, position=state["sweep_position"])
+        key = getattr(processor, "key", USER_ID)
+        if state.get("sweep_position") is not None and key.column in contract.columns.get(key.table, ()):
+            state["sweep_progress"] = db.value(key.progress, position=state["sweep_position"])
         rows.append(
             (
                 processor.id,
