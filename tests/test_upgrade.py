@@ -162,6 +162,7 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem)(_pkey|\(\))?\b"
         r"|routine audius_challenges\.trigger_needs "
+        r"|routine audius_challenges\.undisbursed "
     )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
     return kept
