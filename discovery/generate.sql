@@ -287,7 +287,8 @@ $$;
 CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases
+        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
+        challenge_disbursements, sol_reward_disbursements
     }'
 );
 
@@ -965,9 +966,73 @@ ORDER BY purchase.number;
 SELECT pg_temp.put_back('sol_purchases');
 COMMIT;
 
+-- What was paid for first playlists and to the verified, half of it, whoever computed it.
+CREATE TEMPORARY TABLE paid AS
+SELECT
+    earned.challenge_id,
+    earned.user_id,
+    earned.amount,
+    '5x' || md5(earned.challenge_id || earned.user_id) AS signature,
+    250000000 + earned.user_id AS slot,
+    pg_temp.roll(earned.user_id, 192) AS path
+FROM (
+    SELECT DISTINCT
+        'fp' AS challenge_id,
+        playlist_owner_id AS user_id,
+        200000000 AS amount
+    FROM playlists
+    WHERE is_current AND NOT is_delete AND blocknumber >= 28350000
+    UNION ALL
+    SELECT DISTINCT
+        'v',
+        user_id,
+        500000000
+    FROM users
+    WHERE is_current AND is_verified
+) AS earned
+WHERE pg_temp.roll(earned.user_id, 191) < 0.5;
+
+\echo -n 'challenge_disbursements   '
+BEGIN;
+CALL pg_temp.take_off('challenge_disbursements');
+INSERT INTO challenge_disbursements (challenge_id, user_id, specifier, signature, slot, amount, created_at)
+SELECT
+    challenge_id,
+    user_id,
+    to_hex(user_id),
+    signature,
+    slot,
+    amount::text,
+    :'today'::timestamp AT TIME ZONE 'utc' - interval '1 day' * pg_temp.roll(user_id, 190)
+FROM paid
+WHERE path >= 0.05;
+SELECT pg_temp.put_back('challenge_disbursements');
+COMMIT;
+
+-- Some payments are known there alone.
+\echo -n 'sol_reward_disbursements  '
+BEGIN;
+CALL pg_temp.take_off('sol_reward_disbursements');
+INSERT INTO sol_reward_disbursements (
+    signature, instruction_index, amount, slot, user_bank, challenge_id, specifier
+)
+SELECT
+    signature,
+    0,
+    amount,
+    slot,
+    'bank' || user_id,
+    challenge_id,
+    to_hex(user_id)
+FROM paid
+WHERE path < 0.1;
+SELECT pg_temp.put_back('sol_reward_disbursements');
+COMMIT;
+
 \echo -n 'vacuum, analyze           '
 SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases;
+track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
+challenge_disbursements, sol_reward_disbursements;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

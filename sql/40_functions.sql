@@ -1,6 +1,8 @@
 -- What people and pg_cron call: a few lines each, that hand over to the package.
 --
--- No routine says in which schema it is, which may be renamed: the package looks up where the extension is now.
+-- No routine goes by the schema that it was created in, which may be renamed: the package looks up where the extension
+-- is now. Those that return sets are to the letter as in 1.1.0, schema included: a session that is just calling one
+-- would crash if an upgrade replaced it (docs/how-to/release.md).
 --
 -- A run sets search_path, jit, work_mem, lock_timeout and datestyle for its transaction. The SET clauses here have the
 -- caller's values come back when the function ends; a procedure that commits cannot have them, and need not.
@@ -24,7 +26,7 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 VOLATILE
 ROWS 11
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, @extschema@, pg_temp
 SET jit = off
 SET work_mem = '64MB'
 SET lock_timeout = '2s'
@@ -32,7 +34,7 @@ SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.reconcile(plpy, challenge_ids, full_scan, dry_run, as_of)
+return entry.reconcile(plpy, '@extschema@', challenge_ids, full_scan, dry_run, as_of)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.reconcile_challenges(text[], boolean, boolean, timestamptz) IS
@@ -94,11 +96,11 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 VOLATILE
 ROWS 3
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, @extschema@, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.schedule(plpy, every)
+return entry.schedule(plpy, '@extschema@', every)
 $function$;
 
 COMMENT ON FUNCTION @extschema@.schedule_challenges(interval) IS
@@ -116,11 +118,11 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 VOLATILE
 ROWS 3
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, @extschema@, pg_temp
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.unschedule(plpy)
+return entry.unschedule(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION @extschema@.unschedule_challenges() IS

@@ -18,12 +18,12 @@ RETURNS TABLE (
 LANGUAGE plpython3u
 STABLE
 ROWS 11
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, @extschema@, pg_temp
 SET datestyle = 'ISO'
 AS $function$
 plpy.execute('SELECT audius_challenges.load()')
 from audius_challenges import entry
-return entry.status(plpy)
+return entry.status(plpy, '@extschema@')
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.status() IS 'The rows of challenge_status, in run order';

@@ -173,7 +173,7 @@ BEGIN
                     HINT = pg_catalog.format(
                         CASE
                             WHEN message LIKE '%row-level security%'
-                                THEN 'ALTER ROLE %1$I BYPASSRLS; or create a policy that shows this role all rows.'
+                                THEN 'ALTER ROLE %1$I BYPASSRLS;'
                             ELSE 'SELECT audius_challenges.grant_status(%1$L); grants what is read.'
                         END,
                         current_user

@@ -200,11 +200,6 @@ SELECT pg_extension_config_dump('audius_challenges.verified_user', '');
 SELECT pg_extension_config_dump('audius_challenges.tastemaker_decision', '');
 SELECT pg_extension_config_dump('audius_challenges.unpaid_friday', '');
 
-UPDATE audius_challenges.processor_state
-SET found_active = TRUE
-WHERE phase IS NOT NULL
-    AND catalog_seen IS NOT NULL;
-
 -- A first build under way had no limit, and goes on without one.
 UPDATE audius_challenges.processor_state
 SET is_exempt = TRUE
@@ -293,6 +288,11 @@ SET
     END
 WHERE challenge_id = 'e'
     AND phase IS NOT NULL;
+
+UPDATE audius_challenges.processor_state
+SET found_active = TRUE
+WHERE phase IS NOT NULL
+    AND catalog_seen IS NOT NULL;
 
 -- Who could work with checkpoints can work with what is new. As these grants are not the extension's own, they are
 -- taken from the list of those that are, so that a dump has them; and, for PostgreSQL 17, from the list of what hinders

@@ -25,7 +25,7 @@ def _from_sql(function: Callable[Concatenate[Database, P], R]) -> Callable[Conca
     @wraps(function)
     def entry(plpy: Plpy, /, *arguments: P.args, **keywords: P.kwargs) -> R:
         try:
-            # A call that began before an upgrade has the SQL of 1.1.0, which hands over the schema first.
+            # SQL of 1.1.0 hands over the schema first: routines that have not changed since, and calls that began then.
             given = arguments[max(0, len(arguments) + 1 - takes) :]
             return function(Database(plpy, home_schema(plpy)), *given, **keywords)  # type: ignore[arg-type]
         except ChallengeError as error:

@@ -213,7 +213,7 @@ SET LOCAL audius_challenges.slice_users = '';
 CREATE FUNCTION pg_temp.refuse() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'no % today', new.challenge_id USING errcode = '55000';
+    RAISE EXCEPTION 'no % today', new.challenge_id USING errcode = '42P01';
 END
 $$;
 SET LOCAL ROLE NONE;
@@ -257,7 +257,7 @@ SELECT is_empty(
     SELECT id FROM trending_results WHERE week = '2025-03-14' AND type <> 'UNDERGROUND_TRACKS'$$,
     'what a failing challenge wrote before it failed is undone'
 );
-SELECT alike(error, 'no p today%55000%', 'the error is that of the trigger, with its SQLSTATE')
+SELECT alike(error, 'no p today%42P01%', 'the error is that of the trigger, with its SQLSTATE')
 FROM failing
 WHERE challenge_id = 'p';
 SELECT alike(error, '%playlists%', 'the error of a missing table names it')

@@ -1,6 +1,6 @@
 -- The view undisbursed_challenges: what is earned and not yet paid, one line a specifier.
 BEGIN;
-SELECT plan(48);
+SELECT plan(49);
 
 SELECT build.empty();
 UPDATE challenges SET active = TRUE, cooldown_days = NULL;
@@ -119,14 +119,19 @@ UPDATE users SET is_deactivated = TRUE WHERE txhash = 'new';
 SELECT is(pg_temp.specifiers(), '{}', 'it decides whether he is active');
 UPDATE users SET is_deactivated = txhash = 'old';
 SELECT is(pg_temp.specifiers(), '{1}', 'and the other one does not');
-SELECT build.block(0);
-UPDATE users SET is_deactivated = FALSE, blocknumber = NULL;
-UPDATE users SET blocknumber = 0 WHERE txhash = 'old';
-UPDATE users SET updated_at = '2024-01-03' WHERE txhash = 'old';
+UPDATE users SET is_deactivated = FALSE, blocknumber = NULL WHERE txhash = 'old';
 SELECT results_eq(
     $$SELECT specifier, handle FROM undisbursed_challenges$$,
-    $$VALUES ('1', 'old')$$,
-    'between equal blocks, none being 0, the newer one'
+    $$VALUES ('1', 'new')$$,
+    'a row without a block is the oldest'
+);
+SELECT build.block(0);
+UPDATE users SET blocknumber = 0 WHERE txhash = 'old';
+UPDATE users SET blocknumber = NULL, updated_at = '2024-01-03' WHERE txhash = 'new';
+SELECT results_eq(
+    $$SELECT specifier, handle FROM undisbursed_challenges$$,
+    $$VALUES ('1', 'new')$$,
+    'between equal blocks, none being 0, the newer one decides'
 );
 SET LOCAL ROLE NONE;
 ALTER TABLE users ALTER COLUMN txhash TYPE varchar COLLATE "und-x-icu";
@@ -269,7 +274,7 @@ DECLARE
     last_specifier text;
     is_last boolean;
 BEGIN
-    LOOP
+    FOR number IN 1 .. 20 LOOP
         is_last := TRUE;
         FOR line IN
             SELECT page.challenge_id, page.specifier
