@@ -376,6 +376,7 @@ def test_a_server_without_pg_cron_is_judged_by_its_ticks(cluster: Cluster) -> No
 
 def test_a_job_that_people_wrote_in_their_own_way_is_a_schedule(cron_cluster: Discovery) -> None:
     with closing(cron_cluster.connect()) as connection:
+        until(lambda: rows(connection, LAUNCHER), "the launcher")
         assert tick(connection) == []
         connection.execute("SELECT unschedule_challenges()")
         assert value(connection, STATUS) == "stopped"
@@ -390,6 +391,7 @@ def test_no_way_of_reading_strings_breaks_the_view_or_what_the_daily_job_calls(
     cron_cluster: Discovery, setting: str
 ) -> None:
     with closing(cron_cluster.connect()) as connection:
+        until(lambda: rows(connection, LAUNCHER), "the launcher")
         assert tick(connection) == []
         connection.execute("SELECT schedule_challenges()")
         facts = "SELECT active_jobs, inactive_jobs, period FROM audius_challenges.schedule_facts()"
