@@ -867,6 +867,21 @@ $$;
 -- Runs.
 --
 
+-- The SQLSTATE and the whole text (message, detail, hint) of what a command raises.
+CREATE FUNCTION build.error_of(command text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    details text;
+    hint text;
+BEGIN
+    EXECUTE command;
+    RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS details = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN sqlstate || ': ' || sqlerrm || ' ' || details || ' ' || hint;
+END
+$$;
+
 -- A run in which all goes well, or an error that says what does not.
 --   SELECT build.run(ARRAY['u', 'fp'], as_of => '2025-03-07 10:00+00');
 --   failing: the challenges that have to fail in it.

@@ -140,6 +140,26 @@ def knows_seconds(connection: Connection) -> bool:
     return tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")) >= (1, 5)
 
 
+def let_p_wait(connection: Connection, condition: str = "TRUE") -> None:
+    """From now on the challenge p waits for lock 7 where it writes, as long as that takes, in new sessions."""
+    connection.execute(f"ALTER DATABASE {connection.info.dbname} SET audius_challenges.lock_timeout = '10min'")
+    connection.execute(
+        """
+        CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_advisory_xact_lock(7);
+            RETURN NULL;
+        END $$
+        """
+    )
+    connection.execute(
+        f"""
+        CREATE TRIGGER zz_wait AFTER INSERT ON user_challenges
+        FOR EACH ROW WHEN (new.challenge_id = 'p' AND {condition}) EXECUTE FUNCTION wait_for_the_test()
+        """
+    )
+
+
 def message_of(error: psycopg.Error) -> tuple[str | None, str | None]:
     """The primary message and the hint of an error."""
     return error.diag.message_primary, error.diag.message_hint

@@ -379,15 +379,16 @@ class History:
         gate = self.database.connect()
         gate.execute("SELECT pg_advisory_lock(4711, hashtext(%s))", [challenge])
         session = self.database.connect()
+        pid = session.info.backend_pid
         tick = self._executor.submit(self._tick, session)
-        if self._is_held(gate, session, tick):
+        if self._is_held(gate, pid, tick):
             for _ in range(self.random.randint(0, 4)):
                 self.write()
             if ending == "crash":
                 self.crash()
             elif ending != "go on":
                 self.tell(ending)
-                gate.execute(f"SELECT pg_{ending}_backend(%s)", [session.info.backend_pid])
+                gate.execute(f"SELECT pg_{ending}_backend(%s)", [pid])
         gate.close()
         if ending == "go on":
             tick.result()
@@ -445,11 +446,11 @@ class History:
         with closing(session or self.database.connect()) as ticking:
             ticking.execute("CALL audius_challenges.tick()")
 
-    def _is_held(self, gate: Connection, session: Connection, tick: Future[None]) -> bool:
+    def _is_held(self, gate: Connection, pid: int, tick: Future[None]) -> bool:
         """Wait until the tick is held at the gate, or has ended."""
         while not tick.done():
             waiting = "SELECT FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted"
-            if gate.execute(waiting, [session.info.backend_pid]).fetchall():
+            if gate.execute(waiting, [pid]).fetchall():
                 return True
             time.sleep(0.002)
         return False

@@ -27,6 +27,7 @@ from tests.sessions import (
     completed,
     failed,
     failing,
+    let_p_wait,
     message_of,
     notices,
     processor_of,
@@ -210,27 +211,11 @@ def test_an_interrupted_run_leaves_nothing_half_done_and_no_lock(
 ) -> None:
     interruption = INTERRUPTIONS[name]
     add_person(connection, 255)
-    set_for_database(connection, "audius_challenges.lock_timeout", "1min")
+    let_p_wait(connection)  # at a trigger, after its rows: u and fp come before, v after
     with (
         closing(discovery.connect()) as session,
         closing(discovery.connect(autocommit=False)) as blocker,
     ):
-        # p has written its rows when their trigger is stopped at the log: u and fp come before, v after.
-        connection.execute(
-            """
-            CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$
-            BEGIN
-                PERFORM pg_advisory_xact_lock(7);
-                RETURN NULL;
-            END $$
-            """
-        )
-        connection.execute(
-            """
-            CREATE TRIGGER zz_wait AFTER INSERT ON user_challenges
-            FOR EACH ROW WHEN (new.challenge_id = 'p') EXECUTE FUNCTION wait_for_the_test()
-            """
-        )
         blocker.execute("SELECT pg_advisory_xact_lock(7)")
         if interruption.before:
             session.execute(interruption.before)

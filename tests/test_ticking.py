@@ -21,6 +21,7 @@ from tests.sessions import (
     column,
     completed,
     failing,
+    let_p_wait,
     notices,
     rows,
     shown,
@@ -49,26 +50,6 @@ def hinted(problem: str, pattern: str) -> str:
     found = re.search(pattern, problem.split(" HINT: ")[1])
     assert found, problem
     return found[0]
-
-
-def let_p_wait(connection: Connection, condition: str = "TRUE") -> None:
-    """From now on the challenge p waits for lock 7 where it writes, as long as that takes."""
-    connection.execute(f"ALTER DATABASE {connection.info.dbname} SET audius_challenges.lock_timeout = '10min'")
-    connection.execute(
-        """
-        CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            PERFORM pg_advisory_xact_lock(7);
-            RETURN NULL;
-        END $$
-        """
-    )
-    connection.execute(
-        f"""
-        CREATE TRIGGER zz_wait AFTER INSERT ON user_challenges
-        FOR EACH ROW WHEN (new.challenge_id = 'p' AND {condition}) EXECUTE FUNCTION wait_for_the_test()
-        """
-    )
 
 
 # What is cut off
@@ -376,6 +357,7 @@ def test_a_server_without_pg_cron_is_judged_by_its_ticks(cluster: Cluster) -> No
 
 def test_a_job_that_people_wrote_in_their_own_way_is_a_schedule(cron_cluster: Discovery) -> None:
     with closing(cron_cluster.connect()) as connection:
+        until(lambda: rows(connection, LAUNCHER), "the launcher")
         assert tick(connection) == []
         connection.execute("SELECT unschedule_challenges()")
         assert value(connection, STATUS) == "stopped"
@@ -390,6 +372,7 @@ def test_no_way_of_reading_strings_breaks_the_view_or_what_the_daily_job_calls(
     cron_cluster: Discovery, setting: str
 ) -> None:
     with closing(cron_cluster.connect()) as connection:
+        until(lambda: rows(connection, LAUNCHER), "the launcher")
         assert tick(connection) == []
         connection.execute("SELECT schedule_challenges()")
         facts = "SELECT active_jobs, inactive_jobs, period FROM audius_challenges.schedule_facts()"

@@ -451,7 +451,7 @@ def test_whatever_is_called_while_updating_nothing_fails_and_nothing_is_paid_twi
         "SELECT * FROM reconcile_challenges()",
         "SELECT challenge_id, status FROM challenge_status",  # a prepared SELECT * would know the columns of before
         """
-        SELECT build.person(user_id, is_verified => TRUE)
+        SELECT pg_sleep(0.005), build.person(user_id, is_verified => TRUE)
         FROM (SELECT coalesce(max(user_id), 0) + 1 AS user_id FROM users) AS next
         """,
     )

@@ -2,21 +2,6 @@
 BEGIN;
 SELECT plan(88);
 
--- The SQLSTATE and the whole text (message, detail, hint) of what a command raises.
-CREATE FUNCTION pg_temp.error_of(command text) RETURNS text
-LANGUAGE plpgsql AS $$
-DECLARE
-    details text;
-    hint text;
-BEGIN
-    EXECUTE command;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS details = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN sqlstate || ': ' || sqlerrm || ' ' || details || ' ' || hint;
-END
-$$;
-
 -- Everything that a run or a call could change, as one text.
 CREATE FUNCTION pg_temp.everything() RETURNS text
 LANGUAGE sql AS $$
@@ -44,29 +29,29 @@ CREATE TEMPORARY TABLE known AS
 SELECT string_agg(s.challenge_id, ', ') AS ids
 FROM challenge_status AS s;
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(ARRAY['v', 'velocity'])$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(ARRAY['v', 'velocity'])$$),
     '22023: %velocity%' || ids || '%',
     'an unknown challenge id is an error that names it and the known ones'
 )
 FROM known;
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(ARRAY['V'])$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(ARRAY['V'])$$),
     '22023: %V%',
     'a challenge id is written in lower case'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(ARRAY['v', NULL])$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(ARRAY['v', NULL])$$),
     '22023: %null%' || ids || '%',
     'a NULL among the challenge ids is an error that says so'
 )
 FROM known;
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(ARRAY[''])$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(ARRAY[''])$$),
     '22023: %""%',
     'an empty challenge id is an error'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT audius_challenges.start_from_now(ARRAY['velocity'])$$),
+    build.error_of($$SELECT audius_challenges.start_from_now(ARRAY['velocity'])$$),
     '22023: %velocity%' || ids || '%',
     'start_from_now names an unknown challenge id and the known ones, too'
 )
@@ -74,45 +59,45 @@ FROM known;
 
 -- Flags.
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(full_scan => NULL)$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(full_scan => NULL)$$),
     '22004: %full_scan%null%',
     'a NULL full_scan is an error that says so'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(dry_run => NULL)$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(dry_run => NULL)$$),
     '22004: %dry_run%null%',
     'a NULL dry_run is an error that says so: it must never be taken for a wet one'
 );
 
 -- The clock.
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(as_of => NULL)$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(as_of => NULL)$$),
     '22004: %as_of%null%',
     'a NULL as_of is an error that says so'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(as_of => 'infinity')$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(as_of => 'infinity')$$),
     '22023: %as_of%infinity%',
     'an infinite as_of is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(as_of => '-infinity')$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(as_of => '-infinity')$$),
     '22023: %as_of%-infinity%',
     'an as_of of minus infinity is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(as_of => '2999-12-31 00:00+00')$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(as_of => '2999-12-31 00:00+00')$$),
     '22023: %as_of%future%2999-12-31%',
     'an as_of in the future is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM reconcile_challenges(as_of => '2999-12-31 00:00+00', dry_run => TRUE)$$),
+    build.error_of($$SELECT * FROM reconcile_challenges(as_of => '2999-12-31 00:00+00', dry_run => TRUE)$$),
     '22023: %as_of%future%2999-12-31%',
     'an as_of in the future is an error in a dry run, too'
 );
 
 SELECT alike(
-    pg_temp.error_of(
+    build.error_of(
         $$SET LOCAL transaction_read_only = ON;
         SELECT * FROM public.reconcile_challenges(dry_run => TRUE);$$
     ),
@@ -122,71 +107,71 @@ SELECT alike(
 
 -- The environment of the catalog.
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM sync_challenge_catalog('production')$$),
+    build.error_of($$SELECT * FROM sync_challenge_catalog('production')$$),
     '22023: %production%prod%stage%dev%',
     'an unknown environment is an error that names it and the known ones'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM sync_challenge_catalog('PROD')$$),
+    build.error_of($$SELECT * FROM sync_challenge_catalog('PROD')$$),
     '22023: %PROD%prod%stage%dev%',
     'an environment is written in lower case'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM sync_challenge_catalog(NULL)$$),
+    build.error_of($$SELECT * FROM sync_challenge_catalog(NULL)$$),
     '22004: %environment%null%',
     'a NULL environment is an error that says so'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM sync_challenge_catalog('prod', ARRAY['p', 'velocity'])$$),
+    build.error_of($$SELECT * FROM sync_challenge_catalog('prod', ARRAY['p', 'velocity'])$$),
     '22023: %unknown challenge id: "velocity"%The challenges are %p, %v, %',
     'a challenge id that the catalog does not know is an error that names it and the known ones'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM sync_challenge_catalog(challenge_ids => ARRAY['p', NULL])$$),
+    build.error_of($$SELECT * FROM sync_challenge_catalog(challenge_ids => ARRAY['p', NULL])$$),
     '22023: %null%The challenges are %p, %v, %',
     'a NULL among the challenge ids is an error there, too'
 );
 
 -- The schedule.
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges('0 seconds')$$),
+    build.error_of($$SELECT * FROM schedule_challenges('0 seconds')$$),
     '22023: %00:00:00%',
     'a schedule of 0 s is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges('61 seconds')$$),
+    build.error_of($$SELECT * FROM schedule_challenges('61 seconds')$$),
     '22023: %00:01:01%',
     'a schedule of 61 s is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges('90 seconds')$$),
+    build.error_of($$SELECT * FROM schedule_challenges('90 seconds')$$),
     '22023: %00:01:30%',
     'a schedule of 90 s is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges(NULL)$$),
+    build.error_of($$SELECT * FROM schedule_challenges(NULL)$$),
     '22004: %null%',
     'a schedule of NULL is an error that says so'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges('-30 seconds')$$),
+    build.error_of($$SELECT * FROM schedule_challenges('-30 seconds')$$),
     '22023: %-00:00:30%',
     'a schedule into the past is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges('1.5 seconds')$$),
+    build.error_of($$SELECT * FROM schedule_challenges('1.5 seconds')$$),
     '22023: %00:00:01.5%',
     'a schedule of a part of a second is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges('1 month')$$),
+    build.error_of($$SELECT * FROM schedule_challenges('1 month')$$),
     '22023: %1 mon%',
     'a schedule of a month, which has no length, is an error that names it'
 );
 
 -- Settings: each with a value that does not parse and one that is out of its range.
 SELECT alike(
-    pg_temp.error_of(
+    build.error_of(
         format(
             'SET LOCAL audius_challenges.%I = %L; SELECT * FROM public.reconcile_challenges();', name, setting
         )
@@ -207,7 +192,7 @@ FROM
         ('lock_timeout', 'soon'), ('lock_timeout', '-1s')
     ) AS bad (name, setting);
 SELECT alike(
-    pg_temp.error_of(
+    build.error_of(
         $$SET LOCAL audius_challenges.max_completions = 'many';
         SELECT * FROM public.reconcile_challenges(dry_run => TRUE);$$
     ),
@@ -218,7 +203,7 @@ SELECT alike(
 -- Privileges.
 CREATE ROLE nobody_in_particular;
 SELECT alike(
-    pg_temp.error_of(format('SET LOCAL ROLE nobody_in_particular; %s', call)),
+    build.error_of(format('SET LOCAL ROLE nobody_in_particular; %s', call)),
     '42501: permission denied%' || object || '%',
     format('without a grant, %s is an error that names it', object)
 )
@@ -238,29 +223,29 @@ FROM
         ('SELECT audius_challenges.grant_status(''nobody_in_particular'')', 'audius_challenges')
     ) AS forbidden (call, object);
 SELECT alike(
-    pg_temp.error_of($$SELECT audius_challenges.grant_run('missing_role')$$),
+    build.error_of($$SELECT audius_challenges.grant_run('missing_role')$$),
     '42704: %missing_role%',
     'a grant to a role that does not exist is an error that names it'
 );
 SELECT alike(
-    pg_temp.error_of($$SELECT audius_challenges.grant_status('missing_role')$$),
+    build.error_of($$SELECT audius_challenges.grant_status('missing_role')$$),
     '42704: %missing_role%',
     'a grant of the status to a role that does not exist is an error that names it'
 );
 SELECT unalike(
-    pg_temp.error_of($$SELECT audius_challenges.grant_run(NULL)$$),
+    build.error_of($$SELECT audius_challenges.grant_run(NULL)$$),
     'no error',
     'a grant to NULL is an error'
 );
 
 -- A tick inside somebody's transaction cannot commit.
 SELECT alike(
-    pg_temp.error_of($$CALL audius_challenges.tick()$$),
+    build.error_of($$CALL audius_challenges.tick()$$),
     '2D000: %transaction%reconcile_challenges%',
     'a tick inside a transaction is an error that says what to use there'
 );
 SELECT alike(
-    pg_temp.error_of($$CALL audius_challenges.tick(NULL)$$),
+    build.error_of($$CALL audius_challenges.tick(NULL)$$),
     '2%: %',
     'a tick with a NULL delay is an error'
 );
@@ -447,7 +432,7 @@ SELECT matches(
 -- pg_cron away.
 DROP EXTENSION pg_cron CASCADE;
 SELECT alike(
-    pg_temp.error_of($$SELECT * FROM schedule_challenges()$$),
+    build.error_of($$SELECT * FROM schedule_challenges()$$),
     '55000: %pg_cron%CREATE EXTENSION pg_cron%',
     'without pg_cron, schedule_challenges is an error that says what to do'
 );

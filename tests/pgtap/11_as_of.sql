@@ -2,27 +2,12 @@
 BEGIN;
 SELECT plan(8);
 
--- The SQLSTATE and the whole text (message, detail, hint) of what a command raises.
-CREATE FUNCTION pg_temp.error_of(command text) RETURNS text
-LANGUAGE plpgsql AS $$
-DECLARE
-    details text;
-    hint text;
-BEGIN
-    EXECUTE command;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS details = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN sqlstate || ': ' || sqlerrm || ' ' || details || ' ' || hint;
-END
-$$;
-
 SELECT build.person(1, is_verified => TRUE);
 SELECT build.run(as_of => '2025-03-10 10:00+00');
 SELECT build.person(2, is_verified => TRUE);
 CREATE TEMPORARY TABLE before AS SELECT t FROM build.tuples('public', 'audius_challenges') AS t;
 SELECT alike(
-    pg_temp.error_of(format($$SELECT * FROM reconcile_challenges(%sas_of => '2025-03-07 10:00+00')$$, call.arguments)),
+    build.error_of(format($$SELECT * FROM reconcile_challenges(%sas_of => '2025-03-07 10:00+00')$$, call.arguments)),
     format('22023: %%as_of must not be earlier than the last run of %s: 2025-03-07%%{tt,tut,tp}%%', call.named),
     format('reconcile_challenges(%sas_of => before the last run) is an error that names who cannot', call.arguments)
 )

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from audius_challenges.database import Database
 from audius_challenges.engine.processor import Processor
-from audius_challenges.engine.state import record_failure
+from audius_challenges.engine.state import State, load_states, record_failure
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError, describe
 from audius_challenges.operation import transaction
 
@@ -59,14 +59,6 @@ _TURNS = """
     ORDER BY last_run
 """
 
-_CUT_OFF = """
-    SELECT
-        challenge_id,
-        extract(epoch FROM cut_off)::float8 AS cut_off
-    FROM audius_challenges.processor_state
-    WHERE cut_off IS NOT NULL
-"""
-
 _HAD_TURNS = "UPDATE audius_challenges.last_tick SET ended_at = coalesce(:at::timestamptz, clock_timestamp())"
 
 _IS_OVER = "UPDATE audius_challenges.last_tick SET is_running = false"
@@ -92,11 +84,9 @@ _TIMEOUT = """
 """
 
 
-def in_turn(processors: Iterable[Processor], cut_off: Mapping[str, float]) -> list[Processor]:
-    """The order of a tick.
-
-    :param cut_off: when a challenge was cut off that has not succeeded since: it comes last, the latest of them at last
-    """
+def in_turn(processors: Iterable[Processor], states: Mapping[str, State]) -> list[Processor]:
+    """The order of a tick: what was cut off, and has not succeeded since, comes last, the latest of them at last."""
+    cut_off = {state.challenge_id: state.cut_off for state in states.values() if state.cut_off}
     return sorted(processors, key=lambda processor: cut_off.get(processor.id, 0.0))
 
 
@@ -108,7 +98,7 @@ def begin(db: Database, processors: Sequence[Processor]) -> None:
         if turns:
             db.rows(_HAD_TURNS, at=last["began_at"])
         had_turn = [turn["challenge_id"] for turn in turns]
-        order = in_turn(processors, {row["challenge_id"]: row["cut_off"] for row in db.rows(_CUT_OFF)})
+        order = in_turn(processors, load_states(db))
         # Each has one turn; then those whose first build goes on have more, one after the other.
         behind = [processor.id for processor in order if processor.id not in had_turn]
         behind += [turn["challenge_id"] for turn in turns if turn["is_building"]]

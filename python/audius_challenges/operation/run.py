@@ -39,11 +39,8 @@ from audius_challenges.errors import (
     sqlstate_of,
 )
 from audius_challenges.operation import last_tick, transaction
-from audius_challenges.operation.transaction import Surroundings
+from audius_challenges.operation.transaction import LOCK, Surroundings
 from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_of
-
-# Advisory lock of a run, (class, object): two runs in one database never overlap.
-LOCK = "1633903724, 1"
 
 _DISABLED = f"{PREFIX}enabled is off"
 
@@ -162,11 +159,6 @@ class Run:
             record_failure(self.db, processor.id, description)
         outcome.duration = time.monotonic() - began
         return outcome
-
-    @property
-    def when_cut_off(self) -> dict[str, float]:
-        """The challenges that a tick was cut off at and that have not succeeded since."""
-        return {state.challenge_id: state.cut_off for state in self.states.values() if state.cut_off}
 
     def exempt_first_build(self) -> None:
         """Limit no challenge's first round if nothing is completed when the database's first build begins."""
@@ -356,7 +348,7 @@ class _Tick:
         run = Run.begin(db, settings, surroundings, db.value("SELECT now()::text"))
         failures: dict[str, str] = {}
         # Each of them once; then round after round those whose first build goes on, while there is time.
-        queue = deque(last_tick.in_turn(CHALLENGES, run.when_cut_off))
+        queue = deque(last_tick.in_turn(CHALLENGES, run.states))
         while queue:
             self.under_way = processor = queue.popleft()
             outcome = run.process(processor)

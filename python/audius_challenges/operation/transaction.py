@@ -27,12 +27,14 @@ _SETTINGS = """
 """
 
 
-_HOLDER = """
+# Advisory lock of a run, (class, object): two runs in one database never overlap.
+LOCK = "1633903724, 1"
+
+_HOLDER = f"""
     SELECT pid
     FROM pg_locks
     WHERE locktype = 'advisory'
-        AND classid = 1633903724
-        AND objid = 1
+        AND (classid, objid) = ({LOCK})
         AND objsubid = 2
         AND granted
         AND pid <> pg_backend_pid()
