@@ -604,8 +604,8 @@ WHERE pg_temp.roll(playlist_id, 76) < 0.01;
 SELECT pg_temp.put_back('playlists');
 COMMIT;
 
--- A track in thirty is a remix, one in ten of these of two tracks. A third of the originals are of verified artists, many
--- of a few.
+-- A track in thirty is a remix, one in ten of these of two tracks. A third of the originals are of verified artists,
+-- many of a few.
 \echo -n 'remixes                   '
 BEGIN;
 CALL pg_temp.take_off('remixes');
@@ -639,10 +639,11 @@ made AS (
 
 remix AS (
     SELECT DISTINCT
+        made.child_track_id,
         coalesce(
-            original.track_id, pg_temp.track(floor(:tracks * pg_temp.roll(made.number, 145, made.second) ^ 4)::bigint)
-        ) AS parent_track_id,
-        made.child_track_id
+            original.track_id,
+            pg_temp.track(floor(:tracks * pg_temp.roll(made.number, 145, made.second) ^ 4)::bigint)
+        ) AS parent_track_id
     FROM made
     LEFT JOIN original ON made.rank = original.rank
 )
@@ -686,7 +687,9 @@ ranked AS (
 busiest AS (
     SELECT artist
     FROM ranked
-    ORDER BY quantity DESC, artist
+    ORDER BY
+        quantity DESC,
+        artist ASC
     LIMIT 1
 )
 
@@ -701,7 +704,9 @@ SELECT
 FROM ranked
 CROSS JOIN busiest
 WHERE ranked.place <= 12
-ORDER BY ranked.artist = busiest.artist DESC, pg_temp.roll(ranked.track_id, 148)
+ORDER BY
+    ranked.artist = busiest.artist DESC,
+    pg_temp.roll(ranked.track_id, 148) ASC
 LIMIT :cosigns;
 INSERT INTO saves (user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at, txhash)
 SELECT

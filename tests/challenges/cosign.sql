@@ -7,7 +7,8 @@ UPDATE challenges SET active = TRUE, starting_block = 100 WHERE id = 'cs';
 SELECT build.block(28360000);
 SELECT build.person(user_id) FROM generate_series(1, 9) AS user_id;
 SELECT build.person(user_id, is_verified => TRUE) FROM generate_series(100, 150) AS user_id;
-SELECT build.track(10 * user_id + more, user_id) FROM generate_series(100, 150) AS user_id, generate_series(0, 1) AS more;
+SELECT build.track(10 * user_id + more, user_id)
+FROM generate_series(100, 150) AS user_id, generate_series(0, 1) AS more;
 
 -- Somebody's remix of an artist's first track.
 CREATE FUNCTION pg_temp.remix(artist integer, remix integer, maker integer DEFAULT 1) RETURNS void
@@ -83,7 +84,9 @@ SELECT is(pg_temp.paid_by(101), '5001 5012', 'what counts is a repost or a save,
 SELECT is(pg_temp.paid_by(102), 'nothing', 'that of another artist does not');
 UPDATE challenges SET starting_block = NULL WHERE id = 'cs';
 SELECT pg_temp.run();
-SELECT is(pg_temp.paid_by(101), '5001 5008 5009 5012', 'a starting block of null is 0, and so is a block that is not known');
+SELECT is(
+    pg_temp.paid_by(101), '5001 5008 5009 5012', 'a starting block of null is 0, and so is a block that is not known'
+);
 UPDATE challenges SET starting_block = 100 WHERE id = 'cs';
 
 -- The time.
@@ -247,7 +250,7 @@ SELECT is(
 );
 -- Four later ones, of which only the last has room for none.
 SELECT pg_temp.cosign(117, 5240 + n, timestamp '2025-03-01' + n * interval '10 days') FROM generate_series(1, 4) AS n;
-SELECT pg_temp.cosign(117, 5240 + n, timestamp '2025-04-10' + (n - 4) * interval '1 day') FROM generate_series(5, 6) AS n;
+SELECT pg_temp.cosign(117, 5240 + n, timestamp '2025-04-06' + n * interval '1 day') FROM generate_series(5, 6) AS n;
 SELECT pg_temp.run();
 SELECT is(pg_temp.paid_by(117), '5241 5242 5243 5244 5245 5246', 'five in any 30 days are six in forty');
 SELECT pg_temp.cosign(117, 5247, '2025-03-12');
@@ -259,17 +262,22 @@ SELECT is(
 );
 
 -- Whatever order they are found in, and whatever slices: two orders of the same saves pay five at most in any 30 days.
-SELECT pg_temp.cosign(118, 5250 + n, timestamp '2025-02-01' + n * interval '5 days') FROM generate_series(9, 1, -2) AS n;
+SELECT pg_temp.cosign(118, 5250 + n, timestamp '2025-02-01' + n * interval '5 days')
+FROM generate_series(9, 1, -2) AS n;
 SELECT pg_temp.run();
-SELECT pg_temp.cosign(118, 5250 + n, timestamp '2025-02-01' + n * interval '5 days') FROM generate_series(8, 2, -2) AS n;
+SELECT pg_temp.cosign(118, 5250 + n, timestamp '2025-02-01' + n * interval '5 days')
+FROM generate_series(8, 2, -2) AS n;
 SELECT pg_temp.run();
-SELECT is(pg_temp.paid_by(118), '5251 5252 5253 5255 5257 5258 5259', 'the odd ones first, the even ones where there is room');
+SELECT is(
+    pg_temp.paid_by(118), '5251 5252 5253 5255 5257 5258 5259',
+    'the odd ones first, the even ones where there is room'
+);
 SELECT is(
     (
         SELECT max(counted.quantity) FROM (
             SELECT count(*) OVER (
                 PARTITION BY split_part(u.specifier, ':', 1)
-                ORDER BY u.created_at RANGE BETWEEN interval '30 days' PRECEDING AND CURRENT ROW
+                ORDER BY u.created_at RANGE BETWEEN INTERVAL '30 days' PRECEDING AND CURRENT ROW
             ) AS quantity
             FROM user_challenges AS u
             WHERE u.challenge_id = 'cs' AND u.specifier LIKE '%:%'
@@ -337,7 +345,7 @@ UPDATE challenges SET active = FALSE WHERE id = 'cs';
 SELECT is(
     (SELECT passed_over FROM audius_challenges.start_from_now(ARRAY['cs'])),
     (
-        SELECT count(DISTINCT (parent.owner_id, r.child_track_id))
+        SELECT count(DISTINCT concat_ws(' ', parent.owner_id, r.child_track_id))
         FROM remixes AS r
         INNER JOIN tracks AS parent ON r.parent_track_id = parent.track_id
         WHERE (
