@@ -54,6 +54,10 @@ SELECT
     greatest(15, round(2300000 * :scale))::integer AS user_events
 \gset
 SELECT greatest(10, round(1300 * :scale))::integer AS pins \gset
+SELECT
+    greatest(60, round(60000 * :scale))::integer AS remixes,
+    greatest(20, round(900 * :scale))::integer AS cosigns
+\gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
 -- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
@@ -288,7 +292,7 @@ CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
         track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-        challenge_disbursements, sol_reward_disbursements
+        remixes, challenge_disbursements, sol_reward_disbursements
     }'
 );
 
@@ -598,6 +602,137 @@ SELECT
 FROM playlists
 WHERE pg_temp.roll(playlist_id, 76) < 0.01;
 SELECT pg_temp.put_back('playlists');
+COMMIT;
+
+-- A track in thirty is a remix, one in ten of these of two tracks. A third of the originals are of verified artists,
+-- many of a few.
+\echo -n 'remixes                   '
+BEGIN;
+CALL pg_temp.take_off('remixes');
+WITH original AS MATERIALIZED (
+    SELECT
+        track_id,
+        row_number() OVER (ORDER BY pg_temp.roll(owner_id, 140), pg_temp.roll(track_id, 141)) - 1 AS rank
+    FROM tracks
+    WHERE
+        is_current
+        AND owner_id IN (
+            SELECT users.user_id
+            FROM users
+            WHERE users.is_current AND users.is_verified
+        )
+),
+
+made AS (
+    SELECT
+        number,
+        second,
+        pg_temp.track(:tracks - 1 - number) AS child_track_id,
+        CASE
+            WHEN pg_temp.roll(number, 142, second) < 0.33
+                THEN floor((SELECT count(*) FROM original) * pg_temp.roll(number, 143, second) ^ 3)::bigint
+        END AS rank
+    FROM generate_series(0, :remixes - 1) AS remix (number)
+    CROSS JOIN generate_series(0, 1) AS parent (second)
+    WHERE second = 0 OR pg_temp.roll(number, 144) < 0.1
+),
+
+remix AS (
+    SELECT DISTINCT
+        made.child_track_id,
+        coalesce(
+            original.track_id,
+            pg_temp.track(floor(:tracks * pg_temp.roll(made.number, 145, made.second) ^ 4)::bigint)
+        ) AS parent_track_id
+    FROM made
+    LEFT JOIN original ON made.rank = original.rank
+)
+
+INSERT INTO remixes (parent_track_id, child_track_id)
+SELECT
+    parent_track_id,
+    child_track_id
+FROM remix
+WHERE parent_track_id <> child_track_id
+ORDER BY child_track_id;
+SELECT pg_temp.put_back('remixes');
+COMMIT;
+
+-- Verified artists save or repost what others have made of their tracks; the one of whose tracks most is made does so
+-- all within two weeks.
+\echo -n 'cosigns                   '
+BEGIN;
+CREATE TEMPORARY TABLE cosign ON COMMIT DROP AS
+WITH remix AS (
+    SELECT DISTINCT
+        parent.owner_id AS artist,
+        remixes.child_track_id AS track_id
+    FROM remixes
+    INNER JOIN tracks AS parent ON remixes.parent_track_id = parent.track_id
+    INNER JOIN users ON parent.owner_id = users.user_id
+    WHERE
+        parent.is_current
+        AND users.is_current
+        AND users.is_verified
+),
+
+ranked AS (
+    SELECT
+        remix.*,
+        count(*) OVER (PARTITION BY remix.artist) AS quantity,
+        row_number() OVER (PARTITION BY remix.artist ORDER BY pg_temp.roll(remix.track_id, 146)) AS place
+    FROM remix
+),
+
+busiest AS (
+    SELECT artist
+    FROM ranked
+    ORDER BY
+        quantity DESC,
+        artist ASC
+    LIMIT 1
+)
+
+SELECT
+    ranked.artist,
+    ranked.track_id,
+    CASE
+        WHEN ranked.artist = busiest.artist
+            THEN 0.985 + 0.005 * pg_temp.roll(ranked.track_id, 147)
+        ELSE 0.72 + 0.27 * pg_temp.roll(ranked.track_id, 147)
+    END AS share
+FROM ranked
+CROSS JOIN busiest
+WHERE ranked.place <= 12
+ORDER BY
+    ranked.artist = busiest.artist DESC,
+    pg_temp.roll(ranked.track_id, 148) ASC
+LIMIT :cosigns;
+INSERT INTO saves (user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at, txhash)
+SELECT
+    artist,
+    track_id,
+    'track',
+    TRUE,
+    FALSE,
+    pg_temp.block_at(share, pg_temp.roll(track_id, 149)),
+    pg_temp.moment(share),
+    pg_temp.txhash(track_id, 150)
+FROM cosign
+WHERE pg_temp.roll(track_id, 151) < 0.7;
+INSERT INTO reposts (user_id, repost_item_id, repost_type, is_current, is_delete, blocknumber, created_at, txhash)
+SELECT
+    artist,
+    track_id,
+    'track',
+    TRUE,
+    FALSE,
+    pg_temp.block_at(share, pg_temp.roll(track_id, 152)),
+    pg_temp.moment(share),
+    pg_temp.txhash(track_id, 153)
+FROM cosign
+WHERE pg_temp.roll(track_id, 151) >= 0.6;
+SELECT format('%s rows', lpad(to_char(count(*), 'FM999,999,999'), 12)) FROM cosign;
 COMMIT;
 
 -- Plays are numbered in the order they came. A daily listener's turn comes at the same time of the day, one
@@ -1034,5 +1169,5 @@ SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
 track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-challenge_disbursements, sol_reward_disbursements;
+remixes, challenge_disbursements, sol_reward_disbursements;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

@@ -103,7 +103,7 @@ def test_a_number_of_another_type_is_refused_by_the_columns_name(discovery: Disc
 
 
 BEYOND = 1 << 33
-OF_IDS = {"cp", "t", "b", "s", "r", "rv", "rd"}
+OF_IDS = {"cp", "cs", "t", "b", "s", "r", "rv", "rd"}
 """Challenges whose specifiers are ids throughout, but for a `t`; those of others begin with one."""
 
 

@@ -294,12 +294,13 @@ def _upsert_into(
 ) -> sql.Composed:
     """Inserts the row, or updates the one with its key in place."""
     comma = sql.SQL(", ")
+    others = [name for name in columns if name not in key]
     return sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
         sql.Identifier(table),
         comma.join(sql.Identifier(name) for name in (*columns, *fillers)),
         comma.join([*(sql.Placeholder(name) for name in columns), *map(sql.Literal, fillers.values())]),
         comma.join(map(sql.Identifier, key)),
-        comma.join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in columns if name not in key),
+        comma.join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in others or columns),
     )
 
 

@@ -19,6 +19,7 @@ from tests.model.rows import (
     Playlist,
     PlaylistScore,
     Purchase,
+    Remix,
     Repost,
     Save,
     Track,
@@ -134,6 +135,53 @@ class Likes:
             world.sources.saves.put(Save(self.user_id, self.item_id, self.item_type, *state))
         else:
             world.sources.reposts.put(Repost(self.user_id, self.item_id, self.item_type, *state))
+
+
+@dataclass(frozen=True)
+class Cosigns:
+    """Somebody makes remixes of an artist's track, one for each time, and the artist saves or reposts them then."""
+
+    artist: int
+    parent: int
+    maker: int
+    first: int
+    times: tuple[datetime, ...]
+    blocknumber: int | None
+    table: Literal["saves", "reposts"] = "saves"
+
+    def happen(self, world: World) -> None:
+        block = world.stamp(self.blocknumber)
+        world.sources.tracks.put(Track(self.parent, self.artist, blocknumber=block))
+        for remix, at in enumerate(self.times, self.first):
+            world.sources.tracks.put(Track(remix, self.maker, blocknumber=block))
+            world.sources.remixes.put(Remix(self.parent, remix))
+            Likes(self.artist, self.table, remix, "track", "0xa", block, False, True, at).happen(world)
+
+
+@dataclass(frozen=True)
+class MakeRemix:
+    """A track is of another one from now on, whatever they are."""
+
+    parent: int
+    child: int
+
+    def happen(self, world: World) -> None:
+        world.sources.remixes.put(Remix(self.parent, self.child))
+
+
+@dataclass(frozen=True)
+class LeftoverCosign:
+    """An earlier service has rewarded somebody for a remix that an artist had cosigned."""
+
+    artist: int
+    remix: int
+    at: datetime
+
+    def happen(self, world: World) -> None:
+        at = self.at.replace(tzinfo=UTC)
+        world.leave_user_challenge(
+            UserChallenge("cs", f"{self.artist:x}:{self.remix:x}", 7, True, 1, None, 1, at, self.at)
+        )
 
 
 @dataclass(frozen=True)

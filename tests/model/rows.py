@@ -137,6 +137,15 @@ class Track(Row):
 
 
 @dataclass(frozen=True)
+class Remix(Row):
+    TABLE = "remixes"
+    KEY = ("parent_track_id", "child_track_id")
+
+    parent_track_id: int
+    child_track_id: int
+
+
+@dataclass(frozen=True)
 class Playlist(Row):
     TABLE = "playlists"
     KEY = ("playlist_id", "txhash")
@@ -328,6 +337,7 @@ class Sources:
     saves: Table[Save] = field(default_factory=Table)
     reposts: Table[Repost] = field(default_factory=Table)
     tracks: Table[Track] = field(default_factory=Table)
+    remixes: Table[Remix] = field(default_factory=Table)
     comments: Table[Comment] = field(default_factory=Table)
     playlists: Table[Playlist] = field(default_factory=Table)
     plays: Table[Play] = field(default_factory=Table)

@@ -40,6 +40,13 @@ COMMENT_TIMES = tuple(
     )
 )
 """Where weeks begin, where specifiers changed, and 5 minutes after the clocks of runs."""
+REMIXES = tuple(range(15, 25))
+"""Tracks that are made of others: their hex numbers sort otherwise than the numbers do."""
+COSIGN_TIMES = tuple(
+    datetime(2025, 9, 1, tzinfo=UTC).replace(tzinfo=None) + timedelta(days=days, microseconds=microseconds)
+    for days, microseconds in ((0, 0), (0, 1), (10, 0), (20, 0), (30, -1), (30, 0), (30, 1), (40, 0), (60, 0), (60, 1))
+)
+"""Ends of spans of 30 days."""
 MONTHS = (date(2024, 12, 1), date(2025, 1, 1), date(2025, 10, 1))
 SCORE_TYPES = ("TRACKS", "UNDERGROUND_TRACKS", "PLAYLISTS")
 PROFILE = ("name", "bio", "profile_picture", "profile_picture_sizes", "cover_photo", "cover_photo_sizes")
