@@ -65,7 +65,7 @@ PEOPLE = """
     SELECT count(build.pin(30000 + person, 30000 + person)) FROM generate_series(401, 450) AS person;
 
     SELECT count(*) FROM sync_challenge_catalog('stage');
-    UPDATE challenges SET starting_block = 0 WHERE id = 'w';
+    UPDATE challenges SET active = TRUE, starting_block = 0 WHERE id IN ('cs', 'w');
 """
 
 
@@ -267,7 +267,7 @@ PINNED_COMMENTS = Feed(
 CONTESTS = Feed(
     table="events",
     column="blocknumber",
-    user="user_id",
+    user="event_id",
     steps={"w": 1},
     first_user=100,
     row="""
@@ -1424,7 +1424,8 @@ def test_start_from_now_knows_who_may_pin(new_world: World) -> None:
 def contests_of(world: World, hosts: range, name: str = "jsonb_build_array(19700 + host)") -> None:
     """Hosts from 401 on name the tracks of users from 101 on, in contests of old blocks and numbers from 401 on."""
     world.execute(
-        f"SELECT count(build.contest(host, host, {name}, blocknumber => 5)) FROM generate_series(%s, %s) AS host",
+        f"SELECT count(build.contest(host, host, {name}, blocknumber => 5))"
+        " FROM generate_series(%s::integer, %s) AS host",
         hosts.start,
         hosts.stop - 1,
     )
@@ -1445,7 +1446,7 @@ NAMED_AGAIN = {
     ),
     "the track gets another owner": (
         "UPDATE tracks SET owner_id = owner_id + 300 WHERE owner_id BETWEEN 101 AND 150",
-        "UPDATE tracks SET owner_id = owner_id - 399 WHERE owner_id BETWEEN 401 AND 450 AND track_id < 30000",
+        "UPDATE tracks SET owner_id = owner_id - 400 WHERE owner_id BETWEEN 401 AND 450 AND track_id < 30000",
     ),
 }
 
@@ -1471,9 +1472,13 @@ def test_a_contest_has_one_turn_in_ten_minutes_and_its_host_is_examined_only_whe
 ) -> None:
     contests_of(world, range(401, 451))
     world.tick(2)
+    last_run_was(world, "1 day", "w")
+    world.tick()
+    assert winners_paid(world) == 50
     world.execute("UPDATE events SET event_data = '{\"winners\": [20101]}' WHERE event_id IN (402, 403)")
     world.execute("UPDATE users SET is_verified = FALSE WHERE user_id = 403")
-    world.tick(2)
+    last_run_was(world, "1 day", "w")
+    assert world.reconcile("ARRAY['w']")["w"]["users_examined"] == 1
     assert winners_paid(world) == 51
     world.execute("DELETE FROM user_challenges WHERE challenge_id = 'w' AND user_id IN (101, 104)")
     world.execute("SELECT audius_challenges.start_from_now('{w}')")
@@ -1978,8 +1983,9 @@ def check_in_its_place(world: World, buyer: int) -> None:
 
 
 def revert(world: World, first: int) -> None:
-    """Delete a crowd's blocks, and with them its rows."""
-    world.execute("DELETE FROM blocks WHERE number BETWEEN %s AND %s", first, first + CROWD - 1)
+    """Delete a crowd's blocks, and with them its rows; those of events do not go by themselves."""
+    for table, column in (("events", "blocknumber"), ("blocks", "number")):
+        world.execute(f"DELETE FROM {table} WHERE {column} BETWEEN %s AND %s", first, first + CROWD - 1)
 
 
 def consume_transaction_ids(world: World, past: int) -> None:

@@ -95,7 +95,8 @@ UPDATE users SET is_verified = TRUE WHERE user_id = 102;
 UPDATE users SET is_deactivated = FALSE WHERE user_id = 103;
 SELECT pg_temp.run();
 SELECT is(
-    concat_ws(', ', pg_temp.paid(1010), pg_temp.paid(1011)), '2, 2', 'a host who is verified, or back, later counts then'
+    concat_ws(', ', pg_temp.paid(1010), pg_temp.paid(1011)), '2, 2',
+    'a host who is verified, or back, later counts then'
 );
 
 -- The array.
@@ -118,7 +119,7 @@ SELECT build.track(2147483647, 24);
 SELECT build.track(0, 25);
 SELECT build.track(-26, 26);
 SELECT build.contest(1026, 107, (
-    SELECT jsonb_agg(element ORDER BY position)
+    SELECT jsonb_agg(winner.element ORDER BY winner.position)
     FROM jsonb_array_elements(
         '[10.5, 0, -26, 2147483648, 4294967306, 1e400, -1e400, 1e-5,
         "", " 10", "11 ", "12\n", "+13", "-26", "14.0", "1e1", "0xf", "0000000016", "2147483647", "\u0661\u0667",
@@ -173,7 +174,10 @@ SELECT is(pg_temp.paid(1040), '40 41', 'who is not named any more stays paid');
 UPDATE users SET is_deactivated = TRUE WHERE user_id IN (57, 58);
 SELECT build.contest(1050, 111, '[58, 57, 56, 55, 54, 53, 52, 51, 50]', updated_at => pg_temp.day(1));
 SELECT pg_temp.run();
-SELECT is(pg_temp.paid(1050), '52 53 54 55 56', 'the first five in the order of the array win; who is inactive takes no place');
+SELECT is(
+    pg_temp.paid(1050), '52 53 54 55 56',
+    'the first five in the order of the array win; who is inactive takes no place'
+);
 UPDATE users SET is_deactivated = FALSE WHERE user_id IN (57, 58);
 SELECT pg_temp.run();
 SELECT is(pg_temp.paid(1050), '52 53 54 55 56', 'who is refused is refused again, and who is back finds no place');

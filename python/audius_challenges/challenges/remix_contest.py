@@ -155,7 +155,7 @@ REMIX_CONTEST = Rule(
                 ON owner.owner = contest.user_id
             INNER JOIN discovery.user_challenges
                 ON to_hex(contest.event_id) = split_part(user_challenges.specifier::text, ':', 1)
-            WHERE user_challenges.challenge_id::text = (SELECT :challenge_id::text)
+            WHERE user_challenges.challenge_id::text = 'w'
                 AND EXISTS (SELECT FROM candidate)
         ),
         {granting(most=MOST_OF_HOST, span=SPAN, most_of_group=MOST_OF_CONTEST)}
