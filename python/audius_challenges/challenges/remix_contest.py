@@ -77,8 +77,8 @@ _DUE = f"""
         AND {is_active("contest.user_id", "users.is_verified")}
 """
 
-# The winners of a contest have one time. So what refuses one of them refuses those after him: of a contest, no more than
-# the first can be granted.
+# The winners of a contest have one time. So what refuses one of them refuses those after him, and none but the first of
+# a contest can be granted.
 REMIX_CONTEST = Rule(
     id="w",
     description="remix contest winner",
