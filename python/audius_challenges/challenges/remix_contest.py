@@ -43,10 +43,7 @@ _WINNERS = """
             ) AS named"""
 
 _REMIXER = f"""
-            CROSS JOIN LATERAL (
-                SELECT {track_owner("named.track_id", "NOT tracks.is_delete")} AS user_id
-                OFFSET 0
-            ) AS remixer"""
+            CROSS JOIN LATERAL {track_owner("named.track_id", "NOT tracks.is_delete")} AS remixer (user_id)"""
 
 
 def _specifier(event_id: str, user_id: str) -> str:
