@@ -190,6 +190,11 @@ SELECT build.contest(1052, 112, '[53, 54, 55, 56, 57, 58]', updated_at => pg_tem
 SELECT pg_temp.run();
 SELECT is(pg_temp.paid(1052), '50 51 52 53 54', 'it counts whom the contest had named before');
 
+SELECT build.track(571, 71);
+SELECT build.contest(1053, 112, '[71, 72, 73, 74, 75, 76, 571]', updated_at => pg_temp.day(50));
+SELECT pg_temp.run();
+SELECT is(pg_temp.paid(1053), '71 72 73 74 75', 'who is named twice has the first of his places');
+
 -- At most five of a host in seven days: the window before.
 SELECT build.contest(1060, 113, pg_temp.range(1, 3), updated_at => pg_temp.day(1));
 SELECT build.contest(1061, 113, pg_temp.range(4, 6), updated_at => pg_temp.day(8));

@@ -29,7 +29,7 @@ from tests.model.rows import (
 )
 from tests.model.rows import Event as ContestRow
 from tests.model.rules import specifier_of
-from tests.model.spaces import BASE, CHARTED, FANS, PAID_BEFORE, REMIXERS, REMIXES, UNHEARD, USERS
+from tests.model.spaces import BASE, CHARTED, FANS, PAID_BEFORE, UNHEARD, USERS, WINNERS, WON_TRACKS
 from tests.model.world import World
 
 if TYPE_CHECKING:
@@ -499,15 +499,15 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Remixers:
+class Winners:
     """Users with a track each, more of them than a contest may reward."""
 
     count: int
 
     def happen(self, world: World) -> None:
         for number in range(self.count):
-            world.person(REMIXERS + number)
-            world.sources.tracks.put(Track(REMIXES + number, REMIXERS + number))
+            world.person(WINNERS + number)
+            world.sources.tracks.put(Track(WON_TRACKS + number, WINNERS + number))
 
 
 @dataclass(frozen=True)

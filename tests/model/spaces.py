@@ -43,9 +43,9 @@ COMMENT_TIMES = tuple(
 CONTESTS = (1, 2, 3, 15, 16, 255)
 CONTEST_BLOCKS = (None, 28350000, 98950181, 98950182, 104186137, 104186138, 104186138, 104186139)
 """Where contests begin to count in prod and stage."""
-REMIXERS = 6000
+WINNERS = 6000
 """The first of those who win together, more of them than a contest may reward."""
-REMIXES = 200
+WON_TRACKS = 200
 """The first of their tracks."""
 PAID_BEFORE = datetime(2025, 2, 3, 4, 5, 6, 789, UTC)
 """When an earlier service paid."""

@@ -52,7 +52,6 @@ from tests.model.events import (
     Pin,
     PrunePlays,
     Remark,
-    Remixers,
     RemoveChallenge,
     RestoreChallenge,
     Revert,
@@ -63,6 +62,7 @@ from tests.model.events import (
     Upload,
     UserRepair,
     UserVersion,
+    Winners,
 )
 from tests.model.rows import JANUARY
 from tests.model.rules import specifier_of
@@ -80,14 +80,14 @@ from tests.model.spaces import (
     MONTHS,
     PAID_BEFORE,
     PROFILE,
-    REMIXERS,
-    REMIXES,
     SCORE_TYPES,
     SHORTLY,
     SLOTS,
     STRANGER,
     TRACKS,
     USERS,
+    WINNERS,
+    WON_TRACKS,
 )
 
 users = st.sampled_from(USERS)
@@ -444,7 +444,7 @@ contest_times = st.sampled_from(
 winners = st.lists(
     weighted(
         (4, st.sampled_from(TRACKS).map(str)),
-        (4, st.integers(REMIXES, REMIXES + 7).map(str)),
+        (4, st.integers(WON_TRACKS, WON_TRACKS + 7).map(str)),
         (1, st.sampled_from(TRACKS).map('"{}"'.format)),
         (1, st.sampled_from(("1.5", "2.0", "0", "-1", '"-1"', '"x"', '""', "null", "true", "[1]", "2147483648"))),
     ),
@@ -461,14 +461,14 @@ contests = st.builds(
     st.sampled_from(CONTEST_BLOCKS),
 )
 won_before = st.builds(
-    "{:x}:{:x}".format, st.sampled_from(CONTESTS), st.one_of(users, st.integers(REMIXERS, REMIXERS + 7))
+    "{:x}:{:x}".format, st.sampled_from(CONTESTS), st.one_of(users, st.integers(WINNERS, WINNERS + 7))
 )
 contesting = weighted(
     (10, contests),
-    (2, st.builds(Remixers, st.integers(1, 8))),
+    (2, st.builds(Winners, st.integers(1, 8))),
     (3, plain_uploads),
     (1, uploads),
-    (1, st.builds(HandOver, st.sampled_from((*TRACKS, REMIXES, REMIXES + 1)), users)),
+    (1, st.builds(HandOver, st.sampled_from((*TRACKS, WON_TRACKS, WON_TRACKS + 1)), users)),
     (2, account),
     (1, st.builds(Revert, st.sampled_from([number for number in CONTEST_BLOCKS if number]))),
     (1, deletes("tracks", "events", "challenge_disbursements")),
