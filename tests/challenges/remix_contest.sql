@@ -339,6 +339,8 @@ SELECT build.contest(1154, 128, '[65]', updated_at => '2099-01-01');
 SELECT build.contest(1155, 129, pg_temp.range(60, 67), updated_at => pg_temp.day(1));
 SELECT build.contest(1156, 129, '[true, "x", 999999]');
 SELECT build.contest(1157, 129, '[60]', event_type => 'live_event');
+SELECT build.track(502, 129);
+SELECT build.contest(1158, 129, '[502]');
 SELECT results_eq(
     $$SELECT challenge_id, passed_over > 0 FROM audius_challenges.start_from_now(ARRAY['w'])$$,
     $$VALUES ('w', TRUE)$$,
@@ -347,7 +349,7 @@ SELECT results_eq(
 SELECT set_eq(
     $$SELECT p.specifier FROM audius_challenges.passed_over AS p
     WHERE p.challenge_id = 'w' AND split_part(p.specifier, ':', 1) >= to_hex(1150)
-        AND split_part(p.specifier, ':', 1) <= to_hex(1157)$$,
+        AND split_part(p.specifier, ':', 1) <= to_hex(1158)$$,
     $$SELECT to_hex(event) || ':' || to_hex(user_id)
     FROM (
         VALUES (1150, 60), (1151, 61), (1152, 62), (1152, 63), (1153, 64), (1154, 65),
