@@ -58,6 +58,7 @@ SELECT
     greatest(60, round(60000 * :scale))::integer AS remixes,
     greatest(20, round(900 * :scale))::integer AS cosigns
 \gset
+SELECT greatest(8, round(400 * :scale))::integer AS contests \gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
 -- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
@@ -292,7 +293,7 @@ CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
         track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-        remixes, challenge_disbursements, sol_reward_disbursements
+        remixes, events, challenge_disbursements, sol_reward_disbursements
     }'
 );
 
@@ -986,6 +987,93 @@ SELECT setval('user_events_id_seq', :user_events + 1) AS last_event \gset
 SELECT pg_temp.put_back('user_events');
 COMMIT;
 
+-- Remix contests, four in five of verified hosts, some of whom have several. One in six has no winners yet; most of the
+-- others name a few, and here and there what is no track. One host has named more in a week than are rewarded.
+\echo -n 'events                    '
+BEGIN;
+CALL pg_temp.take_off('events');
+WITH host AS (
+    SELECT
+        user_id,
+        row_number() OVER (ORDER BY pg_temp.roll(user_id, 150)) - 1 AS place,
+        count(*) OVER () AS quantity
+    FROM users
+    WHERE is_current AND is_verified AND NOT is_deactivated
+),
+
+contest AS (
+    SELECT
+        number,
+        number <= 3 AS is_crowded,
+        CASE
+            WHEN number <= 3 THEN 0.97 + number * 0.0004::double precision
+            ELSE 0.6 + 0.4 * pg_temp.roll(number, 151)
+        END AS share,
+        CASE
+            WHEN number <= 3 THEN 0
+            WHEN pg_temp.roll(number, 152) < 0.8
+                THEN floor((SELECT max(host.quantity) FROM host) * pg_temp.roll(number, 153) ^ 2)::bigint
+        END AS place,
+        CASE
+            WHEN number <= 3 THEN 3
+            WHEN pg_temp.roll(number, 159) >= 0.17 THEN 1 + floor(6 * pg_temp.roll(number, 159) ^ 2)::integer
+        END AS prizes
+    FROM generate_series(1, :contests) AS event (number)
+),
+
+prize AS (
+    SELECT
+        number,
+        is_crowded,
+        generate_series(1, prizes) AS k
+    FROM contest
+),
+
+winner AS (
+    SELECT
+        number,
+        jsonb_agg(
+            CASE
+                WHEN is_crowded OR pg_temp.roll(number, 161, k) < 0.9 THEN to_jsonb(track_id)
+                WHEN pg_temp.roll(number, 162, k) < 0.7 THEN to_jsonb(track_id::text)
+                ELSE '{"title": "still to be named"}'
+            END
+            ORDER BY k
+        ) AS winners
+    FROM (
+        SELECT
+            *,
+            pg_temp.track(floor(:tracks * 0.2 * pg_temp.roll(number, 160, k))::bigint) AS track_id
+        FROM prize
+    ) AS picked
+    GROUP BY number
+)
+
+INSERT INTO events (
+    event_id, event_type, user_id, entity_type, entity_id, end_date, is_deleted, event_data, blocknumber, created_at,
+    updated_at, txhash, blockhash
+)
+SELECT
+    number,
+    'remix_contest',
+    coalesce(host.user_id, pg_temp.person(floor(:users * 0.3 * pg_temp.roll(number, 154))::bigint)),
+    'track',
+    pg_temp.track(floor(:tracks * pg_temp.roll(number, 155))::bigint),
+    pg_temp.moment(share),
+    NOT is_crowded AND pg_temp.roll(number, 156) < 0.03,
+    jsonb_build_object('description', 'Make it yours', 'winners', coalesce(winner.winners, '[]')),
+    pg_temp.block_at(share, CASE WHEN is_crowded THEN 1 ELSE pg_temp.roll(number, 157) END),
+    pg_temp.moment(share) - interval '30 days',
+    pg_temp.moment(share),
+    pg_temp.txhash(number, 158),
+    'block'
+FROM contest
+LEFT JOIN host USING (place)
+LEFT JOIN winner USING (number)
+ORDER BY share;
+SELECT pg_temp.put_back('events');
+COMMIT;
+
 -- The counters say what the follows say; one user in fifty has none.
 \echo -n 'aggregate_user            '
 BEGIN;
@@ -1169,5 +1257,5 @@ SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
 track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-remixes, challenge_disbursements, sol_reward_disbursements;
+remixes, events, challenge_disbursements, sol_reward_disbursements;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

@@ -83,7 +83,7 @@ PEOPLE = """
     FROM generate_series(1, 50) AS person, unnest(ARRAY[700, 800]) AS more;
 
     SELECT count(*) FROM sync_challenge_catalog('stage');
-    UPDATE challenges SET active = TRUE, starting_block = 0 WHERE id = 'cs';
+    UPDATE challenges SET active = TRUE, starting_block = 0 WHERE id IN ('cs', 'w');
 """
 
 
@@ -327,9 +327,29 @@ COSIGNED_USERS = Feed(
     row="SELECT build.person(%(user)s, blocknumber => %(number)s)",
     crowd=USERS.crowd.replace("900000", "910000"),
 )
+# One of those from 401 on names the person's track.
+CONTESTS = Feed(
+    table="events",
+    column="blocknumber",
+    user="event_id",
+    steps={"w": 1},
+    first_user=100,
+    row="""
+        SELECT build.contest(
+            %(user)s, 300 + %(user)s, jsonb_build_array(20000 + %(user)s), blocknumber => %(number)s
+        )
+    """,
+    crowd="""
+        INSERT INTO events
+            (event_id, event_type, user_id, event_data, created_at, updated_at, txhash, blockhash, blocknumber)
+        SELECT
+            900000 + number, 'remix_contest', 900000, '{"winners": [20101]}', '2024-01-01', '2024-01-01', '', '', number
+        FROM numbers
+    """,
+)
 COSIGN_FEEDS = (COSIGNING_SAVES, COSIGNING_REPOSTS, COSIGNED_TRACKS, COSIGNED_USERS)
 BLOCK_FEEDS = (
-    *(USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, PINNED_COMMENTS, USER_EVENTS, REFERRALS),
+    *(USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, PINNED_COMMENTS, CONTESTS, USER_EVENTS, REFERRALS),
     *COSIGN_FEEDS,
 )
 FEEDS = (*BLOCK_FEEDS, PURCHASES, PLAYS)
@@ -1416,9 +1436,11 @@ def pins_paid(world: World) -> int:
     return int(world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'cp'"))
 
 
-def last_run_was(world: World, ago: str) -> None:
+def last_run_was(world: World, ago: str, challenge: str = "cp") -> None:
     world.execute(
-        "UPDATE audius_challenges.processor_state SET as_of = now() - %s::interval WHERE challenge_id = 'cp'", ago
+        "UPDATE audius_challenges.processor_state SET as_of = now() - %s::interval WHERE challenge_id = %s",
+        ago,
+        challenge,
     )
 
 
@@ -1517,6 +1539,96 @@ def test_a_cosign_is_found_by_whatever_changes_last(cosigns: World, change: str,
     cosigns.execute(change.format(NEXT))
     cosigns.tick()
     assert cosigns.rows("SELECT user_id FROM user_challenges WHERE challenge_id = 'cs'") == [(earner,)]
+
+
+# Contests: what is told of by no number of theirs
+
+
+def contests_of(world: World, hosts: range, name: str = "jsonb_build_array(19700 + host)") -> None:
+    """Hosts from 401 on name the tracks of users from 101 on, in contests of old blocks and numbers from 401 on."""
+    world.execute(
+        f"SELECT count(build.contest(host, host, {name}, blocknumber => 5))"
+        " FROM generate_series(%s::integer, %s) AS host",
+        hosts.start,
+        hosts.stop - 1,
+    )
+
+
+def winners_paid(world: World) -> int:
+    return int(world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'w'"))
+
+
+NAMED_AGAIN = {
+    "the winner is active again": (
+        "UPDATE users SET is_deactivated = TRUE WHERE user_id BETWEEN 101 AND 150",
+        "UPDATE users SET is_deactivated = FALSE WHERE user_id BETWEEN 101 AND 150",
+    ),
+    "the track is back": (
+        "UPDATE tracks SET is_delete = TRUE WHERE owner_id BETWEEN 101 AND 150",
+        "UPDATE tracks SET is_delete = FALSE WHERE owner_id BETWEEN 101 AND 150",
+    ),
+    "the track gets another owner": (
+        "UPDATE tracks SET owner_id = owner_id + 300 WHERE owner_id BETWEEN 101 AND 150",
+        "UPDATE tracks SET owner_id = owner_id - 400 WHERE owner_id BETWEEN 401 AND 450 AND track_id < 30000",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), NAMED_AGAIN.values(), ids=NAMED_AGAIN)
+def test_a_winner_whose_contest_does_not_move_is_found_within_ten_minutes(
+    world: World, before: str, after: str
+) -> None:
+    contests_of(world, range(401, 451))
+    world.execute(before)
+    world.tick(2)
+    assert winners_paid(world) == 0
+    world.execute(after)
+    last_run_was(world, "10 minutes", "w")
+    world.reconcile("ARRAY['w'], as_of => now() - INTERVAL '5 minutes'")
+    assert 10 < winners_paid(world) < 40
+    world.tick()
+    assert winners_paid(world) == 50
+
+
+def test_a_contest_has_one_turn_in_ten_minutes_and_its_host_is_examined_only_where_a_winner_has_no_row(
+    world: World,
+) -> None:
+    contests_of(world, range(401, 451))
+    world.tick(2)
+    last_run_was(world, "1 day", "w")
+    world.tick()
+    assert winners_paid(world) == 50
+    world.execute("UPDATE events SET event_data = '{\"winners\": [20101]}' WHERE event_id IN (402, 403)")
+    world.execute("UPDATE users SET is_verified = FALSE WHERE user_id = 403")
+    last_run_was(world, "1 day", "w")
+    assert world.reconcile("ARRAY['w']")["w"]["users_examined"] == 1
+    assert winners_paid(world) == 51
+    world.execute("DELETE FROM user_challenges WHERE challenge_id = 'w' AND user_id IN (101, 104)")
+    world.execute("SELECT audius_challenges.start_from_now('{w}')")
+    last_run_was(world, "1 day", "w")
+    # Of 401, 402 and 404 a winner has no row: that is passed over. 403 is not verified.
+    assert world.reconcile("ARRAY['w']")["w"]["users_examined"] == 3
+    assert world.reconcile("ARRAY['w']")["w"]["users_examined"] == 0
+    assert winners_paid(world) == 48
+
+
+def test_a_host_who_is_verified_is_found_at_once(world: World) -> None:
+    contests_of(world, range(451, 452), "'[20101]'")
+    world.execute("SELECT build.person(451, blocknumber => 5)")
+    world.tick(2)
+    assert winners_paid(world) == 0
+    world.execute("UPDATE users SET is_verified = TRUE, blocknumber = %s WHERE user_id = 451", NEXT)
+    world.tick()
+    assert winners_paid(world) == 1
+
+
+def test_a_contest_that_changes_hands_is_its_new_hosts_at_once(world: World) -> None:
+    contests_of(world, range(451, 452), "'[20101]'")
+    world.tick(2)
+    assert winners_paid(world) == 0
+    world.execute("UPDATE events SET user_id = 401, blocknumber = %s WHERE event_id = 451", NEXT)
+    world.tick()
+    assert winners_paid(world) == 1
 
 
 # Referrals: the users who are examined are found through others, and not by the sweep's slices
@@ -1994,8 +2106,9 @@ def check_in_its_place(world: World, buyer: int) -> None:
 
 
 def revert(world: World, first: int) -> None:
-    """Delete a crowd's blocks, and with them its rows."""
-    world.execute("DELETE FROM blocks WHERE number BETWEEN %s AND %s", first, first + CROWD - 1)
+    """Delete a crowd's blocks, and with them its rows; those of events do not go by themselves."""
+    for table, column in (("events", "blocknumber"), ("blocks", "number")):
+        world.execute(f"DELETE FROM {table} WHERE {column} BETWEEN %s AND %s", first, first + CROWD - 1)
 
 
 def consume_transaction_ids(world: World, past: int) -> None:

@@ -28,8 +28,9 @@ from tests.model.rows import (
     UserCounters,
     UserEvent,
 )
+from tests.model.rows import Event as ContestRow
 from tests.model.rules import specifier_of
-from tests.model.spaces import BASE, CHARTED, FANS, UNHEARD, USERS
+from tests.model.spaces import BASE, CHARTED, FANS, PAID_BEFORE, UNHEARD, USERS, WINNERS, WON_TRACKS
 from tests.model.world import World
 
 if TYPE_CHECKING:
@@ -519,6 +520,45 @@ class Arrival:
 
 
 @dataclass(frozen=True)
+class Contest:
+    """A contest, new or changed in place, perhaps in the hands of another host."""
+
+    event_id: int
+    host: int
+    winners: tuple[str, ...] | None
+    """Elements of an array, in JSON; None: no array."""
+    updated_at: datetime
+    is_deleted: bool | None
+    event_type: str
+    blocknumber: int | None
+
+    def happen(self, world: World) -> None:
+        world.sources.events.put(
+            ContestRow(
+                self.event_id,
+                self.host,
+                None if self.winners is None else f'{{"winners": [{", ".join(self.winners)}]}}',
+                self.event_type,
+                self.is_deleted,
+                world.stamp(self.blocknumber),
+                self.updated_at,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Winners:
+    """Users with a track each, more of them than a contest may reward."""
+
+    count: int
+
+    def happen(self, world: World) -> None:
+        for number in range(self.count):
+            world.person(WINNERS + number)
+            world.sources.tracks.put(Track(WON_TRACKS + number, WINNERS + number))
+
+
+@dataclass(frozen=True)
 class PaidBefore:
     """An earlier service has paid a deed: a disbursement, or a complete user challenge."""
 
@@ -530,7 +570,7 @@ class PaidBefore:
         if self.is_disbursement:
             world.sources.challenge_disbursements.put(Disbursement(self.challenge_id, self.specifier))
             return
-        at = datetime(2025, 2, 3, 4, 5, 6, 789, UTC)
+        at = PAID_BEFORE
         world.leave_user_challenge(
             UserChallenge(self.challenge_id, self.specifier, 7, True, 1, None, 3, at, at.replace(tzinfo=None))
         )

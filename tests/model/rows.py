@@ -203,6 +203,22 @@ class UserEvent(Row):
 
 
 @dataclass(frozen=True)
+class Event(Row):
+    TABLE = "events"
+    KEY = ("event_id",)
+    FILLERS = MappingProxyType({"created_at": "2025-01-01", "txhash": "", "blockhash": ""})
+
+    event_id: int
+    user_id: int
+    event_data: str | None
+    """JSON text, as PostgreSQL prints it."""
+    event_type: str = "remix_contest"
+    is_deleted: bool | None = False
+    blocknumber: int | None = None
+    updated_at: datetime = JANUARY
+
+
+@dataclass(frozen=True)
 class Disbursement(Row):
     TABLE = "challenge_disbursements"
     KEY = ("challenge_id", "specifier")
@@ -341,6 +357,7 @@ class Sources:
     comments: Table[Comment] = field(default_factory=Table)
     playlists: Table[Playlist] = field(default_factory=Table)
     plays: Table[Play] = field(default_factory=Table)
+    events: Table[Event] = field(default_factory=Table)
     user_events: Table[UserEvent] = field(default_factory=Table)
     challenge_disbursements: Table[Disbursement] = field(default_factory=Table)
     aggregate_monthly_plays: Table[MonthlyPlays] = field(default_factory=Table)

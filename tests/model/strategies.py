@@ -25,6 +25,7 @@ from tests.model.events import (
     Comments,
     Compile,
     CompleteProfile,
+    Contest,
     Cosigns,
     Count,
     Counters,
@@ -66,6 +67,7 @@ from tests.model.events import (
     Upload,
     UserRepair,
     UserVersion,
+    Winners,
 )
 from tests.model.rows import JANUARY
 from tests.model.rules import specifier_of
@@ -75,11 +77,14 @@ from tests.model.spaces import (
     CHARTED,
     COMMENT_TIMES,
     COMMENTS,
+    CONTEST_BLOCKS,
+    CONTESTS,
     COSIGN_TIMES,
     HASHES,
     HOUR,
     LATER,
     MONTHS,
+    PAID_BEFORE,
     PROFILE,
     REMIXES,
     SCORE_TYPES,
@@ -88,6 +93,8 @@ from tests.model.spaces import (
     STRANGER,
     TRACKS,
     USERS,
+    WINNERS,
+    WON_TRACKS,
 )
 
 users = st.sampled_from(USERS)
@@ -428,6 +435,56 @@ pinning = weighted(
     (1, alterations(("cp",))),
 )
 
+# Around the ends of a host's week, of what was paid before, and of the clocks of runs.
+contest_times = st.sampled_from(
+    (
+        *(BASE + timedelta(days=days) for days in (0, 3, 7, 10, 14)),
+        BASE + timedelta(days=7) + SHORTLY,
+        BASE + timedelta(days=7) - SHORTLY,
+        PAID_BEFORE.replace(tzinfo=None) - timedelta(days=7),
+        PAID_BEFORE.replace(tzinfo=None) + timedelta(days=7),
+        datetime(2025, 11, 14, 12, 35, 15, 123456, UTC).replace(tzinfo=None),
+        datetime(2025, 11, 14, 12, 35, 15, 123457, UTC).replace(tzinfo=None),
+        LATER,
+    )
+)
+winners = st.lists(
+    weighted(
+        (4, st.sampled_from(TRACKS).map(str)),
+        (4, st.integers(WON_TRACKS, WON_TRACKS + 7).map(str)),
+        (1, st.sampled_from(TRACKS).map('"{}"'.format)),
+        (1, st.sampled_from(("1.5", "2.0", "0", "-1", '"-1"', '"x"', '""', "null", "true", "[1]", "2147483648"))),
+    ),
+    max_size=9,
+).map(tuple)
+contests = st.builds(
+    Contest,
+    st.sampled_from(CONTESTS),
+    users,
+    st.one_of(winners, winners, winners, st.none()),
+    contest_times,
+    st.sampled_from((False, False, False, None, True)),
+    st.sampled_from((*("remix_contest",) * 5, "live_event")),
+    st.sampled_from(CONTEST_BLOCKS),
+)
+won_before = st.builds(
+    "{:x}:{:x}".format, st.sampled_from(CONTESTS), st.one_of(users, st.integers(WINNERS, WINNERS + 7))
+)
+contesting = weighted(
+    (10, contests),
+    (2, st.builds(Winners, st.integers(1, 8))),
+    (3, plain_uploads),
+    (1, uploads),
+    (1, st.builds(HandOver, st.sampled_from((*TRACKS, WON_TRACKS, WON_TRACKS + 1)), users)),
+    (2, account),
+    (1, st.builds(Revert, st.sampled_from([number for number in CONTEST_BLOCKS if number]))),
+    (1, deletes("tracks", "events", "challenge_disbursements")),
+    (1, st.builds(PaidBefore, st.just("w"), won_before, st.booleans())),
+    (1, st.builds(PassOver, st.just("w"))),
+    (1, st.builds(AlterChallenge, st.just("w"), st.just("starting_block"), st.sampled_from(CONTEST_BLOCKS))),
+    (1, alterations(("w",))),
+)
+
 tastes = st.builds(
     Likes,
     users,
@@ -534,6 +591,7 @@ anything = weighted(
             tasting,
             purchases,
             referrals,
+            contesting,
         )
     ),
     (1, alterations(MODELLED)),
@@ -638,6 +696,7 @@ histories = st.builds(
         (3, chapters(cosigning).map(active_from_the_start("cs", starting_block=25346436))),
         (3, chapters(tasting)),
         (3, chapters(referrals)),
+        (4, chapters(contesting)),
         (1, chapters(anything)),
     ),
 )

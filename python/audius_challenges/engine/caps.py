@@ -27,8 +27,16 @@ def granting(*, most: int, span: str, most_of_group: int | None = None) -> str:
                 owner.owner,
                 0::bigint AS place,
                 FALSE AS is_granted,
-                ARRAY(SELECT record.at FROM record WHERE record.owner = owner.owner) AS times,
-                ARRAY(SELECT {group} FROM record WHERE record.owner = owner.owner) AS groups
+                ARRAY(
+                    SELECT record.at
+                    FROM record
+                    WHERE record.owner = owner.owner
+                ) AS times,
+                ARRAY(
+                    SELECT {group}
+                    FROM record
+                    WHERE record.owner = owner.owner
+                ) AS groups
             FROM (SELECT DISTINCT candidate.owner FROM candidate) AS owner
             UNION ALL
             SELECT
