@@ -32,6 +32,13 @@ _TOKEN = re.compile(
 # the application's triggers and of foreign keys, which would be planned anew for every row that we write.)
 CUSTOM_PLANS = 5
 
+
+class AnyPlan(str):
+    """SQL for which any plan will do, whatever its parameters are, so that PostgreSQL may keep the one that it has."""
+
+    __slots__ = ()
+
+
 Row = dict[str, Any]
 
 NONE_ABSENT: Mapping[str, str] = MappingProxyType({})
@@ -93,10 +100,10 @@ def translated(sql: str, schema: str, absent: Mapping[str, str] = NONE_ABSENT) -
 
 @dataclass
 class Plan:
-    """A prepared statement: its parameters' names in their order, and how often it was executed."""
+    """A prepared statement, and how often it was executed."""
 
+    statement: Statement
     prepared: Any
-    parameters: list[str]
     uses: int = 0
 
 
@@ -140,10 +147,12 @@ class Database:
         """
         key = (self.schema, frozenset(self.absent), sql)
         plan = self._plans.get(key)
-        if plan is None or plan.uses == CUSTOM_PLANS:
-            plan = self._plans[key] = self._prepare(sql)
+        if plan is None:
+            plan = self._plans[key] = self._prepare(translated(sql, self.plpy.quote_ident(self.schema), self.absent))
+        elif plan.uses == CUSTOM_PLANS and plan.statement.parameters and not isinstance(sql, AnyPlan):
+            plan = self._plans[key] = self._prepare(plan.statement)
         plan.uses += 1
-        return list(self.plpy.execute(plan.prepared, [parameters[name] for name in plan.parameters]))
+        return list(self.plpy.execute(plan.prepared, [parameters[name] for name in plan.statement.parameters]))
 
     def row(self, sql: str, **parameters: Any) -> Row:
         """Run a statement that returns exactly one row."""
@@ -155,10 +164,8 @@ class Database:
         (value,) = self.row(sql, **parameters).values()
         return value
 
-    def _prepare(self, sql: str) -> Plan:
-        statement = translated(sql, self.plpy.quote_ident(self.schema), self.absent)
-        prepared = self.plpy.prepare(statement.text, list(statement.parameters.values()))
-        return Plan(prepared, list(statement.parameters))
+    def _prepare(self, statement: Statement) -> Plan:
+        return Plan(statement, self.plpy.prepare(statement.text, list(statement.parameters.values())))
 
 
 def require_writable(db: Database) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from audius_challenges.database import Database
+from audius_challenges.database import AnyPlan, Database
 from audius_challenges.engine.state import State
 from audius_challenges.sources import TABLES, Source
 
@@ -218,7 +218,7 @@ def _tables(sources: Sequence[Source]) -> list[str]:
 
 _CLOCKED = tuple(table.name for table in TABLES.values() if table.clock)
 
-STANDINGS = f"""
+STANDINGS = AnyPlan(f"""
     SELECT
         reached.number AS look,
         standing.source,
@@ -261,9 +261,9 @@ STANDINGS = f"""
         WHERE look.source = standing.source
             AND look.number >= coalesce(oldest.number, 0)
     ) AS needed
-"""
+""")
 
-SAVE = """
+SAVE = AnyPlan("""
     INSERT INTO audius_challenges.look (number, source, horizon, position)
     SELECT
         :number::bigint,
@@ -272,7 +272,7 @@ SAVE = """
         seen.position
     FROM unnest(:sources::text[], :horizons::bigint[], :positions::bigint[]) AS seen (source, horizon, position)
     ON CONFLICT (source, number) DO NOTHING
-"""
+""")
 
 TRIM = """
     DELETE FROM audius_challenges.look
