@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
 
+from audius_challenges.annotations import Any, Protocol
 from audius_challenges.errors import READ_ONLY_SQL_TRANSACTION, ChallengeError
 from audius_challenges.sources import Index
 
@@ -123,6 +123,10 @@ def home_schema(plpy: Plpy) -> str:
     return str(name)
 
 
+# Of the session: by schema, the tables that are absent, and SQL.
+_PLANS: dict[tuple[str, frozenset[str], str], Plan] = {}
+
+
 class Database:
     """One session's database: runs SQL over plans that are prepared once a session.
 
@@ -130,8 +134,6 @@ class Database:
     :param schema: the schema of the discovery tables, unquoted (see `home_schema`)
     :ivar indexes: those of `HELPFUL_INDEXES` that there are
     """
-
-    _plans: ClassVar[dict[tuple[str, frozenset[str], str], Plan]] = {}
 
     def __init__(self, plpy: Plpy, schema: str) -> None:
         self.plpy = plpy
@@ -146,11 +148,11 @@ class Database:
         :raises plpy.SPIError: whatever PostgreSQL says against it
         """
         key = (self.schema, frozenset(self.absent), sql)
-        plan = self._plans.get(key)
+        plan = _PLANS.get(key)
         if plan is None:
-            plan = self._plans[key] = self._prepare(translated(sql, self.plpy.quote_ident(self.schema), self.absent))
+            plan = _PLANS[key] = self._prepare(translated(sql, self.plpy.quote_ident(self.schema), self.absent))
         elif plan.uses == CUSTOM_PLANS and plan.statement.parameters and not isinstance(sql, AnyPlan):
-            plan = self._plans[key] = self._prepare(plan.statement)
+            plan = _PLANS[key] = self._prepare(plan.statement)
         plan.uses += 1
         return list(self.plpy.execute(plan.prepared, [parameters[name] for name in plan.statement.parameters]))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.database import AnyPlan, Database, Row
 from audius_challenges.errors import ChallengeError
 

@@ -14,8 +14,8 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.users import Users, eligible_users

@@ -6,8 +6,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load_catalog, require_known
 from audius_challenges.challenges import ANY_WEEK, CHALLENGES
 from audius_challenges.contract import Contract
