@@ -1,4 +1,4 @@
-"""What annotations take from `typing`, without loading it: a tick has a session of its own, and evaluates none of them."""
+"""What annotations take from `typing`, without loading it: a tick has a session of its own, and evaluates none."""
 
 from __future__ import annotations
 

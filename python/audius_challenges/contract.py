@@ -147,6 +147,18 @@ class Contract:
             )
 
     @cached_property
+    def is_whole(self) -> bool:
+        """Whether everything is there that is declared, so that nobody has to be asked what he demands of it."""
+        return not self.keyless and all(
+            table.name in self.absent
+            or (
+                table.name not in self.views
+                and all(self.columns.get(table.name, {}).get(name) in types for name, types in table.columns.items())
+            )
+            for table in TABLES.values()
+        )
+
+    @cached_property
     def absent(self) -> frozenset[str]:
         """The optional tables that are not there."""
         return frozenset(
