@@ -53,7 +53,10 @@ SELECT
     greatest(60, round(319700 * :scale))::integer AS comments,
     greatest(15, round(2300000 * :scale))::integer AS user_events
 \gset
-SELECT greatest(10, round(1300 * :scale))::integer AS pins \gset
+SELECT
+    greatest(10, round(1300 * :scale))::integer AS pins,
+    greatest(12, round(400 * :scale))::integer AS events
+\gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
 -- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
@@ -287,8 +290,8 @@ $$;
 CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-        challenge_disbursements, sol_reward_disbursements
+        track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, remixes, events,
+        sol_purchases, challenge_disbursements, sol_reward_disbursements
     }'
 );
 
@@ -885,6 +888,168 @@ WHERE pg_temp.roll(person.user_id, 99) >= 0.02;
 SELECT pg_temp.put_back('aggregate_user');
 COMMIT;
 
+-- One track in fifty is a remix, three in ten of these of what a verified artist made.
+\echo -n 'remixes                   '
+BEGIN;
+CALL pg_temp.take_off('remixes');
+WITH original AS MATERIALIZED (
+    SELECT
+        tracks.track_id,
+        row_number() OVER (ORDER BY pg_temp.roll(tracks.track_id, 141)) - 1 AS rank
+    FROM tracks
+    WHERE
+        tracks.is_current
+        AND tracks.owner_id IN (
+            SELECT users.user_id
+            FROM users
+            WHERE users.is_verified
+        )
+),
+
+originals AS (
+    SELECT count(*) AS quantity
+    FROM original
+),
+
+remix AS (
+    SELECT DISTINCT
+        tracks.track_id,
+        pg_temp.track(floor(:tracks * pg_temp.roll(tracks.track_id, 144) ^ 4)::bigint) AS of_anybody,
+        CASE
+            WHEN pg_temp.roll(tracks.track_id, 142) < 0.3
+                THEN floor(originals.quantity * pg_temp.roll(tracks.track_id, 143) ^ 3)::bigint
+        END AS rank
+    FROM tracks
+    CROSS JOIN originals
+    WHERE tracks.is_current AND pg_temp.roll(tracks.track_id, 140) < 0.02
+)
+
+INSERT INTO remixes (parent_track_id, child_track_id)
+SELECT
+    coalesce(original.track_id, remix.of_anybody),
+    remix.track_id
+FROM remix
+LEFT JOIN original ON remix.rank = original.rank
+WHERE coalesce(original.track_id, remix.of_anybody) <> remix.track_id;
+SELECT pg_temp.put_back('remixes');
+COMMIT;
+
+-- Of the remixes of what they made, verified artists save one in seven, and repost as many.
+\echo -n 'cosigns                   '
+BEGIN;
+CREATE TEMPORARY TABLE cosign ON COMMIT DROP AS
+SELECT DISTINCT ON (parent.owner_id, child.track_id)
+    parent.owner_id,
+    child.track_id,
+    child.blocknumber,
+    child.created_at + interval '2 days' * pg_temp.roll(child.track_id, 151) AS created_at,
+    pg_temp.roll(child.track_id, 150) AS path
+FROM remixes
+INNER JOIN tracks AS parent ON remixes.parent_track_id = parent.track_id
+INNER JOIN tracks AS child ON remixes.child_track_id = child.track_id
+WHERE
+    parent.is_current
+    AND child.is_current
+    AND child.owner_id <> parent.owner_id
+    AND parent.owner_id IN (
+        SELECT users.user_id
+        FROM users
+        WHERE users.is_verified
+    )
+ORDER BY parent.owner_id, child.track_id, child.txhash;
+INSERT INTO saves (user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at, txhash)
+SELECT
+    owner_id,
+    track_id,
+    'track',
+    TRUE,
+    FALSE,
+    blocknumber,
+    created_at,
+    pg_temp.txhash(track_id, 152)
+FROM cosign
+WHERE path < 0.15;
+INSERT INTO reposts (user_id, repost_item_id, repost_type, is_current, is_delete, blocknumber, created_at, txhash)
+SELECT
+    owner_id,
+    track_id,
+    'track',
+    TRUE,
+    FALSE,
+    blocknumber,
+    created_at + interval '1 minute',
+    pg_temp.txhash(track_id, 153)
+FROM cosign
+WHERE path BETWEEN 0.1 AND 0.25;
+SELECT format('%s rows', lpad(count(*)::text, 12))
+FROM cosign
+WHERE path < 0.25;
+COMMIT;
+
+-- Contests, two events in three, mostly by verified hosts, who name up to six winners; one in ten is deleted.
+\echo -n 'events                    '
+BEGIN;
+CALL pg_temp.take_off('events');
+WITH host AS MATERIALIZED (
+    SELECT
+        users.user_id,
+        row_number() OVER (ORDER BY pg_temp.roll(users.user_id, 160)) - 1 AS rank,
+        count(*) OVER () AS quantity
+    FROM users
+    WHERE users.is_current AND users.is_verified
+)
+
+INSERT INTO events (
+    event_id, event_type, user_id, entity_type, entity_id, end_date, is_deleted, event_data, blocknumber, created_at,
+    updated_at, txhash, blockhash
+)
+SELECT
+    event.number,
+    CASE
+        WHEN pg_temp.roll(event.number, 161) < 0.67 THEN 'remix_contest'
+        WHEN pg_temp.roll(event.number, 161) < 0.85 THEN 'live_event'
+        ELSE 'new_release'
+    END::eventtype,
+    coalesce(host.user_id, pg_temp.person(event.number)),
+    'track',
+    pg_temp.track(event.number),
+    pg_temp.moment(event.share) + interval '7 days',
+    pg_temp.roll(event.number, 163) < 0.1,
+    CASE
+        WHEN pg_temp.roll(event.number, 164) < 0.8
+            THEN jsonb_build_object('winners', (
+                SELECT
+                    jsonb_agg(
+                        CASE
+                            WHEN named.place % 4 = 3 THEN to_jsonb(track.id::text)
+                            ELSE to_jsonb(track.id)
+                        END
+                        ORDER BY named.place
+                    )
+                FROM generate_series(0, floor(6 * pg_temp.roll(event.number, 165))::integer) AS named (place)
+                CROSS JOIN LATERAL (
+                    SELECT pg_temp.track(floor(:tracks * pg_temp.roll(event.number, 166, named.place))::bigint) AS id
+                ) AS track
+            ))
+    END,
+    pg_temp.block_at(event.share, pg_temp.roll(event.number, 167)),
+    pg_temp.moment(event.share),
+    pg_temp.moment(event.share) + interval '14 days' * pg_temp.roll(event.number, 168),
+    pg_temp.txhash(event.number, 169),
+    'block'
+FROM (
+    SELECT
+        number,
+        0.75 + 0.24 * number / :events AS share
+    FROM generate_series(1, :events) AS each (number)
+) AS event
+LEFT JOIN host
+    ON
+        pg_temp.roll(event.number, 162) < 0.9
+        AND host.rank = floor(host.quantity * pg_temp.roll(event.number, 170) ^ 2)::bigint;
+SELECT pg_temp.put_back('events');
+COMMIT;
+
 -- Two in three purchases are of verified artists; a block number is that of what was bought. The latest wait to be
 -- checked, and some that were checked are not valid.
 \echo -n 'sol_purchases             '
@@ -1033,6 +1198,6 @@ COMMIT;
 SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
-track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-challenge_disbursements, sol_reward_disbursements;
+track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, remixes, events,
+sol_purchases, challenge_disbursements, sol_reward_disbursements;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';
