@@ -114,8 +114,8 @@ _WRITES = (
         access_type, valid_after_blocknumber
     )
     SELECT
-        '0xb' || block || ':' || chosen.k, 0, 2990000, latest.slot + chosen.k, 'wallet', 'track', sold.track_id, user_id,
-        'stream', block
+        '0xb' || block || ':' || chosen.k, 0, 2990000, latest.slot + chosen.k, 'wallet', 'track', sold.track_id,
+        user_id, 'stream', block
     FROM chosen
     INNER JOIN bench_artist_tracks AS sold
         ON sold.k = chosen.k % sold.quantity
