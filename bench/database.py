@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,13 +121,19 @@ class Subject:
         """A new session, each statement a transaction of its own; the caller closes it."""
         return self.discovery.connect()
 
-    def use(self, version: str) -> None:
-        """Replaces the extension by another version of it, every challenge active, and forgets what was derived."""
+    def use(self, version: str, challenges: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Replaces the extension by another version of it, and forgets what was derived.
+
+        challenges: which are active; None: all that this version knows. Returns them.
+        """
         with self.connect() as connection:
             connection.execute("DROP EXTENSION IF EXISTS audius_challenges")
             connection.execute(f"{CREATE_EXTENSION.replace(' CASCADE', '')} VERSION '{version}' CASCADE")
-            connection.execute("UPDATE challenges SET active = true")
+            known = [name for (name,) in connection.execute("SELECT challenge_id FROM challenge_status")]
+            active = [name for name in known if challenges is None or name in challenges]
+            connection.execute("UPDATE challenges SET active = id = ANY(%s)", [active])
         self.forget()
+        return tuple(active)
 
     def forget(self) -> None:
         """Empties what is derived, and the extension's memory of it: the next run is a first build."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -71,7 +71,7 @@ class Sweep:
 
     @property
     def per_user(self) -> float:
-        """Microseconds a user, all user-derived challenges together."""
+        """Microseconds a user, all challenges together; of `c`, a comment in place of a user."""
         return (self.with_slice.median - self.without.median) * 1000 / self.users
 
     @property
@@ -80,7 +80,7 @@ class Sweep:
         return (self.cold.median - self.without.median) * 1000 / self.users
 
 
-def first_build(subject: Subject, *, by_ticks: bool) -> FirstBuild:
+def first_build(subject: Subject, *, by_ticks: bool, challenges: Sequence[str] = CHALLENGES) -> FirstBuild:
     """Builds from nothing, by ticks first if that is asked for; the build by challenge stays, settled."""
     build = FirstBuild()
     if by_ticks:
@@ -91,8 +91,8 @@ def first_build(subject: Subject, *, by_ticks: bool) -> FirstBuild:
                     connection.execute(TICK)
     subject.forget()
     with subject.connect() as connection, MemoryWatch(connection) as memory:
-        for challenge in CHALLENGES:
-            build.by_challenge[challenge] = _first_build_of(connection, challenge)
+        for challenge in challenges:
+            build.by_challenge[challenge] = build_challenge(connection, challenge)
     build.memory, build.memory_growth = memory.start, memory.growth
     build.digest = subject.digest()
     subject.settle()
@@ -114,12 +114,12 @@ def idle(subject: Subject, repeats: int) -> Idle:
             wal.append(wal_position(connection) - position)
         measured.wal = statistics.median(wal)
         measured.rows = {table: rows_written(connection, table) - before[table] for table in _WRITTEN_TABLES}
-        durations: dict[str, list[float]] = {challenge: [] for challenge in CHALLENGES}
+        durations: dict[str, list[float]] = {}
         for _ in range(repeats):
             for challenge, milliseconds in connection.execute(
                 "SELECT challenge_id, extract(epoch FROM duration)::float8 * 1000 FROM reconcile_challenges()"
             ):
-                durations[challenge].append(milliseconds)
+                durations.setdefault(challenge, []).append(milliseconds)
         measured.by_challenge = {challenge: statistics.median(values) for challenge, values in durations.items()}
     for _ in range(repeats):
         with _new_session(subject, measured.connection):
@@ -168,7 +168,8 @@ def sweep(subject: Subject, repeats: int) -> Sweep:
     return measured
 
 
-def _first_build_of(connection: Connection, challenge: str) -> Timing:
+def build_challenge(connection: Connection, challenge: str) -> Timing:
+    """The first build of one challenge, run after run."""
     timing = Timing()
     while not timing.wall or _is_building(connection, challenge):
         with timing.lap(connection):
