@@ -154,12 +154,12 @@ _WRITES = (
     WHERE tracks.track_id = written.entity_id
         AND tracks.is_current
     """,
-    # A remix, which the artist saves whose track it is of.
+    # A remix; the artist whose track it is of saves one in seven.
     """
     WITH made AS MATERIALIZED (
         SELECT
             latest.id + chosen.k AS track_id, chosen.user_id, chosen.block, original.track_id AS parent_track_id,
-            original.owner_id
+            original.owner_id, chosen.k % 98 = 12 AS is_saved
         FROM chosen
         INNER JOIN bench_artist_tracks AS original
             ON original.k = chosen.k % original.quantity
@@ -181,22 +181,33 @@ _WRITES = (
     INSERT INTO saves (user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at, txhash)
     SELECT owner_id, track_id, 'track', true, false, block, now(), '0xb' || block
     FROM made
+    WHERE is_saved
     """,
-    # A contest of an artist's, which names a winner.
+    # A contest of an artist's, which names five winners.
     """
     INSERT INTO events (
         event_id, event_type, user_id, event_data, blocknumber, created_at, updated_at, txhash, blockhash
     )
     SELECT
-        latest.id + chosen.k, 'remix_contest', host.owner_id, jsonb_build_object('winners', jsonb_build_array(
-            (SELECT min(track_id) FROM tracks WHERE tracks.owner_id = chosen.user_id)
+        latest.id + chosen.k, 'remix_contest', host.owner_id,
+        jsonb_build_object('winners', (
+            SELECT jsonb_agg(entry.track_id)
+            FROM chosen AS remixer
+            CROSS JOIN LATERAL (
+                SELECT min(track_id) AS track_id
+                FROM tracks
+                WHERE tracks.owner_id = remixer.user_id
+            ) AS entry
+            WHERE remixer.k % 14 = 13
+                AND remixer.k BETWEEN chosen.k AND chosen.k + 69
+                AND entry.track_id IS NOT NULL
         )),
         block, now(), now(), '0xb' || block, '0xb' || block
     FROM chosen
     INNER JOIN bench_artist_tracks AS host
         ON host.k = chosen.k % host.quantity
     CROSS JOIN (SELECT coalesce(max(event_id), 0) AS id FROM events) AS latest
-    WHERE chosen.k % 14 = 13
+    WHERE chosen.k % 70 = 13
     """,
 )
 
