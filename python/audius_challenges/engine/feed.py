@@ -400,17 +400,19 @@ def _is_changed(table: str, in_view: str) -> str:
 @cache
 def any_changed_row(table: str) -> str:
     """SQL of whether there is any row that `changed_rows` would go by."""
-    found = """
-        OR """.join(
-        f"""EXISTS (
-            SELECT FROM discovery.{table} AS changed
-            WHERE {_is_changed(table, in_view)}
-        )"""
+    changed = """
+        UNION ALL""".join(
+        f"""
+        SELECT changed.xmin
+        FROM discovery.{table} AS changed
+        WHERE {_is_changed(table, in_view)}"""
         for in_view in _rows_in_view(table)
     )
     return f"""
-    SELECT
-        {found} AS has_changed
+    SELECT count(*) > 0 AS has_changed
+    FROM ({changed}
+        LIMIT 1
+    ) AS any_row
 """
 
 
