@@ -280,7 +280,7 @@ SELECT is(
                 ORDER BY u.created_at RANGE BETWEEN INTERVAL '30 days' PRECEDING AND CURRENT ROW
             ) AS quantity
             FROM user_challenges AS u
-            WHERE u.challenge_id = 'cs' AND u.specifier LIKE '%:%'
+            WHERE u.challenge_id = 'cs' AND u.specifier LIKE '%:%' AND u.created_at > '2000-01-01'
         ) AS counted
     ),
     5::bigint, 'nobody has more than five in any 30 days'

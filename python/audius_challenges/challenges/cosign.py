@@ -9,7 +9,7 @@ from audius_challenges.engine.caps import granting
 from audius_challenges.engine.deeds import has_no_row, is_known
 from audius_challenges.engine.owners import track_owner
 from audius_challenges.engine.rule import Rule
-from audius_challenges.engine.users import is_active
+from audius_challenges.engine.users import is_active, is_one_of_the_users
 from audius_challenges.sources import COSIGNERS_OF_CHANGED, PARENT_OWNERS, REPOSTERS, SAVERS, TRACK_OWNERS
 
 MOST = 5
@@ -43,6 +43,8 @@ def _likes(table: str, kind: str) -> str:
                     AND {table}.{kind}_type = 'track'"""
 
 
+# Of the users few are verified: only these are looked up.
+#
 # Rows of the earlier format do not say whose they are, and are too old to share a span with what comes now.
 COSIGN = Rule(
     id="cs",
@@ -51,26 +53,33 @@ COSIGN = Rule(
     changes=(TRACK_OWNERS, PARENT_OWNERS, SAVERS, REPOSTERS),
     is_deed=True,
     is_of_earner=False,
-    takes_part="eligible.is_verified",
     specifier=_pair("found.owner", "found.track_id"),
     earlier="ARRAY[to_hex(found.track_id)]",
     created_at="found.at AT TIME ZONE 'UTC'",
     found=f"""
-        WITH RECURSIVE remix AS MATERIALIZED (
+        WITH RECURSIVE verified AS MATERIALIZED (
+            SELECT DISTINCT users.user_id
+            FROM discovery.users
+            WHERE {is_one_of_the_users("users.user_id")}
+                AND users.is_current
+                AND users.is_verified
+        ),
+        remix AS MATERIALIZED (
             SELECT DISTINCT
-                eligible.user_id AS owner,
+                verified.user_id AS owner,
                 child.track_id
-            FROM eligible
+            FROM verified
             CROSS JOIN LATERAL (
                 SELECT remixes.child_track_id AS track_id
                 FROM discovery.tracks AS parent
                 INNER JOIN discovery.remixes
                     ON parent.track_id = remixes.parent_track_id
-                WHERE parent.owner_id = eligible.user_id
+                WHERE parent.owner_id = verified.user_id
                     AND parent.is_current
                     AND NOT parent.is_delete
                 OFFSET 0
             ) AS child
+            WHERE {is_active("verified.user_id", "users.is_verified")}
         ),
         cosigned AS MATERIALIZED (
             SELECT
