@@ -101,7 +101,7 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "follows",
-            {"follower_user_id": INTEGER, "followee_user_id": INTEGER, **_VERSION},
+            {"follower_user_id": INTEGER, "followee_user_id": INTEGER, "created_at": TIMESTAMP, **_VERSION},
             clock="blocknumber",
         ),
         Table(
@@ -129,6 +129,7 @@ TABLES: Mapping[str, Table] = {
                 "is_available": BOOLEAN,
                 "stem_of": JSONB,
                 "pinned_comment_id": INTEGER,
+                "created_at": TIMESTAMP,
                 "updated_at": TIMESTAMP,
                 **_VERSION,
             },
@@ -140,6 +141,7 @@ TABLES: Mapping[str, Table] = {
                 "playlist_id": INTEGER,
                 "playlist_owner_id": INTEGER,
                 "is_private": BOOLEAN,
+                "created_at": TIMESTAMP,
                 "updated_at": TIMESTAMP,
                 **_VERSION,
             },
