@@ -14,6 +14,17 @@ _RECORDS = (
 )
 
 
+def has_no_row(challenge_id: str, specifier: str) -> str:
+    """SQL that says of most deeds, and cheaply, that nothing more need be asked: they have a row."""
+    return f"""(
+                SELECT TRUE
+                FROM discovery.user_challenges AS own
+                WHERE own.challenge_id::text = (SELECT '{challenge_id}')
+                    AND own.specifier::text = {specifier}
+                LIMIT 1
+            ) IS NULL"""
+
+
 def is_known(challenge_ids: Sequence[str], specifiers: str) -> str:
     """SQL of whether a deed was rewarded, paid, or passed over before.
 

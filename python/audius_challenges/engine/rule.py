@@ -97,6 +97,7 @@ class Rule(PerUser):
     :ivar own_deeds: SQL of the specifiers of `every_deed` that are of the user :user_id::bigint
     :ivar paid_otherwise: SQL of the table (record) that says that the user :user_id::bigint was paid already, whatever
         the specifier
+    :ivar uncapped: `found` without the caps that it has in it
     :ivar awaits: whether `after` has to be complete already; where not, the run that is told of will complete it
     """
 
@@ -127,6 +128,7 @@ class Rule(PerUser):
     own_deeds: str | None = None
     paid_otherwise: str | None = None
     awaits: bool = True
+    uncapped: str | None = None
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
@@ -214,6 +216,11 @@ class Rule(PerUser):
         """The same rule, where what comes before it in the run may have changed what it goes by."""
         return replace(self, awaits=False) if self.after in asked.completed else self
 
+    @cached_property
+    def without_cap(self) -> Rule:
+        """The same rule, if nothing were capped but by the catalog."""
+        return replace(self, found=self.uncapped) if self.uncapped else self
+
     def answer(self, asked: Asked) -> Answer:
         """What the rule says as it stands."""
         db, whom = asked.db, {"user_id": asked.user_id}
@@ -222,10 +229,10 @@ class Rule(PerUser):
         answer = Answer(target=self._target(asked), examined=ids)
         parameters = {**self._parameters(asked, users), **whom, "challenge_id": self.id, "nothing_written": False}
         self._say(asked, answer, db.rows(self._said, **parameters))
-        answer.prospects = self._prospects(asked, answer, users, parameters)
-        if self.is_capped:
+        answer.prospects = self.prospects(asked, answer, users, parameters)
+        if self.is_capped or self.uncapped:
             known = {one.specifier for one in answer.prospects}
-            uncapped = self._prospects(asked, answer, users, {**parameters, "cap": MAX_INTEGER})
+            uncapped = self.without_cap.prospects(asked, answer, users, {**parameters, "cap": MAX_INTEGER})
             answer.capped = [one for one in uncapped if one.specifier not in known and one.is_to_be_written]
         answer.failures.update(too_great(asked, answer.prospects))
         if self.is_deed:
@@ -246,7 +253,7 @@ class Rule(PerUser):
             answer.said.insert(0, Said(f"challenge {self.after}", "complete", has, is_complete or comes, since))
             answer.waits_for = None if is_complete or comes else f"challenge {self.after} is not complete"
 
-    def _prospects(self, asked: Asked, answer: Answer, users: Users, parameters: Mapping[str, Any]) -> list[Prospect]:
+    def prospects(self, asked: Asked, answer: Answer, users: Users, parameters: Mapping[str, Any]) -> list[Prospect]:
         """What is wanted; if that fails for one deed, the others, as a run would write them."""
         db = asked.db
         try:
@@ -270,7 +277,7 @@ class Rule(PerUser):
         return [
             prospect
             for deed in each
-            for prospect in self._prospects(asked, answer, deed, {**parameters, **deed.parameters})
+            for prospect in self.prospects(asked, answer, deed, {**parameters, **deed.parameters})
         ]
 
     def _refused(self, asked: Asked, answer: Answer) -> dict[str, str]:
@@ -361,7 +368,7 @@ class Rule(PerUser):
             said.has,
             said.holds,
             said.since,
-            coalesce({self.takes_part}, FALSE) AS takes_part,
+            coalesce({"TRUE" if self.examined else self.takes_part}, FALSE) AS takes_part,
             completed.specifier IS NOT NULL AS has_completed,
             {before} AS completed_at
         FROM account AS eligible

@@ -290,7 +290,9 @@ class Inquiry:
             )
         for line in rewards:
             if line.state == "set_aside":
-                says = "it cannot be written, and is tried again when the user's rows change and once a round of the sweep"
+                says = (
+                    "it cannot be written, and is tried again when the user's rows change and once a round of the sweep"
+                )
                 yield "set_aside", f"Set aside: {says}. {line.says}"
 
     def _of_the_account(self, answer: Answer) -> Iterator[tuple[str, str]]:
