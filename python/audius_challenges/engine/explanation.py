@@ -63,7 +63,7 @@ def conditions_of(challenge_conditions: tuple[Condition, ...]) -> str:
 class Said:
     """A condition, with what a user has.
 
-    :ivar holds: None: that cannot be said
+    :ivar holds: None: it is not demanded, but good to know
     :ivar since: a timestamptz as text
     """
 

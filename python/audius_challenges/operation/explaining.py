@@ -216,7 +216,8 @@ class Inquiry:
             with self.db.plpy.subtransaction():
                 answer = processor.explain(asked)
         except Exception as error:
-            if is_operator_intervention(error) or sqlstate_of(error) == INSUFFICIENT_PRIVILEGE:
+            is_of_run = isinstance(error, (ChallengeError, self.db.plpy.SPIError))
+            if not is_of_run or is_operator_intervention(error) or sqlstate_of(error) == INSUFFICIENT_PRIVILEGE:
                 raise
             if may_be_one_users(self.db, error):
                 return Answer(failures={EVERYTHING: describe(error)}), None
@@ -470,7 +471,7 @@ def _refused(challenge_id: str, specifier: str, record: str) -> Line:
 
 def _lacks(said: Sequence[Said]) -> str:
     """What does not hold, of what was said, in a sentence."""
-    lacking = [one for one in said if not one.holds]
+    lacking = [one for one in said if one.holds is False]
     return "; ".join(f"{one.what}: {one.has or 'nothing'} (demanded: {one.demanded})" for one in lacking) + "." * bool(
         lacking
     )
