@@ -78,23 +78,23 @@ SELECT is(
 SELECT build.person(4);
 SELECT is(
     pg_temp.verdict(4, 'p1'),
-    'ineligible: The account does not qualify. verification: not verified (demanded: verified);'
-    ' plays: 0 (demanded: 250 since January 2025, of tracks that are not deleted).',
+    'ineligible: The account does not qualify. Missing: verification (not verified; demanded: verified);'
+    ' plays (0; demanded: 250 since January 2025, of tracks that are not deleted).',
     'who cannot take part is ineligible'
 );
 
 -- Below the target, in progress, with the next run, complete.
 SELECT is(
     pg_temp.verdict(4, 'u'),
-    'below_target: Not earned. tracks: 0 of 0'
-    ' (demanded: 3 that are public, not deleted, no stems, from block 0 on).',
+    'below_target: Not earned. Missing: tracks'
+    ' (0 of 0; demanded: 3 that are public, not deleted, no stems, from block 0 on).',
     'nothing is below the target'
 );
 SELECT build.track(40, 4, created_at => '2025-02-01');
 SELECT build.track(41, 4, created_at => '2025-02-02', is_unlisted => TRUE);
 SELECT results_eq($$SELECT pg_temp.rewards(4, 'u')$$, $$VALUES ('4 in_progress 1 f')$$, 'one of three is in progress');
 SELECT results_eq($$SELECT pg_temp.says(4, 'u')$$, $$VALUES ('1 of 3 steps.')$$, 'it says how far');
-SELECT matches(pg_temp.verdict(4, 'u'), '^in_progress: In progress. tracks: 1 of 2 ', 'so does the verdict');
+SELECT matches(pg_temp.verdict(4, 'u'), '^in_progress: In progress: 1 of 3 steps. Missing: tracks \(1 of 2; ', 'so does the verdict');
 SELECT build.track(42, 4, created_at => '2025-02-03');
 SELECT build.track(43, 4, created_at => '2025-02-04');
 SELECT is(
