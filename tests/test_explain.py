@@ -237,3 +237,40 @@ def test_who_qualifies_is_told_so_and_who_almost_does_is_told_what_he_lacks(sess
     for number, challenge in enumerate(RUN_ORDER):
         assert told(session, 100 + number)[challenge].verdict[0] in ("complete", "waits"), challenge
     assert compare(session, FRIDAY, [100, 104]) == 0
+
+
+def test_a_role_with_grant_status_may_ask_and_one_that_lacks_a_table_is_told_the_grant(session: Connection) -> None:
+    session.execute("DROP ROLE IF EXISTS asking")
+    session.execute("CREATE ROLE asking")
+    session.execute("SELECT audius_challenges.grant_status('asking')")
+    session.execute("SELECT build.person(1, is_verified => TRUE)")
+    session.execute("SET ROLE asking")
+    assert [one.verdict[0] for one in told(session, 1).values()].count("next_run") == 1
+    session.execute("RESET ROLE; REVOKE SELECT ON follows FROM asking; SET ROLE asking")
+    with pytest.raises(errors.InsufficientPrivilege, match="follows") as refused:
+        told(session, 1)
+    hint = "SELECT audius_challenges.grant_status('asking'); grants what is read."
+    assert (refused.value.diag.message_hint or "").startswith(hint)
+    session.execute("RESET ROLE; SELECT audius_challenges.grant_status('asking')")
+    session.execute("CREATE POLICY most ON users USING (user_id > 1); ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+    session.execute("SET ROLE asking")
+    with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):
+        told(session, 1)
+    session.execute("RESET ROLE; DROP OWNED BY asking; DROP ROLE asking")
+
+
+def test_it_answers_in_a_renamed_schema_and_without_the_optional_table(session: Connection) -> None:
+    session.execute("SELECT build.qualify('v', 1)")
+    session.execute("DROP TABLE sol_reward_disbursements")
+    session.execute("ALTER SCHEMA public RENAME TO discovery_provider")
+    session.execute("SET search_path = discovery_provider")
+    assert told(session, 1)["v"].of("next_run") == {"1": 5}
+
+
+def test_a_table_that_is_missing_fails_the_challenges_that_read_it_and_the_others_answer(session: Connection) -> None:
+    session.execute("SELECT build.qualify('v', 1)")
+    session.execute("DROP TABLE playlists CASCADE")
+    verdicts = {challenge: one.verdict for challenge, one in told(session, 1).items()}
+    assert verdicts["v"][0] == "next_run"
+    assert 'table "public.playlists" does not exist' in verdicts["fp"][1]
+    assert {challenge for challenge, (state, _) in verdicts.items() if state == "failed"} == {"fp", "tp", "b", "s"}
