@@ -201,8 +201,8 @@ $function$;
 
 COMMENT ON FUNCTION @extschema@.explain_challenge(integer, text) IS
 'Why a user has a reward or has none. For each challenge (null for all): a line for each condition (what is demanded, '
-'what he has, whether it holds, since when), one for each reward that there is or would be, and the verdict, a sentence '
-'that can be passed on. By the SQL that runs execute; writes nothing';
+'what he has, whether it holds, since when), one for each reward that there is or would be, and the verdict, a '
+'sentence that can be passed on. By the SQL that runs execute; writes nothing';
 
 CREATE FUNCTION audius_challenges.trigger_needs(role_name text)
 RETURNS TABLE (

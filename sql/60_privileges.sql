@@ -133,7 +133,7 @@ BEGIN
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
         ' audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint),'
-        ' audius_challenges.claimable_at(timestamp, integer), %s.explain_challenge(integer, text) TO %I',
+        ' %s.explain_challenge(integer, text) TO %I',
         home,
         role_name
     );

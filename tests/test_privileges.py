@@ -12,7 +12,6 @@ from tests.sessions import Connection, rows
 Privileges = dict[str, tuple[str, str, str]]
 
 MEMBERS: Privileges = {
-    "function audius_challenges.claimable_at(timestamp without time zone,integer)": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.grant_run(text)": ("", "", ""),
     "function audius_challenges.grant_status(text)": ("", "", ""),
     "function audius_challenges.install()": ("", "", ""),

@@ -94,7 +94,9 @@ SELECT build.track(40, 4, created_at => '2025-02-01');
 SELECT build.track(41, 4, created_at => '2025-02-02', is_unlisted => TRUE);
 SELECT results_eq($$SELECT pg_temp.rewards(4, 'u')$$, $$VALUES ('4 in_progress 1 f')$$, 'one of three is in progress');
 SELECT results_eq($$SELECT pg_temp.says(4, 'u')$$, $$VALUES ('1 of 3 steps.')$$, 'it says how far');
-SELECT matches(pg_temp.verdict(4, 'u'), '^in_progress: In progress: 1 of 3 steps. Missing: tracks \(1 of 2; ', 'so does the verdict');
+SELECT matches(
+    pg_temp.verdict(4, 'u'), '^in_progress: In progress: 1 of 3 steps. Missing: tracks \(1 of 2; ', 'so does the verdict'
+);
 SELECT build.track(42, 4, created_at => '2025-02-03');
 SELECT build.track(43, 4, created_at => '2025-02-04');
 SELECT is(
@@ -110,7 +112,9 @@ SELECT matches(
 );
 SELECT build.run(ARRAY['u'], as_of => '2025-03-05 05:06:07+00');
 SELECT results_eq(
-    $$SELECT specifier, state, amount, is_paid, claimable_at, says FROM explain_challenge(4, 'u') WHERE line = 'reward'$$,
+    $$SELECT specifier, state, amount, is_paid, claimable_at, says
+    FROM explain_challenge(4, 'u')
+    WHERE line = 'reward'$$,
     $$VALUES ('4', 'complete', 1, FALSE, '2025-03-12 05:06:07+00'::timestamptz,
         'Not paid; it can be claimed since 2025-03-12 05:06 UTC.')$$,
     'a complete row can be claimed from the end of the cooldown on'
@@ -126,7 +130,9 @@ SELECT is(
     'which is when the disburser sees it claimable'
 );
 UPDATE challenges SET cooldown_days = 100000 WHERE id = 'u';
-SELECT matches(pg_temp.verdict(4, 'u'), 'it can be claimed from 2298-12-19 05:06 UTC', 'what cools down is said to');
+SELECT matches(
+    pg_temp.verdict(4, 'u'), 'it can be claimed from 2298-12-19 05:06 UTC', 'what cools down is said to'
+);
 SELECT build.disbursed('u', 4, '4');
 SELECT results_eq($$SELECT pg_temp.rewards(4, 'u')$$, $$VALUES ('4 complete 1 t')$$, 'a row that was paid says so');
 SELECT is(pg_temp.verdict(4, 'u'), 'complete: Complete: 1 reward, 1 $AUDIO. Paid.', 'so does the verdict');

@@ -61,19 +61,14 @@ _ROWS = """
         own.current_step_count AS steps,
         own.amount,
         paid.record IS NOT NULL AS is_paid,
-        claim.at AS claimable_at,
-        claim.at <= now() AS is_claimable,
-        to_char(claim.at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS claimable_from
+        open.specifier IS NOT NULL AS is_open,
+        open.claimable_at,
+        open.claimable_at <= now() AS is_claimable,
+        to_char(open.claimable_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS claimable_from
     FROM discovery.user_challenges AS own
-    INNER JOIN discovery.challenges AS challenge
-        ON own.challenge_id::text = challenge.id::text
-    CROSS JOIN LATERAL (
-        SELECT
-            CASE
-                WHEN own.is_complete
-                    THEN audius_challenges.claimable_at(own.completed_at, challenge.cooldown_days)
-            END AS at
-    ) AS claim
+    LEFT JOIN audius_challenges.undisbursed(of_user => :user_id::bigint) AS open
+        ON own.challenge_id::text = open.challenge_id
+        AND own.specifier::text = open.specifier
     LEFT JOIN LATERAL (
         (
             SELECT TRUE AS record
@@ -194,7 +189,7 @@ class Inquiry:
         """The lines of one challenge."""
         challenge = self.catalog.get(processor.id) or absent_challenge(processor.id)
         answer, failure = self._answer(processor, challenge)
-        rewards = list(self._rewards(processor, challenge, answer))
+        rewards = list(self._rewards(processor, answer))
         if any(line.state == "next_run" for line in rewards):
             self.completed.add(processor.id)
         state, says = self._verdict(processor, answer, rewards, failure)
@@ -222,13 +217,13 @@ class Inquiry:
             if may_be_one_users(self.db, error):
                 return Answer(failures={EVERYTHING: describe(error)}), None
             return Answer(), describe(error)
-        if not challenge.active:
+        if not challenge.active or not self.subject.is_active:
             answer.prospects.clear()
             answer.capped.clear()
             answer.failures.clear()
         return answer, None
 
-    def _rewards(self, processor: Processor, challenge: Challenge, answer: Answer) -> Iterator[Line]:
+    def _rewards(self, processor: Processor, answer: Answer) -> Iterator[Line]:
         """A line for each row that there is, or would be, or that something keeps from being."""
         errors = self._errors(processor, answer)
         wanted = {one.specifier: one for one in answer.prospects}
@@ -236,7 +231,7 @@ class Inquiry:
         for row in self.subject.rows.get(processor.id, []):
             said.add(row["specifier"])
             if row["is_complete"]:
-                yield _complete(processor.id, row, is_active=challenge.active)
+                yield _complete(processor.id, row)
             else:
                 yield _unfinished(processor.id, answer, wanted.get(row["specifier"]), row, errors)
         for one in wanted.values():
@@ -393,11 +388,11 @@ def _with_those_before(challenge_id: str | None) -> list[Processor]:
     return [processor for processor in CHALLENGES if challenge_id is None or processor.id in wanted]
 
 
-def _complete(challenge_id: str, row: Row, *, is_active: bool) -> Line:
+def _complete(challenge_id: str, row: Row) -> Line:
     if row["is_paid"]:
         says = "Paid."
-    elif not is_active:
-        says = "Not paid; while the challenge is inactive it is not offered for payment."
+    elif not row["is_open"]:
+        says = "Not paid; while the challenge or the account is not active, it is not offered for payment."
     elif row["claimable_at"] is None:
         says = "Not paid; when it was completed is not known."
     else:
