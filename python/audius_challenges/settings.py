@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from audius_challenges.database import Database, Row
+from audius_challenges.annotations import Any
+from audius_challenges.database import AnyPlan, Database, Row
 from audius_challenges.errors import ChallengeError
 
 PREFIX = "audius_challenges."
@@ -109,7 +109,7 @@ class Settings:
 
 
 # A placeholder reads back as '' after a SET LOCAL has ended: that is its default, too.
-_READ = """
+_READ = AnyPlan("""
     SELECT
         names.name,
         coalesce(current_setting(names.name, true), '') AS setting,
@@ -135,7 +135,7 @@ _READ = """
     WHERE kept.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
         AND starts_with(stored.name, :prefix::text)
         AND stored.name <> ALL(:names::text[])
-"""
+""")
 
 _MAY_READ_FILES = "SELECT has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 # By their names in pg_type: how a session prints types depends on its settings.
 INTEGER = ("int4", "int8")  # not int2: what is made of the numbers, such as to_hex(), does not take it
@@ -330,7 +331,7 @@ class Source:
         assert clock is not None, f"table {self.table} has no column that grows"  # noqa: S101 - a mistake of ours
         return clock
 
-    @property
+    @cached_property
     def reads(self) -> Reads:
         """The columns that finding the users takes."""
         clock = frozenset(filter(None, (self.clock, TABLES[self.table].checked)))
@@ -490,8 +491,9 @@ COSIGNERS_OF_CHANGED = Source(
 )
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
-_TABLE = re.compile(r"\bdiscovery\.(\w+)(?:\s+AS\s+(\w+))?")
-_TARGET = re.compile(r"\bINSERT INTO discovery\.(\w+)(?:\s+AS\s+\w+)?\s*\(([^)]*)\)")
+# Without \b in front, which would have each word looked at: a tick has a session of its own, and asks for all there is.
+_TABLE = re.compile(r"discovery\.(\w+)(?:\s+AS\s+(\w+))?")
+_TARGET = re.compile(r"INSERT INTO discovery\.(\w+)(?:\s+AS\s+\w+)?\s*\(([^)]*)\)")
 _COLUMN = re.compile(r"\b(\w+)\.(\w+)")
 
 

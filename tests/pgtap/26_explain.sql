@@ -95,7 +95,9 @@ SELECT build.track(41, 4, created_at => '2025-02-02', is_unlisted => TRUE);
 SELECT results_eq($$SELECT pg_temp.rewards(4, 'u')$$, $$VALUES ('4 in_progress 1 f')$$, 'one of three is in progress');
 SELECT results_eq($$SELECT pg_temp.says(4, 'u')$$, $$VALUES ('1 of 3 steps.')$$, 'it says how far');
 SELECT matches(
-    pg_temp.verdict(4, 'u'), '^in_progress: In progress: 1 of 3 steps. Missing: tracks \(1 of 2; ', 'so does the verdict'
+    pg_temp.verdict(4, 'u'),
+    '^in_progress: In progress: 1 of 3 steps. Missing: tracks \(1 of 2; ',
+    'so does the verdict'
 );
 SELECT build.track(42, 4, created_at => '2025-02-03');
 SELECT build.track(43, 4, created_at => '2025-02-04');

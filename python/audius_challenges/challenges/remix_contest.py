@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from audius_challenges.engine.caps import UNCAPPED, granting
 from audius_challenges.engine.deeds import has_no_row, is_known
-from audius_challenges.engine.explanation import VERIFIED, at_least_one
+from audius_challenges.engine.explanation import at_least_one
 from audius_challenges.engine.owners import track_owner
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.turns import clock_of, is_in_turn
-from audius_challenges.engine.users import is_active
+from audius_challenges.engine.users import is_active, is_one_of_the_users
+from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import HOSTS
 
 MOST_OF_CONTEST = 5
@@ -23,13 +24,15 @@ _WINNERS = """
             CROSS JOIN LATERAL (
                 SELECT
                     element.position,
-                    CASE
-                        WHEN jsonb_typeof(element.value) = 'number'
-                            AND element.value::numeric BETWEEN 1 AND 2147483647
-                            AND element.value::numeric = trunc(element.value::numeric)
-                            THEN element.value::integer
-                        WHEN jsonb_typeof(element.value) = 'string' AND element.value #>> '{}' ~ '^[0-9]{1,9}$'
-                            THEN (element.value #>> '{}')::integer
+                    CASE jsonb_typeof(element.value)
+                        WHEN 'number' THEN CASE
+                            WHEN element.value::numeric BETWEEN 1 AND 2147483647
+                                AND element.value::numeric = trunc(element.value::numeric)
+                                THEN element.value::integer
+                        END
+                        WHEN 'string' THEN CASE
+                            WHEN element.value #>> '{}' ~ '^[0-9]{1,9}$' THEN (element.value #>> '{}')::integer
+                        END
                     END AS track_id
                 FROM jsonb_array_elements(
                     CASE
@@ -42,10 +45,7 @@ _WINNERS = """
             ) AS named"""
 
 _REMIXER = f"""
-            CROSS JOIN LATERAL (
-                SELECT {track_owner("named.track_id", "NOT tracks.is_delete")} AS user_id
-                OFFSET 0
-            ) AS remixer"""
+            CROSS JOIN LATERAL {track_owner("named.track_id", "NOT tracks.is_delete")} AS remixer (user_id)"""
 
 
 def _specifier(event_id: str, user_id: str) -> str:
@@ -83,41 +83,59 @@ _COUNTS = """contest.event_type = 'remix_contest'
                 AND contest.updated_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'"""
 
 
-def _found(granted: str) -> str:
+def _found(granted: str, most_of_contest: int) -> str:
     return f"""
-        WITH RECURSIVE winner AS MATERIALIZED (
+        WITH RECURSIVE hosted AS MATERIALIZED (
+            SELECT
+                contest.event_id,
+                contest.user_id,
+                contest.updated_at,
+                contest.event_data
+            FROM discovery.events AS contest
+            WHERE {_COUNTS}
+                AND {is_one_of_the_users("contest.user_id")}
+                AND {is_active("contest.user_id", "users.is_verified")}
+        ),
+        winner AS MATERIALIZED (
             SELECT DISTINCT ON (contest.event_id, remixer.user_id)
                 contest.user_id AS owner,
                 contest.event_id,
                 contest.updated_at AS at,
                 named.position,
                 remixer.user_id
-            FROM eligible
-            INNER JOIN discovery.events AS contest
-                ON eligible.user_id = contest.user_id
+            FROM hosted AS contest
             {_WINNERS}
             {_REMIXER}
-            WHERE {_COUNTS}
-                AND remixer.user_id <> contest.user_id
+            WHERE remixer.user_id <> contest.user_id
                 AND {has_no_row("w", _specifier("contest.event_id", "remixer.user_id"))}
             ORDER BY
                 contest.event_id ASC,
                 remixer.user_id ASC,
                 named.position ASC
         ),
+        first_winner AS MATERIALIZED (
+            SELECT ranked.*
+            FROM (
+                SELECT
+                    winner.*,
+                    row_number() OVER (PARTITION BY winner.event_id ORDER BY winner.position) AS nth
+                FROM winner
+                WHERE NOT {is_known(("w",), f"ARRAY[{_specifier('winner.event_id', 'winner.user_id')}]")}
+                    AND {is_active("winner.user_id")}
+            ) AS ranked
+            WHERE ranked.nth <= {most_of_contest}
+        ),
         candidate AS MATERIALIZED (
             SELECT
-                winner.owner,
-                winner.event_id AS group_id,
-                winner.at,
-                winner.user_id,
+                first_winner.owner,
+                first_winner.event_id AS group_id,
+                first_winner.at,
+                first_winner.user_id,
                 row_number() OVER (
-                    PARTITION BY winner.owner
-                    ORDER BY winner.at ASC, winner.event_id ASC, winner.position ASC
+                    PARTITION BY first_winner.owner
+                    ORDER BY first_winner.at ASC, first_winner.event_id ASC, first_winner.position ASC
                 ) AS place
-            FROM winner
-            WHERE NOT {is_known(("w",), f"ARRAY[{_specifier('winner.event_id', 'winner.user_id')}]")}
-                AND {is_active("winner.user_id")}
+            FROM first_winner
         ),
         record AS MATERIALIZED (
             SELECT
@@ -129,7 +147,7 @@ def _found(granted: str) -> str:
                 ON owner.owner = contest.user_id
             INNER JOIN discovery.user_challenges
                 ON to_hex(contest.event_id) = split_part(user_challenges.specifier::text, ':', 1)
-            WHERE user_challenges.challenge_id::text = (SELECT :challenge_id::text)
+            WHERE user_challenges.challenge_id::text = 'w'
                 AND EXISTS (SELECT FROM candidate)
         ),
         {granted}
@@ -165,6 +183,8 @@ _NAMED = f"""
                     AND remixer.user_id = :user_id::bigint
                     AND contest.user_id <> :user_id::bigint"""
 
+# The winners of a contest have one time. So what refuses one of them refuses those after him, and none but the first of
+# a contest can be granted.
 REMIX_CONTEST = Rule(
     id="w",
     description="remix contest winner",
@@ -172,11 +192,10 @@ REMIX_CONTEST = Rule(
     due_users=_DUE,
     is_deed=True,
     is_of_earner=False,
-    takes_part=VERIFIED.holds,
     specifier=_specifier("found.event_id", "found.user_id"),
     created_at="found.at AT TIME ZONE 'UTC'",
-    found=_found(granting(most=MOST_OF_HOST, span=SPAN, most_of_group=MOST_OF_CONTEST)),
-    uncapped=_found(UNCAPPED),
+    found=_found(granting(most=MOST_OF_HOST, span=SPAN, most_of_group=MOST_OF_CONTEST), MOST_OF_CONTEST),
+    uncapped=_found(UNCAPPED, MAX_INTEGER),
     every_deed=_EVERY_DEED,
     own_deeds=f"""
         {_EVERY_DEED}

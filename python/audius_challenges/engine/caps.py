@@ -31,8 +31,16 @@ def granting(*, most: int, span: str, most_of_group: int | None = None) -> str:
                 owner.owner,
                 0::bigint AS place,
                 FALSE AS is_granted,
-                ARRAY(SELECT record.at FROM record WHERE record.owner = owner.owner) AS times,
-                ARRAY(SELECT {group} FROM record WHERE record.owner = owner.owner) AS groups
+                ARRAY(
+                    SELECT record.at
+                    FROM record
+                    WHERE record.owner = owner.owner
+                ) AS times,
+                ARRAY(
+                    SELECT {group}
+                    FROM record
+                    WHERE record.owner = owner.owner
+                ) AS groups
             FROM (SELECT DISTINCT candidate.owner FROM candidate) AS owner
             UNION ALL
             SELECT
@@ -50,17 +58,15 @@ def granting(*, most: int, span: str, most_of_group: int | None = None) -> str:
                     (
                         SELECT count(*)
                         FROM unnest(granting.times) AS other (at)
-                        WHERE other.at BETWEEN candidate.at - interval '{span}' AND candidate.at
+                        WHERE {_is_within("other.at", "candidate.at", span)}
                     ) < {most}
                     AND NOT EXISTS (
                         SELECT FROM unnest(granting.times) AS later (at)
-                        WHERE later.at > candidate.at
-                            AND later.at - interval '{span}' <= candidate.at
-                            AND (
+                        WHERE CASE WHEN {_is_within("candidate.at", "later.at", span)} THEN (
                                 SELECT count(*)
                                 FROM unnest(granting.times) AS other (at)
-                                WHERE other.at BETWEEN later.at - interval '{span}' AND later.at
-                            ) >= {most}
+                                WHERE {_is_within("other.at", "later.at", span)}
+                            ) >= {most} END
                     ){of_group} AS is_granted
             ) AS judgement
         ),
@@ -72,3 +78,11 @@ def granting(*, most: int, span: str, most_of_group: int | None = None) -> str:
                 AND candidate.place = granting.place
             WHERE granting.is_granted
         )"""
+
+
+def _is_within(at: str, end: str, span: str) -> str:
+    """SQL of whether a time is in the span up to another, also where one of them has no time a span before or after it.
+
+    A sum may be too great for a time, but not where `end` is about the present.
+    """
+    return f"{at} <= {end} AND least({at}, {end}) + interval '{span}' >= {end}"

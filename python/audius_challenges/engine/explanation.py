@@ -6,8 +6,8 @@ Said by the SQL that runs execute, without writing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.catalog import Challenge
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
 
+from audius_challenges.annotations import Any, Protocol
 from audius_challenges.catalog import Challenge
 from audius_challenges.engine.deeds import is_known, passing_over, records
 from audius_challenges.engine.explanation import (
@@ -40,7 +40,7 @@ from audius_challenges.errors import describe
 from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
 
-STEP_COUNT: Literal["step_count"] = "step_count"
+STEP_COUNT = "step_count"
 """`completes_at` of a challenge that takes as many steps as the catalog says."""
 
 
@@ -109,7 +109,7 @@ class Rule(PerUser):
     is_deed: bool = False
     specifier: str = "to_hex(found.user_id)"
     amount: str = ":amount::integer"
-    completes_at: int | Literal["step_count"] = 1
+    completes_at: int | str = 1
     takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None

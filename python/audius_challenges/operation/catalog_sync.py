@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.catalog import require_known
 from audius_challenges.database import Database, Row
 from audius_challenges.errors import ChallengeError

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load_catalog, require_known
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import Contract, read_contract
