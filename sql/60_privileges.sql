@@ -132,7 +132,9 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
-        ' audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint) TO %I',
+        ' audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint),'
+        ' %s.explain_challenge(integer, text) TO %I',
+        home,
         role_name
     );
     EXECUTE pg_catalog.format(
@@ -148,7 +150,7 @@ BEGIN
         SELECT class.relname AS name
         FROM pg_catalog.pg_class AS class
         WHERE class.relname IN (
-                'challenges', 'user_challenges', 'users', 'challenge_disbursements', 'sol_reward_disbursements'
+                @DISCOVERY_TABLES@
             )
             AND class.relnamespace = pg_catalog.to_regnamespace(home)
     LOOP
@@ -158,7 +160,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS
-'Grants a role what it needs to read challenge_status and undisbursed_challenges';
+'Grants a role what it needs to read challenge_status and undisbursed_challenges, and to explain challenges: to read '
+'the discovery tables that challenges read';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
 -- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From

@@ -36,6 +36,7 @@ SITUATIONS = {
         "DELETE FROM challenges WHERE id IN ('tt', 'tut', 'tp')",
         "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
     ),
+    "answer-a-users-question.md": INSTALLED,
     "least-privilege.md": (CREATE_EXTENSION, "REVOKE ALL ON user_challenges_log FROM public"),
     "mass-completion.md": INSTALLED,
     "monitor.md": INSTALLED,

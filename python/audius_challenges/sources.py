@@ -102,7 +102,7 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "follows",
-            {"follower_user_id": INTEGER, "followee_user_id": INTEGER, **_VERSION},
+            {"follower_user_id": INTEGER, "followee_user_id": INTEGER, "created_at": TIMESTAMP, **_VERSION},
             clock="blocknumber",
         ),
         Table(
@@ -130,6 +130,7 @@ TABLES: Mapping[str, Table] = {
                 "is_available": BOOLEAN,
                 "stem_of": JSONB,
                 "pinned_comment_id": INTEGER,
+                "created_at": TIMESTAMP,
                 "updated_at": TIMESTAMP,
                 **_VERSION,
             },
@@ -141,6 +142,7 @@ TABLES: Mapping[str, Table] = {
                 "playlist_id": INTEGER,
                 "playlist_owner_id": INTEGER,
                 "is_private": BOOLEAN,
+                "created_at": TIMESTAMP,
                 "updated_at": TIMESTAMP,
                 **_VERSION,
             },

@@ -5,12 +5,14 @@ The caps are the host's and the contest's, so the host is examined, with all his
 
 from __future__ import annotations
 
-from audius_challenges.engine.caps import granting
+from audius_challenges.engine.caps import UNCAPPED, granting
 from audius_challenges.engine.deeds import has_no_row, is_known
+from audius_challenges.engine.explanation import at_least_one
 from audius_challenges.engine.owners import track_owner
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.turns import clock_of, is_in_turn
 from audius_challenges.engine.users import is_active, is_one_of_the_users
+from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import HOSTS
 
 MOST_OF_CONTEST = 5
@@ -74,18 +76,15 @@ _DUE = f"""
         AND {is_active("contest.user_id", "users.is_verified")}
 """
 
-# The winners of a contest have one time. So what refuses one of them refuses those after him, and none but the first of
-# a contest can be granted.
-REMIX_CONTEST = Rule(
-    id="w",
-    description="remix contest winner",
-    changes=(HOSTS,),
-    due_users=_DUE,
-    is_deed=True,
-    is_of_earner=False,
-    specifier=_specifier("found.event_id", "found.user_id"),
-    created_at="found.at AT TIME ZONE 'UTC'",
-    found=f"""
+_COUNTS = """contest.event_type = 'remix_contest'
+                AND contest.is_deleted IS NOT TRUE
+                AND coalesce(contest.blocknumber, 0) >= :starting_block::bigint
+                AND contest.updated_at > '-infinity'
+                AND contest.updated_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'"""
+
+
+def _found(granted: str, most_of_contest: int) -> str:
+    return f"""
         WITH RECURSIVE hosted AS MATERIALIZED (
             SELECT
                 contest.event_id,
@@ -93,12 +92,8 @@ REMIX_CONTEST = Rule(
                 contest.updated_at,
                 contest.event_data
             FROM discovery.events AS contest
-            WHERE contest.event_type = 'remix_contest'
+            WHERE {_COUNTS}
                 AND {is_one_of_the_users("contest.user_id")}
-                AND contest.is_deleted IS NOT TRUE
-                AND coalesce(contest.blocknumber, 0) >= :starting_block::bigint
-                AND contest.updated_at > '-infinity'
-                AND contest.updated_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'
                 AND {is_active("contest.user_id", "users.is_verified")}
         ),
         winner AS MATERIALIZED (
@@ -128,7 +123,7 @@ REMIX_CONTEST = Rule(
                 WHERE NOT {is_known(("w",), f"ARRAY[{_specifier('winner.event_id', 'winner.user_id')}]")}
                     AND {is_active("winner.user_id")}
             ) AS ranked
-            WHERE ranked.nth <= {MOST_OF_CONTEST}
+            WHERE ranked.nth <= {most_of_contest}
         ),
         candidate AS MATERIALIZED (
             SELECT
@@ -155,15 +150,17 @@ REMIX_CONTEST = Rule(
             WHERE user_challenges.challenge_id::text = 'w'
                 AND EXISTS (SELECT FROM candidate)
         ),
-        {granting(most=MOST_OF_HOST, span=SPAN, most_of_group=MOST_OF_CONTEST)}
+        {granted}
         SELECT
             granted.user_id,
             granted.group_id AS event_id,
             granted.at,
             1 AS steps
         FROM granted
-    """,
-    every_deed=f"""
+    """
+
+
+_EVERY_DEED = f"""
         SELECT {_specifier("contest.event_id", "tracks.owner_id")} AS specifier
         FROM discovery.events AS contest
         {_WINNERS}
@@ -171,5 +168,59 @@ REMIX_CONTEST = Rule(
             ON named.track_id = tracks.track_id
         WHERE contest.event_type = 'remix_contest'
             AND contest.user_id <> tracks.owner_id
+    """
+
+# What the user has won.
+_NAMED = f"""
+                SELECT DISTINCT
+                    contest.event_id,
+                    contest.user_id AS host,
+                    contest.updated_at AS at
+                FROM discovery.events AS contest
+                {_WINNERS}
+                {_REMIXER}
+                WHERE {_COUNTS}
+                    AND remixer.user_id = :user_id::bigint
+                    AND contest.user_id <> :user_id::bigint"""
+
+# The winners of a contest have one time. So what refuses one of them refuses those after him, and none but the first of
+# a contest can be granted.
+REMIX_CONTEST = Rule(
+    id="w",
+    description="remix contest winner",
+    changes=(HOSTS,),
+    due_users=_DUE,
+    is_deed=True,
+    is_of_earner=False,
+    specifier=_specifier("found.event_id", "found.user_id"),
+    created_at="found.at AT TIME ZONE 'UTC'",
+    found=_found(granting(most=MOST_OF_HOST, span=SPAN, most_of_group=MOST_OF_CONTEST), MOST_OF_CONTEST),
+    uncapped=_found(UNCAPPED, MAX_INTEGER),
+    every_deed=_EVERY_DEED,
+    own_deeds=f"""
+        {_EVERY_DEED}
+            AND tracks.owner_id = :user_id::bigint
     """,
+    examined=f"""
+        SELECT DISTINCT named.host AS id
+        FROM ({_NAMED}
+        ) AS named
+    """,
+    facts=f"""
+        SELECT
+            count(*) AS number,
+            count(*) FILTER (WHERE {is_active("named.host", "users.is_verified")}) AS counted,
+            min(named.at) AS since
+        FROM ({_NAMED}
+        ) AS named
+    """,
+    conditions=(
+        at_least_one(
+            "remix contests that the user has won",
+            "one of somebody else's that is not deleted, from block {starting_block} on",
+            "fact.number",
+            "fact.since",
+        ),
+        at_least_one("of them, of hosts", "one whose account is active and verified", "fact.counted"),
+    ),
 )

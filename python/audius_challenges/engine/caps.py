@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+UNCAPPED = """
+        granted AS (SELECT candidate.* FROM candidate)"""
+"""In the place of `granting`: what there would be without caps."""
+
 
 def granting(*, most: int, span: str, most_of_group: int | None = None) -> str:
     """Common table expressions, the last one `granted`: those candidates that no cap refuses, one after the other.

@@ -56,6 +56,33 @@ def is_known(challenge_ids: Sequence[str], specifiers: str) -> str:
             )"""
 
 
+def records(challenge_ids: Sequence[str], deeds: str) -> str:
+    """SQL of where deeds are known from: specifier, record (the table that tells of it).
+
+    :param deeds: SQL of rows specifier, known_as (one of the specifiers that it may have)
+    """
+    lookups = "\n            UNION ALL\n".join(
+        f"""            (
+                SELECT '{table}' AS record
+                FROM {table}
+                WHERE {name}.challenge_id::text = challenge.id
+                    AND {name}.specifier::text = deed.known_as
+                LIMIT 1
+            )"""
+        for table, name in ((table, table.split(".")[1]) for table in _RECORDS)
+    )
+    return f"""
+        SELECT
+            deed.specifier,
+            known.record
+        FROM ({deeds}) AS deed
+        CROSS JOIN unnest('{{{",".join(challenge_ids)}}}'::text[]) AS challenge (id)
+        CROSS JOIN LATERAL (
+{lookups}
+        ) AS known
+    """
+
+
 def passing_over(deeds: str) -> str:
     """SQL that passes over, for good, what a query of specifiers finds and has no row yet, and counts it."""
     return f"""
