@@ -153,7 +153,8 @@ BEGIN
         SELECT class.relname AS name
         FROM pg_catalog.pg_class AS class
         WHERE class.relname IN (
-                'challenges', 'user_challenges', 'users', 'challenge_disbursements', 'sol_reward_disbursements'
+                'challenges', 'user_challenges', 'users', 'challenge_disbursements', 'sol_reward_disbursements',
+                'trending_results'
             )
             AND class.relnamespace = pg_catalog.to_regnamespace(home)
     LOOP

@@ -60,7 +60,7 @@ APPLICATION: Privileges = {
     "table public.challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.notification": ("", "INSERT SELECT", ""),
     "table public.sol_reward_disbursements": ("", "SELECT", "SELECT"),
-    "table public.trending_results": ("", "INSERT SELECT", ""),
+    "table public.trending_results": ("", "INSERT SELECT", "SELECT"),
     "table public.user_challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.users": ("", "SELECT", "SELECT"),
 }

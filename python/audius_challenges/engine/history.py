@@ -9,6 +9,7 @@ from __future__ import annotations
 from audius_challenges.database import Database
 
 STARTED_FROM_NOW = "started from now"
+COUNTS = ("users_examined", "rows_inserted", "rows_updated", "rows_completed", "users_set_aside")
 
 _RECORD = """
     INSERT INTO audius_challenges.history AS known
@@ -99,11 +100,7 @@ def record(
     duration: float,
     days: int,
     status: str = "ok",
-    users_examined: int = 0,
-    rows_inserted: int = 0,
-    rows_updated: int = 0,
-    rows_completed: int = 0,
-    users_set_aside: int = 0,
+    **counts: int,
 ) -> None:
     """Remember what a run did, and forget what the challenge did too long ago.
 
@@ -113,6 +110,7 @@ def record(
     :param began: when the challenge began in this run, in seconds since 1970
     :param duration: seconds that this turn has taken
     :param days: how long the history is kept
+    :param counts: those of `COUNTS` that are not 0
     """
     db.rows(
         _RECORD,
@@ -120,11 +118,7 @@ def record(
         began=began,
         duration=duration,
         status=status,
-        users_examined=users_examined,
-        rows_inserted=rows_inserted,
-        rows_updated=rows_updated,
-        rows_completed=rows_completed,
-        users_set_aside=users_set_aside,
+        **dict.fromkeys(COUNTS, 0) | counts,
     )
     trim(db, days, challenge_id)
 

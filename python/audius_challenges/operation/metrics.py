@@ -15,6 +15,7 @@ from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
 from audius_challenges.engine.processor import Processor
+from audius_challenges.engine.scores import VERSION
 from audius_challenges.engine.state import Phase
 from audius_challenges.operation.status import status
 from audius_challenges.operation.stillness import find_stillness
@@ -69,6 +70,42 @@ _OF_TABLES = """
 """
 
 
+# Since the first one that was paid; a Friday has until six in the morning.
+_UNPAID_FRIDAYS = f"""
+    SELECT count(*)
+    FROM (
+        SELECT min(trending_results.week)::timestamp AS week
+        FROM discovery.trending_results
+        WHERE trending_results.type::text = :ranked_type::text
+            AND trending_results.version::text = '{VERSION}'
+            AND extract(ISODOW FROM trending_results.week) = 5
+    ) AS first
+    CROSS JOIN LATERAL generate_series(
+        first.week,
+        clock_timestamp() AT TIME ZONE 'UTC' - interval '6 hours',
+        interval '7 days'
+    ) AS friday (week)
+    WHERE NOT EXISTS (
+            SELECT FROM discovery.trending_results
+            WHERE trending_results.type::text = :ranked_type::text
+                AND trending_results.version::text = '{VERSION}'
+                AND trending_results.week = friday.week::date
+        )
+        AND NOT EXISTS (
+            SELECT FROM audius_challenges.unpaid_friday AS decided
+            WHERE decided.challenge_id = :challenge_id::text
+                AND decided.week = friday.week::date
+        )
+"""
+
+_MAY_READ_RESULTS = """
+    SELECT coalesce(bool_and(has_table_privilege(relation.oid, 'SELECT')), FALSE)
+    FROM pg_class AS relation
+    WHERE relation.relname = 'trending_results'
+        AND relation.relnamespace = to_regnamespace(quote_ident(:schema::text))
+"""
+
+
 @dataclass(frozen=True)
 class Sample:
     """A number, its name, and whose it is."""
@@ -84,7 +121,7 @@ class Sample:
 
 def metrics(db: Database) -> Iterator[Sample]:
     """All samples."""
-    yield Sample("info", 1, {"version": __version__})
+    yield Sample("build_info", 1, {"version": __version__})
     yield from _of_ticks(db)
     yield from _of_challenges(db)
     for table in db.rows(_OF_TABLES):
@@ -108,6 +145,7 @@ def _of_ticks(db: Database) -> Iterator[Sample]:
 
 def _of_challenges(db: Database) -> Iterator[Sample]:
     columns = read_contract(db).columns
+    knows_fridays = db.value(_MAY_READ_RESULTS, schema=db.schema)
     failures = {row[0]: row[5] for row in status(db)}
     found = {row["challenge_id"]: row for row in db.rows(_OF_CHALLENGES, challenge_ids=list(failures))}
     for processor in CHALLENGES:
@@ -128,9 +166,18 @@ def _of_challenges(db: Database) -> Iterator[Sample]:
                 "sweep_progress_ratio": progress,
                 "backlog_users": backlog,
                 "history_age_seconds": state["oldest_history"],
+                "unpaid_fridays": _unpaid_fridays(db, processor) if knows_fridays and state["found_active"] else None,
             },
             challenge=processor.id,
         )
+
+
+def _unpaid_fridays(db: Database, processor: Processor) -> int | None:
+    """Of a weekly ranking, how many Fridays have passed by, and nobody has decided that they shall."""
+    if not (ranked_type := getattr(processor, "ranked_type", None)):
+        return None
+    unpaid: int = db.value(_UNPAID_FRIDAYS, ranked_type=ranked_type, challenge_id=processor.id)
+    return unpaid
 
 
 def _sweep(
