@@ -4,7 +4,7 @@
 #
 #   devtools/bootstrap.sh               for the demo, the tests and lint
 #   devtools/bootstrap.sh bench         the same and what the benchmarks' charts need
-#   devtools/bootstrap.sh deployment    the same and what building and reading the container image needs
+#   devtools/bootstrap.sh deployment    the same and what building and reading the container image needs, and monitoring
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -29,7 +29,7 @@ install_packages in devtools/bootstrap.sh lists, then set CHALLENGES_SKIP_APT=1.
     esac
     missing=
     deployment=
-    [ "$1" != deployment ] || deployment='buildah docker-compose'
+    [ "$1" != deployment ] || deployment='buildah docker-compose prometheus prometheus-postgres-exporter'
     for package in \
         "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-$major-pgtap" \
         "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv \

@@ -506,6 +506,7 @@ def test_after_any_history_the_rows_are_those_of_a_first_build(durable_cluster: 
             assert_streaks_of_those_heard_in_order(session)
             assert_rules_of_streaks_in_any_order(session)
             assert_final_rows_were_written_once(session)
+            assert_what_is_kept_of_days_and_runs_is_what_was_written(session)
     finally:
         history.close()
         cluster.drop_database("history")
@@ -653,3 +654,37 @@ def assert_final_rows_were_written_once(session: Connection) -> None:
     ).fetchall()
     completed = session.execute("SELECT challenge_id, specifier FROM user_challenges WHERE is_complete").fetchall()
     assert sorted(completions) == sorted(completed)
+
+
+def assert_what_is_kept_of_days_and_runs_is_what_was_written(session: Connection) -> None:
+    """Whatever was cut off: the totals of each day, and the counts of the history, are those of the rows."""
+    of_rows = session.execute(
+        """
+        SELECT completed_at::date, challenge_id::text, count(*), sum(amount)
+        FROM user_challenges
+        WHERE is_complete
+        GROUP BY 1, 2
+        ORDER BY 1, 2
+        """
+    ).fetchall()
+    kept = session.execute(
+        "SELECT day, challenge_id, completions, amount FROM audius_challenges.challenge_day ORDER BY day, challenge_id"
+    ).fetchall()
+    assert kept == of_rows
+    of_history = session.execute(
+        "SELECT challenge_id, sum(rows_inserted), sum(rows_updated), sum(rows_completed) FROM challenge_history"
+        " WHERE rows_inserted + rows_updated > 0 GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    of_log = session.execute(
+        """
+        SELECT
+            challenge_id::text,
+            count(*) FILTER (WHERE operation = 'INSERT'),
+            count(*) FILTER (WHERE operation = 'UPDATE'),
+            count(*) FILTER (WHERE (new ->> 'is_complete')::boolean)
+        FROM user_challenges_log
+        GROUP BY 1
+        ORDER BY 1
+        """
+    ).fetchall()
+    assert of_history == of_log

@@ -37,6 +37,7 @@ SITUATIONS = {
         "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
     ),
     "answer-a-users-question.md": INSTALLED,
+    "be-paged.md": INSTALLED,
     "least-privilege.md": (CREATE_EXTENSION, "REVOKE ALL ON user_challenges_log FROM public"),
     "mass-completion.md": INSTALLED,
     "monitor.md": INSTALLED,
@@ -48,6 +49,7 @@ SITUATIONS = {
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'v' AND user_id % 2 = 0",
     ),
     "past-friday.md": INSTALLED,
+    "put-it-on-your-dashboard.md": INSTALLED,
     "repair-unpayable-rows.md": (
         *INSTALLED,
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
@@ -91,7 +93,7 @@ def situation(sampled: Cluster, request: pytest.FixtureRequest) -> Iterator[Disc
         for name in ("discovery", "staging"):
             sampled.drop_database(name)
         with closing(sampled.connect("postgres")) as connection:
-            connection.execute("DROP ROLE IF EXISTS challenge_runner, challenge_watcher")
+            connection.execute("DROP ROLE IF EXISTS challenge_runner, challenge_watcher, prometheus")
 
 
 def psql(cluster: Cluster, database: str, source: str, user: str = "postgres") -> tuple[str, str]:

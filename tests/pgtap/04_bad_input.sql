@@ -1,6 +1,6 @@
 -- Bad input: each an error that names the value and says what to do, and nothing is changed.
 BEGIN;
-SELECT plan(88);
+SELECT plan(90);
 
 -- Everything that a run or a call could change, as one text.
 CREATE FUNCTION pg_temp.everything() RETURNS text
@@ -216,6 +216,8 @@ FROM
         ('SELECT * FROM public.schedule_challenges()', 'schedule_challenges'),
         ('SELECT * FROM public.unschedule_challenges()', 'unschedule_challenges'),
         ('SELECT * FROM public.challenge_status', 'challenge_status'),
+        ('SELECT * FROM public.challenge_history', 'challenge_history'),
+        ('SELECT * FROM audius_challenges.metrics()', 'audius_challenges'),
         ('CALL audius_challenges.tick()', 'audius_challenges'),
         ('SELECT audius_challenges.start_from_now()', 'audius_challenges'),
         ('SELECT audius_challenges.trim_run_details()', 'audius_challenges'),

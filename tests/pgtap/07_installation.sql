@@ -114,7 +114,7 @@ SELECT results_eq(
     $$SELECT c.relname FROM pg_class AS c
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
     WHERE n.nspname = 'empty_one' ORDER BY c.relname$$,
-    $$VALUES ('challenge_status'::name), ('undisbursed_challenges')$$,
+    $$VALUES ('challenge_history'::name), ('challenge_status'), ('undisbursed_challenges')$$,
     'without the discovery tables CREATE EXTENSION touches nothing but its own objects'
 );
 SELECT bag_eq(
