@@ -309,7 +309,7 @@ class Index:
         """
         if predicate is None:
             return self.where in ("", f"{self.column} IS NOT NULL")
-        return predicate == f"({self.where})"
+        return predicate in (self.where, f"({self.where})")
 
 
 COMMENTS_BY_USER = Index("comments", "user_id")

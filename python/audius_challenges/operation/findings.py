@@ -92,7 +92,8 @@ class Examined:
     @property
     def roles(self) -> list[str]:
         """The roles that tick, as far as one can see: those of the jobs; else the one that asks, if it may."""
-        return sorted({job["username"] for job in self.ticks}) or ([self.me["role"]] if self.me["may_tick"] else [])
+        owners = {job["username"] for job in self.jobs if job["is_tick"]}
+        return sorted(owners) or ([self.me["role"]] if self.me["may_tick"] else [])
 
     @cached_property
     def stored(self) -> list[Stored]:
