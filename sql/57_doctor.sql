@@ -1,7 +1,7 @@
 -- What keeps runs from coming, or makes them slow or wrong, and what mends it.
 
--- With the owner's eyes, as schedule_facts(), since pg_cron shows a role its own jobs only: the jobs of the extension in
--- this database, and how their last runs ended. Of what pg_cron recorded, the last 2000 runs of all jobs are read.
+-- With the owner's eyes, as schedule_facts(), since pg_cron shows a role its own jobs only: the jobs of the extension
+-- in this database, and how their last runs ended. Of what pg_cron recorded, the last 2000 runs of all jobs are read.
 CREATE FUNCTION audius_challenges.job_facts()
 RETURNS TABLE (
     jobid bigint,
@@ -40,7 +40,7 @@ BEGIN
             details.runid,
             details.return_message,
             -- Failures since the last success.
-            pg_catalog.count(*) FILTER (WHERE details.status = 'succeeded') OVER (ORDER BY details.runid DESC) AS successes
+            pg_catalog.sum((details.status = 'succeeded')::integer) OVER (ORDER BY details.runid DESC) AS successes
         FROM cron.job_run_details AS details
         WHERE details.runid > (SELECT pg_catalog.max(latest.runid) - 2000 FROM cron.job_run_details AS latest)
             AND details.jobid = job.jobid
@@ -58,8 +58,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.job_facts() IS
-'The jobs of pg_cron that tick this database, and the one that trims; how often each has failed since its last success, '
-'and the last message';
+'The jobs of pg_cron that tick this database, and the one that trims; how often each has failed since its last '
+'success, and the last message';
 
 CREATE FUNCTION audius_challenges.examine()
 RETURNS TABLE (

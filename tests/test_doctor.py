@@ -633,7 +633,7 @@ def test_an_index_that_is_gone_is_named_and_created(discovery: Discovery) -> Non
             for (statement,) in rows(connection, gone, index.table, index.column):
                 connection.execute(statement)
 
-            found = [each for each in ask(connection) if each.what.startswith("an index on ")]
+            found = [each for each in ask(connection) if each.what.startswith("no index on ")]
 
             helpful = {other.statement("public") for other in HELPFUL_INDEXES}
             severities = {each.statement: each.severity for each in found}
@@ -642,7 +642,7 @@ def test_an_index_that_is_gone_is_named_and_created(discovery: Discovery) -> Non
                 assert severity == ("notice" if statement in helpful else "warning")
                 assert statement.startswith(f"CREATE INDEX CONCURRENTLY ON public.{index.table} ({index.column}")
                 connection.execute(statement)
-            assert not [each for each in ask(connection) if each.what.startswith("an index on ")]
+            assert not [each for each in ask(connection) if each.what.startswith("no index on ")]
 
 
 def test_the_launcher_that_is_gone_is_found(new_cluster: NewCluster) -> None:
@@ -737,7 +737,7 @@ def test_without_plpython_it_says_so(database: Discovery, connection: Connection
     (finding,) = ask(database)
     assert finding.severity == "critical"
     assert finding.what == "the extension cannot run its code, so nothing ticks"
-    assert 'could not access file "$libdir/gone"' in finding.found
+    assert re.match(r'could not access file "(\$libdir/)?gone"', finding.found)
     assert "install PostgreSQL's PL/Python" in finding.expected
     connection.execute(set_library, ("$libdir/plpython3",))
 
@@ -751,7 +751,7 @@ def test_in_a_database_without_the_tables_it_says_where_they_are_looked_for(empt
     assert not [what for what in found if what.startswith("not checked: ")]
 
 
-def test_it_writes_nothing_and_works_on_a_standby_s_terms(connection: Connection) -> None:
+def test_it_writes_nothing(connection: Connection) -> None:
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         assert value(connection, "SELECT severity FROM audius_challenges.doctor()") == "ok"

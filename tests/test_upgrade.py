@@ -164,7 +164,7 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem"
         r"|verified_user|tastemaker_decision)(_pkey|_undone|\(\))?\b"
-        r"|routine audius_challenges\.(trigger_needs|undisbursed) "
+        r"|routine audius_challenges\.(trigger_needs|undisbursed|doctor|examine|job_facts)[ (]"
     )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
     return kept

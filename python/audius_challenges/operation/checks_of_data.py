@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from audius_challenges.challenges import CHALLENGES
-from audius_challenges.challenges.trending import TRENDING
+from audius_challenges.challenges import CHALLENGES, RANKED
 from audius_challenges.contract import existing_indexes
 from audius_challenges.engine.scores import IS_A_SCORE, VERSION, is_of_the_week
 from audius_challenges.engine.writing import NEXT_COMPLETED_BLOCKNUMBER, PLAUSIBLE
@@ -277,12 +276,12 @@ def users_set_aside(examined: Examined) -> Iterator[Finding]:
 
 def scores(examined: Examined) -> Iterator[Finding]:
     """Trending scores that are none."""
-    trending = {processor.ranked_type: processor.id for processor in TRENDING}
+    ranked_by = {score_type: challenge_id for challenge_id, score_type in RANKED.items()}
     for table, types in _SCORES.items():
         if table not in examined.contract.columns:
             continue
         for score_type in types:
-            challenge = examined.catalog.get(trending[score_type])
+            challenge = examined.catalog.get(ranked_by[score_type])
             if not (challenge and challenge.active):
                 continue
             found = examined.db.row(_scores(table, score_type))
@@ -299,17 +298,15 @@ def fridays(examined: Examined) -> Iterator[Finding]:
     """Weeks of trending that were not paid."""
     if "trending_results" not in examined.contract.columns:
         return
-    for processor in TRENDING:
-        challenge = examined.catalog.get(processor.id)
+    for challenge_id, ranked_type in RANKED.items():
+        challenge = examined.catalog.get(challenge_id)
         if not (challenge and challenge.active):
             continue
-        unpaid = examined.db.row(
-            _UNPAID_FRIDAYS, ranked_type=processor.ranked_type, version=VERSION, challenge_id=processor.id
-        )
+        unpaid = examined.db.row(_UNPAID_FRIDAYS, ranked_type=ranked_type, version=VERSION, challenge_id=challenge_id)
         if unpaid["number"]:
             yield Finding(
                 WARNING,
-                f'Fridays of challenge "{processor.id}" are not paid, and will not be without you',
+                f'Fridays of challenge "{challenge_id}" are not paid, and will not be without you',
                 f"{unpaid['number']} in all, the latest {unpaid['latest']}",
                 "pay them, or give them up: docs/how-to/past-friday.md",
             )
@@ -323,12 +320,13 @@ def indexes(examined: Examined) -> Iterator[Finding]:
         if index in there or index.column not in columns or index.table in examined.contract.views:
             continue
         is_needed = index in NEEDED_INDEXES
-        what = "needed, or runs read the whole table" if is_needed else "helpful: without it, changes are found later"
         yield Finding(
             WARNING if is_needed else NOTICE,
-            f"an index on {index.table} ({index.column}) is {what}",
-            "no such index",
-            index.statement(examined.home).removeprefix("CREATE INDEX CONCURRENTLY ON ").removesuffix(";"),
+            f"no index on {index.table} ({index.column})",
+            "runs read the whole table" if is_needed else "some changes are found by the sweep only, so later",
+            "production has such an index"
+            if is_needed
+            else "an index that helps, if its cost when rows are written is worth it",
             index.statement(examined.home),
         )
 
