@@ -28,6 +28,9 @@ def bench(
     against: Annotated[
         str | None, typer.Option(help="Measure only this build beside an earlier release, such as 1.1.0, in turns.")
     ] = None,
+    peer: Annotated[
+        bool, typer.Option("--peer", help="Measure only pg_ivm beside this extension, on PostgreSQL 18 (needs root).")
+    ] = False,
     show: Annotated[
         Path | None, typer.Option(exists=True, help="Measure nothing: show and draw the result of an earlier run.")
     ] = None,
@@ -45,6 +48,11 @@ def bench(
         from bench.releases import compare  # noqa: PLC0415
 
         compare(against, scale, seed, repeats, lambda message: console.print(message, style="dim"), console.print)
+        return
+    if peer:
+        from bench.peer import compare_with_peer  # noqa: PLC0415
+
+        compare_with_peer(scale, seed, repeats, lambda message: console.print(message, style="dim"), console.print)
         return
     from bench.chart import draw  # noqa: PLC0415 (--help works without what the charts need)
     from bench.report import show as show_tables  # noqa: PLC0415

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ CHALLENGES = tuple(challenge.id for challenge in RUN_ORDER)
 USER_DERIVED = ("u", "fp", "p", "v", "p1", "p2", "p3")
 """Those whose rows follow from a user's own rows; the models of the alternatives know only these."""
 
+BY_HAND = tuple(challenge for challenge in CHALLENGES if challenge not in ("e", "tt", "tut", "tp"))
+"""Those that are built by hand at any size: trending pays on Fridays alone, and a loop by hand for `e` takes long."""
+
 
 def server_settings(scale: float) -> dict[str, str]:
     """Of the cluster: what a tick reads again and again stays in shared buffers, whatever becomes of the file cache."""
@@ -35,7 +38,21 @@ def server_settings(scale: float) -> dict[str, str]:
 # Far beyond any run: one CALL is a whole first build, and the sweep is on only where it is measured.
 _DATABASE_SETTINGS = {"audius_challenges.time_budget": "10h", "audius_challenges.sweep_users": "0"}
 
-_SOURCES = ("users", "follows", "saves", "reposts", "tracks", "playlists", "plays", "aggregate_monthly_plays")
+_SOURCES = (
+    "users",
+    "follows",
+    "saves",
+    "reposts",
+    "tracks",
+    "playlists",
+    "plays",
+    "aggregate_monthly_plays",
+    "comments",
+    "user_events",
+    "remixes",
+    "events",
+    "sol_purchases",
+)
 DERIVED = ("user_challenges", "challenge_profile_completion", "challenge_listen_streak", "trending_results")
 _STATE = """
     SELECT pg_class.oid::regclass::text
@@ -52,7 +69,7 @@ _NOTIFICATIONS = """
     FROM generate_series(1, %s) AS follower (number)
 """
 
-# What two builds of the same sources must agree on; the times of e are those of the listens.
+# What two builds of the same sources must agree on; the times of e, cs and w are those of what is rewarded.
 _DIGEST = """
     SELECT
         challenge_id,
@@ -61,7 +78,8 @@ _DIGEST = """
         sum(hashtextextended(
             concat_ws(
                 ' ', user_id, specifier, is_complete, current_step_count, completed_blocknumber, amount,
-                CASE WHEN challenge_id = 'e' THEN created_at::text || completed_at::text END
+                CASE WHEN challenge_id IN ('e', 'cs', 'w') THEN created_at END,
+                CASE WHEN challenge_id = 'e' THEN completed_at END
             ),
             0
         ))::text
@@ -103,13 +121,19 @@ class Subject:
         """A new session, each statement a transaction of its own; the caller closes it."""
         return self.discovery.connect()
 
-    def use(self, version: str) -> None:
-        """Replaces the extension by another version of it, every challenge active, and forgets what was derived."""
+    def use(self, version: str, challenges: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Replaces the extension by another version of it, and forgets what was derived.
+
+        challenges: which are active; None: all that this version knows. Returns them.
+        """
         with self.connect() as connection:
             connection.execute("DROP EXTENSION IF EXISTS audius_challenges")
             connection.execute(f"{CREATE_EXTENSION.replace(' CASCADE', '')} VERSION '{version}' CASCADE")
-            connection.execute("UPDATE challenges SET active = true")
+            known = [name for (name,) in connection.execute("SELECT challenge_id FROM challenge_status")]
+            active = [name for name in known if challenges is None or name in challenges]
+            connection.execute("UPDATE challenges SET active = id = ANY(%s)", [active])
         self.forget()
+        return tuple(active)
 
     def forget(self) -> None:
         """Empties what is derived, and the extension's memory of it: the next run is a first build."""

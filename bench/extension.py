@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from audius_challenges.sources import HELPFUL_INDEXES
 from bench.changes import Indexer
 from bench.database import CHALLENGES, Digest, Subject
 from bench.measuring import Connection, MemoryWatch, Timing, processor_time, rows_written, wal_position
@@ -17,6 +18,9 @@ SWEEP_USERS = 5000
 """Users of a slice of the sweep, the default of audius_challenges.sweep_users."""
 
 CHANGED_USERS = (10, 100, 1_000, 10_000)
+MANY = 1_000
+"""Of these, how many the goals are about."""
+
 _REPEATS_BY_CHANGED = {10: 15, 100: 11, 1_000: 7, 10_000: 3}
 _WRITTEN_TABLES = ("user_challenges", "challenge_profile_completion", "challenge_listen_streak")
 
@@ -71,7 +75,7 @@ class Sweep:
 
     @property
     def per_user(self) -> float:
-        """Microseconds a user, all user-derived challenges together."""
+        """Microseconds a user, all challenges together; of `c`, a comment in place of a user."""
         return (self.with_slice.median - self.without.median) * 1000 / self.users
 
     @property
@@ -80,7 +84,7 @@ class Sweep:
         return (self.cold.median - self.without.median) * 1000 / self.users
 
 
-def first_build(subject: Subject, *, by_ticks: bool) -> FirstBuild:
+def first_build(subject: Subject, *, by_ticks: bool, challenges: Sequence[str] = CHALLENGES) -> FirstBuild:
     """Builds from nothing, by ticks first if that is asked for; the build by challenge stays, settled."""
     build = FirstBuild()
     if by_ticks:
@@ -91,8 +95,8 @@ def first_build(subject: Subject, *, by_ticks: bool) -> FirstBuild:
                     connection.execute(TICK)
     subject.forget()
     with subject.connect() as connection, MemoryWatch(connection) as memory:
-        for challenge in CHALLENGES:
-            build.by_challenge[challenge] = _first_build_of(connection, challenge)
+        for challenge in challenges:
+            build.by_challenge[challenge] = build_challenge(connection, challenge)
     build.memory, build.memory_growth = memory.start, memory.growth
     build.digest = subject.digest()
     subject.settle()
@@ -114,12 +118,12 @@ def idle(subject: Subject, repeats: int) -> Idle:
             wal.append(wal_position(connection) - position)
         measured.wal = statistics.median(wal)
         measured.rows = {table: rows_written(connection, table) - before[table] for table in _WRITTEN_TABLES}
-        durations: dict[str, list[float]] = {challenge: [] for challenge in CHALLENGES}
+        durations: dict[str, list[float]] = {}
         for _ in range(repeats):
             for challenge, milliseconds in connection.execute(
                 "SELECT challenge_id, extract(epoch FROM duration)::float8 * 1000 FROM reconcile_challenges()"
             ):
-                durations[challenge].append(milliseconds)
+                durations.setdefault(challenge, []).append(milliseconds)
         measured.by_challenge = {challenge: statistics.median(values) for challenge, values in durations.items()}
     for _ in range(repeats):
         with _new_session(subject, measured.connection):
@@ -131,18 +135,38 @@ def idle(subject: Subject, repeats: int) -> Idle:
 
 def after_changes(subject: Subject) -> dict[int, Timing]:
     """Ticks in a warm session after so many users changed."""
-    measured: dict[int, Timing] = {}
     indexer = Indexer(subject)
     with subject.connect() as connection:
         connection.execute(TICK)
-        for users in changed_users(subject):
-            measured[users] = Timing()
-            for _ in range(_REPEATS_BY_CHANGED[users]):
-                indexer.change(users)
-                with measured[users].lap(connection):
-                    connection.execute(TICK)
+        measured = {users: _ticks_after(connection, indexer, users) for users in changed_users(subject)}
     indexer.close()
     return measured
+
+
+def after_changes_with_indexes(subject: Subject) -> Timing:
+    """The same after 1,000 users changed, or as many as there are enough of, with the indexes that production lacks.
+
+    They stay. Everybody is examined again before, for whoever they lead to.
+    """
+    indexer = Indexer(subject)
+    with subject.connect() as connection:
+        for index in HELPFUL_INDEXES:
+            connection.execute(index.statement)
+        connection.execute(TICK)
+        while _is_catching_up(connection):
+            connection.execute(TICK)
+        measured = _ticks_after(connection, indexer, max(users for users in changed_users(subject) if users <= MANY))
+    indexer.close()
+    return measured
+
+
+def _ticks_after(connection: Connection, indexer: Indexer, users: int) -> Timing:
+    timing = Timing()
+    for _ in range(_REPEATS_BY_CHANGED[users]):
+        indexer.change(users)
+        with timing.lap(connection):
+            connection.execute(TICK)
+    return timing
 
 
 def changed_users(subject: Subject) -> list[int]:
@@ -168,7 +192,8 @@ def sweep(subject: Subject, repeats: int) -> Sweep:
     return measured
 
 
-def _first_build_of(connection: Connection, challenge: str) -> Timing:
+def build_challenge(connection: Connection, challenge: str) -> Timing:
+    """The first build of one challenge, run after run."""
     timing = Timing()
     while not timing.wall or _is_building(connection, challenge):
         with timing.lap(connection):
@@ -176,6 +201,11 @@ def _first_build_of(connection: Connection, challenge: str) -> Timing:
         if row is None or row[0] != "ok":
             raise RuntimeError(f"challenge {challenge}: {row}")
     return timing
+
+
+def _is_catching_up(connection: Connection) -> bool:
+    found = connection.execute("SELECT bool_or(phase <> 'watching') FROM audius_challenges.processor_state").fetchone()
+    return found is not None and bool(found[0])
 
 
 def _is_building(connection: Connection, challenge: str | None = None) -> bool:

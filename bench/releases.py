@@ -1,16 +1,19 @@
-"""This build beside an earlier release: first builds and idle ticks of both, in turns on one database."""
+"""This build beside an earlier release: first builds and idle ticks of both, in turns on one database.
+
+Active are the challenges that the release knows; whatever has come since is inactive.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from rich.table import Table
 
 from bench import extension
-from bench.database import CHALLENGES, Subject, create_subject, server_settings
+from bench.database import Subject, create_subject, server_settings
 from bench.measuring import Connection
 from devtools.cluster import Cluster
 from devtools.discovery import require_extension
@@ -47,17 +50,18 @@ def compare(
             connection.execute("CREATE EXTENSION pg_stat_statements")
             found = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'audius_challenges'")
             ((present,),) = found.fetchall()
+        challenges = subject.use(release)
         figures = {release: _Figures(), present: _Figures()}
         for turn in range(_TURNS):
             for version, of_version in figures.items():
-                _measure(subject, version, repeats, of_version)
+                subject.use(version, challenges)
+                _measure(subject, challenges, repeats, of_version)
                 say(f"turn {turn + 1} of {_TURNS}: {version} done")
-    show(_table(figures, release, present))
+    show(_table(figures, release, present, challenges))
 
 
-def _measure(subject: Subject, version: str, repeats: int, figures: _Figures) -> None:
-    subject.use(version)
-    build = extension.first_build(subject, by_ticks=False)
+def _measure(subject: Subject, challenges: Sequence[str], repeats: int, figures: _Figures) -> None:
+    build = extension.first_build(subject, by_ticks=False, challenges=challenges)
     figures.builds.append({challenge: sum(timing.wall) for challenge, timing in build.by_challenge.items()})
     figures.memory.append(build.memory_growth)
     idle = extension.idle(subject, repeats)
@@ -86,7 +90,7 @@ def _build_of(challenge: str, figures: _Figures) -> float:
     return statistics.median(build[challenge] for build in figures.builds)
 
 
-def _table(figures: dict[str, _Figures], old: str, new: str) -> Table:
+def _table(figures: dict[str, _Figures], old: str, new: str, challenges: Sequence[str]) -> Table:
     table = Table("what", old, new, "ratio", title="medians, milliseconds")
 
     def add(what: str, value: Callable[[_Figures], float]) -> None:
@@ -97,7 +101,7 @@ def _table(figures: dict[str, _Figures], old: str, new: str) -> Table:
     add("idle tick, new connection", lambda one: statistics.median(one.idle_whole))
     add("idle tick, statements", lambda one: one.statements)
     add("idle tick, bytes of WAL", lambda one: statistics.median(one.wal))
-    for challenge in CHALLENGES:
+    for challenge in challenges:
         add(f"first build, {challenge}", partial(_build_of, challenge))
     add("first build, all", lambda one: statistics.median(sum(build.values()) for build in one.builds))
     add("memory of the first build, MB", lambda one: statistics.median(one.memory))

@@ -66,6 +66,7 @@ class Figures:
     idle_rows: row versions that idle ticks wrote in the derived tables.
     idle_wal: bytes.
     after: ticks after so many users changed.
+    after_with_indexes: the same of 1,000, with the indexes that production lacks and the extension uses.
     sweep_per_user: microseconds, of users examined before; …_cold: of users of whom nothing need be in memory.
     rereading_…: model (a); checkpointed_…: model (b); …_extrapolated says that it was measured on a part.
     triggers_after: what model (c) adds to the transactions that change so many users.
@@ -89,6 +90,7 @@ class Figures:
     idle_rows: int
     idle_wal: float
     after: dict[int, Measure]
+    after_with_indexes: Measure
     sweep_per_user: float
     sweep_per_user_cold: float
     rereading_build: float
@@ -117,7 +119,7 @@ class Figures:
         return cls(**{**data, **measures, **by_users, "triggers_after": triggers, "inserts": inserts})
 
 
-_MEASURES = ("idle_warm", "idle_whole", "connection", "checkpointed_idle")
+_MEASURES = ("idle_warm", "idle_whole", "connection", "after_with_indexes", "checkpointed_idle")
 _MEASURES_BY_USERS = ("after", "checkpointed_after")
 
 

@@ -67,6 +67,7 @@ class _Run:
         idle = self.step("idle ticks", lambda: extension.idle(subject, self.repeats))
         after = self.step("ticks after changes", lambda: extension.after_changes(subject))
         sweep = self.step("sweep", lambda: extension.sweep(subject, self.repeats))
+        with_indexes = self.step("ticks with the indexes", lambda: extension.after_changes_with_indexes(subject))
         rereading = self.step("a tick of model (a)", lambda: rereading_tick(subject))
         subject.settle()
         job_idle, job_rows, job_after = self.step(
@@ -99,6 +100,7 @@ class _Run:
             idle_rows=sum(idle.rows.values()),
             idle_wal=idle.wal,
             after={users: Measure.of(timing) for users, timing in after.items()},
+            after_with_indexes=Measure.of(with_indexes),
             sweep_per_user=sweep.per_user,
             sweep_per_user_cold=sweep.per_user_cold,
             rereading_build=rereading_build.milliseconds,

@@ -67,16 +67,17 @@ class DebianRoot:
         return Path(f"/usr/lib/postgresql/{major}/bin")
 
 
-def debian_root(major: int) -> DebianRoot:
+def debian_root(major: int, *, extra: tuple[str, ...] = ()) -> DebianRoot:
     """The root with PostgreSQL ``major``, one of `SUITES`, made now if it is not in the cache.
 
+    extra: further Debian packages; a root with these is another root.
     Raises DebianRootError when the version has no Debian, we are not root, or mmdebstrap is missing or fails.
     """
     if major not in SUITES:
         raise DebianRootError(f"no Debian root for PostgreSQL {major}: known are {sorted(SUITES)}")
     if why_not := unavailable():
         raise DebianRootError(why_not)
-    packages = [package.format(major=major) for package in PACKAGES]
+    packages = [package.format(major=major) for package in (*PACKAGES, *extra)]
     suites = [SUITES[major]]
     if earlier := EARLIER.get(major):
         packages += [package.format(major=earlier) for package in EARLIER_PACKAGES]
@@ -90,12 +91,12 @@ def debian_root(major: int) -> DebianRoot:
     return DebianRoot(path, major)
 
 
-def installed_root(major: int) -> DebianRoot:
+def installed_root(major: int, *, extra: tuple[str, ...] = ()) -> DebianRoot:
     """The root with PostgreSQL ``major``, and the extension of this repository installed for all its servers.
 
-    Raises DebianRootError as `debian_root` and `install_extension` do.
+    extra: as for `debian_root`. Raises DebianRootError as `debian_root` and `install_extension` do.
     """
-    root = debian_root(major)
+    root = debian_root(major, extra=extra)
     install_extension(root)
     return root
 

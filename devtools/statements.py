@@ -50,6 +50,7 @@ def _statements() -> Iterator[tuple[str, Statement]]:
     }
     for table, present in feed.PRESENT.items():
         statements[f"present_{table}"] = present
+        statements[f"any_changed_{table}"] = feed.any_changed_row(table)
     for processor in CHALLENGES:
         for name, text in processor.statements.items():
             statements[f"{processor.id}_{name}"] = text

@@ -54,6 +54,11 @@ SELECT
     greatest(15, round(2300000 * :scale))::integer AS user_events
 \gset
 SELECT greatest(10, round(1300 * :scale))::integer AS pins \gset
+SELECT
+    greatest(60, round(60000 * :scale))::integer AS remixes,
+    greatest(20, round(900 * :scale))::integer AS cosigns
+\gset
+SELECT greatest(8, round(400 * :scale))::integer AS contests \gset
 
 -- The first block, and how far apart the blocks are that hold rows: they end at 130,000,000 at any scale,
 -- with the starting blocks of the catalog (25,346,436 and 28,350,000) in the first seventh.
@@ -288,7 +293,7 @@ CALL pg_temp.refuse_filled(
     '{
         blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
         track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-        challenge_disbursements, sol_reward_disbursements
+        remixes, events, challenge_disbursements, sol_reward_disbursements
     }'
 );
 
@@ -600,6 +605,137 @@ WHERE pg_temp.roll(playlist_id, 76) < 0.01;
 SELECT pg_temp.put_back('playlists');
 COMMIT;
 
+-- A track in thirty is a remix, one in ten of these of two tracks. A third of the originals are of verified artists,
+-- many of a few.
+\echo -n 'remixes                   '
+BEGIN;
+CALL pg_temp.take_off('remixes');
+WITH original AS MATERIALIZED (
+    SELECT
+        track_id,
+        row_number() OVER (ORDER BY pg_temp.roll(owner_id, 140), pg_temp.roll(track_id, 141)) - 1 AS rank
+    FROM tracks
+    WHERE
+        is_current
+        AND owner_id IN (
+            SELECT users.user_id
+            FROM users
+            WHERE users.is_current AND users.is_verified
+        )
+),
+
+made AS (
+    SELECT
+        number,
+        second,
+        pg_temp.track(:tracks - 1 - number) AS child_track_id,
+        CASE
+            WHEN pg_temp.roll(number, 142, second) < 0.33
+                THEN floor((SELECT count(*) FROM original) * pg_temp.roll(number, 143, second) ^ 3)::bigint
+        END AS rank
+    FROM generate_series(0, :remixes - 1) AS remix (number)
+    CROSS JOIN generate_series(0, 1) AS parent (second)
+    WHERE second = 0 OR pg_temp.roll(number, 144) < 0.1
+),
+
+remix AS (
+    SELECT DISTINCT
+        made.child_track_id,
+        coalesce(
+            original.track_id,
+            pg_temp.track(floor(:tracks * pg_temp.roll(made.number, 145, made.second) ^ 4)::bigint)
+        ) AS parent_track_id
+    FROM made
+    LEFT JOIN original ON made.rank = original.rank
+)
+
+INSERT INTO remixes (parent_track_id, child_track_id)
+SELECT
+    parent_track_id,
+    child_track_id
+FROM remix
+WHERE parent_track_id <> child_track_id
+ORDER BY child_track_id;
+SELECT pg_temp.put_back('remixes');
+COMMIT;
+
+-- Verified artists save or repost what others have made of their tracks; the one of whose tracks most is made does so
+-- all within two weeks.
+\echo -n 'cosigns                   '
+BEGIN;
+CREATE TEMPORARY TABLE cosign ON COMMIT DROP AS
+WITH remix AS (
+    SELECT DISTINCT
+        parent.owner_id AS artist,
+        remixes.child_track_id AS track_id
+    FROM remixes
+    INNER JOIN tracks AS parent ON remixes.parent_track_id = parent.track_id
+    INNER JOIN users ON parent.owner_id = users.user_id
+    WHERE
+        parent.is_current
+        AND users.is_current
+        AND users.is_verified
+),
+
+ranked AS (
+    SELECT
+        remix.*,
+        count(*) OVER (PARTITION BY remix.artist) AS quantity,
+        row_number() OVER (PARTITION BY remix.artist ORDER BY pg_temp.roll(remix.track_id, 146)) AS place
+    FROM remix
+),
+
+busiest AS (
+    SELECT artist
+    FROM ranked
+    ORDER BY
+        quantity DESC,
+        artist ASC
+    LIMIT 1
+)
+
+SELECT
+    ranked.artist,
+    ranked.track_id,
+    CASE
+        WHEN ranked.artist = busiest.artist
+            THEN 0.985 + 0.005 * pg_temp.roll(ranked.track_id, 147)
+        ELSE 0.72 + 0.27 * pg_temp.roll(ranked.track_id, 147)
+    END AS share
+FROM ranked
+CROSS JOIN busiest
+WHERE ranked.place <= 12
+ORDER BY
+    ranked.artist = busiest.artist DESC,
+    pg_temp.roll(ranked.track_id, 148) ASC
+LIMIT :cosigns;
+INSERT INTO saves (user_id, save_item_id, save_type, is_current, is_delete, blocknumber, created_at, txhash)
+SELECT
+    artist,
+    track_id,
+    'track',
+    TRUE,
+    FALSE,
+    pg_temp.block_at(share, pg_temp.roll(track_id, 149)),
+    pg_temp.moment(share),
+    pg_temp.txhash(track_id, 150)
+FROM cosign
+WHERE pg_temp.roll(track_id, 151) < 0.7;
+INSERT INTO reposts (user_id, repost_item_id, repost_type, is_current, is_delete, blocknumber, created_at, txhash)
+SELECT
+    artist,
+    track_id,
+    'track',
+    TRUE,
+    FALSE,
+    pg_temp.block_at(share, pg_temp.roll(track_id, 152)),
+    pg_temp.moment(share),
+    pg_temp.txhash(track_id, 153)
+FROM cosign
+WHERE pg_temp.roll(track_id, 151) >= 0.6;
+SELECT format('%s rows', lpad(to_char(count(*), 'FM999,999,999'), 12)) FROM cosign;
+COMMIT;
+
 -- Plays are numbered in the order they came. A daily listener's turn comes at the same time of the day, one
 -- in twenty is missed; the rest are people without account, accounts that are gone, and users by a power law.
 \echo -n 'plays                     '
@@ -851,6 +987,93 @@ SELECT setval('user_events_id_seq', :user_events + 1) AS last_event \gset
 SELECT pg_temp.put_back('user_events');
 COMMIT;
 
+-- Remix contests, four in five of verified hosts, some of whom have several. One in six has no winners yet; most of the
+-- others name a few, and here and there what is no track. One host has named more in a week than are rewarded.
+\echo -n 'events                    '
+BEGIN;
+CALL pg_temp.take_off('events');
+WITH host AS (
+    SELECT
+        user_id,
+        row_number() OVER (ORDER BY pg_temp.roll(user_id, 150)) - 1 AS place,
+        count(*) OVER () AS quantity
+    FROM users
+    WHERE is_current AND is_verified AND NOT is_deactivated
+),
+
+contest AS (
+    SELECT
+        number,
+        number <= 3 AS is_crowded,
+        CASE
+            WHEN number <= 3 THEN 0.97 + number * 0.0004::double precision
+            ELSE 0.6 + 0.4 * pg_temp.roll(number, 151)
+        END AS share,
+        CASE
+            WHEN number <= 3 THEN 0
+            WHEN pg_temp.roll(number, 152) < 0.8
+                THEN floor((SELECT max(host.quantity) FROM host) * pg_temp.roll(number, 153) ^ 2)::bigint
+        END AS place,
+        CASE
+            WHEN number <= 3 THEN 3
+            WHEN pg_temp.roll(number, 159) >= 0.17 THEN 1 + floor(6 * pg_temp.roll(number, 159) ^ 2)::integer
+        END AS prizes
+    FROM generate_series(1, :contests) AS event (number)
+),
+
+prize AS (
+    SELECT
+        number,
+        is_crowded,
+        generate_series(1, prizes) AS k
+    FROM contest
+),
+
+winner AS (
+    SELECT
+        number,
+        jsonb_agg(
+            CASE
+                WHEN is_crowded OR pg_temp.roll(number, 161, k) < 0.9 THEN to_jsonb(track_id)
+                WHEN pg_temp.roll(number, 162, k) < 0.7 THEN to_jsonb(track_id::text)
+                ELSE '{"title": "still to be named"}'
+            END
+            ORDER BY k
+        ) AS winners
+    FROM (
+        SELECT
+            *,
+            pg_temp.track(floor(:tracks * 0.2 * pg_temp.roll(number, 160, k))::bigint) AS track_id
+        FROM prize
+    ) AS picked
+    GROUP BY number
+)
+
+INSERT INTO events (
+    event_id, event_type, user_id, entity_type, entity_id, end_date, is_deleted, event_data, blocknumber, created_at,
+    updated_at, txhash, blockhash
+)
+SELECT
+    number,
+    'remix_contest',
+    coalesce(host.user_id, pg_temp.person(floor(:users * 0.3 * pg_temp.roll(number, 154))::bigint)),
+    'track',
+    pg_temp.track(floor(:tracks * pg_temp.roll(number, 155))::bigint),
+    pg_temp.moment(share),
+    NOT is_crowded AND pg_temp.roll(number, 156) < 0.03,
+    jsonb_build_object('description', 'Make it yours', 'winners', coalesce(winner.winners, '[]')),
+    pg_temp.block_at(share, CASE WHEN is_crowded THEN 1 ELSE pg_temp.roll(number, 157) END),
+    pg_temp.moment(share) - interval '30 days',
+    pg_temp.moment(share),
+    pg_temp.txhash(number, 158),
+    'block'
+FROM contest
+LEFT JOIN host USING (place)
+LEFT JOIN winner USING (number)
+ORDER BY share;
+SELECT pg_temp.put_back('events');
+COMMIT;
+
 -- The counters say what the follows say; one user in fifty has none.
 \echo -n 'aggregate_user            '
 BEGIN;
@@ -1034,5 +1257,5 @@ SELECT clock_timestamp() AS started \gset
 VACUUM (ANALYZE)
 blocks, users, follows, saves, reposts, tracks, playlists, plays, aggregate_monthly_plays,
 track_trending_scores, playlist_trending_scores, aggregate_user, comments, user_events, sol_purchases,
-challenge_disbursements, sol_reward_disbursements;
+remixes, events, challenge_disbursements, sol_reward_disbursements;
 SELECT lpad(round(extract(EPOCH FROM clock_timestamp() - :'started'), 1)::text, 25) || ' s';

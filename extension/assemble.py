@@ -40,14 +40,8 @@ def read_package() -> dict[str, str]:
 
 
 def as_literal(sources: dict[str, str]) -> str:
-    """A Python dict of the sources, a line of it for a line of them."""
-    lines = ["{"]
-    for path, source in sources.items():
-        lines.append(f"    {path!r}: (")
-        lines.extend(f"        {line!r}" for line in source.splitlines(keepends=True))
-        lines.append("        ''")
-        lines.append("    ),")
-    return "\n".join([*lines, "}"])
+    """A Python dict of the sources, a line for each: one literal is read in half the time that many take."""
+    return "\n".join(["{", *(f"    {path!r}: {source!r}," for path, source in sources.items()), "}"])
 
 
 def discovery_privileges() -> str:

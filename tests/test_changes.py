@@ -64,7 +64,26 @@ PEOPLE = """
     SELECT count(build.track(30000 + person, person)) FROM generate_series(401, 450) AS person;
     SELECT count(build.pin(30000 + person, 30000 + person)) FROM generate_series(401, 450) AS person;
 
+    -- 501 to 550 and 601 to 650: verified owners of a track (30000 + user), of which the one a hundred further on, or
+    -- back, has made a remix (31000 + user).
+    SELECT count(build.person(person, is_verified => TRUE))
+    FROM (SELECT generate_series(501, 550) UNION ALL SELECT generate_series(601, 650)) AS artists (person);
+    SELECT count(build.track(30000 + user_id, user_id)), count(build.track(31000 + user_id, user_id))
+    FROM users WHERE user_id BETWEEN 501 AND 650;
+    SELECT count(build.remix(30000 + user_id, 31000 + user_id + CASE WHEN user_id < 600 THEN 100 ELSE -100 END))
+    FROM users WHERE user_id BETWEEN 501 AND 650;
+
+    -- 701 to 750, whose remix (32000 + user) is not there, and 801 to 850, who are not there but for theirs: artists
+    -- from 401 on have saved them.
+    SELECT count(build.person(person)) FROM generate_series(701, 750) AS person;
+    SELECT count(build.track(32000 + person, person)) FROM generate_series(801, 850) AS person;
+    SELECT
+        count(build.remix(30400 + person, 32000 + more + person)),
+        count(build.save(400 + person, 32000 + more + person))
+    FROM generate_series(1, 50) AS person, unnest(ARRAY[700, 800]) AS more;
+
     SELECT count(*) FROM sync_challenge_catalog('stage');
+    UPDATE challenges SET active = TRUE, starting_block = 0 WHERE id IN ('cs', 'w');
 """
 
 
@@ -262,7 +281,77 @@ PINNED_COMMENTS = Feed(
         FROM numbers
     """,
 )
-BLOCK_FEEDS = (USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, PINNED_COMMENTS, USER_EVENTS, REFERRALS)
+# The person saves, or reposts, a remix of somebody who does the same with one of his.
+COSIGNING_SAVES = Feed(
+    table="saves",
+    column="blocknumber",
+    user="user_id",
+    steps={"cs": 1},
+    first_user=500,
+    row="""
+        SELECT
+            build.save(%(user)s, 31100 + %(user)s, blocknumber => %(number)s),
+            build.save(100 + %(user)s, 31000 + %(user)s, blocknumber => %(number)s)
+    """,
+    crowd=SAVES.crowd.replace("900000", "900001"),
+)
+COSIGNING_REPOSTS = Feed(
+    table="reposts",
+    column="blocknumber",
+    user="user_id",
+    steps={"cs": 1},
+    first_user=500,
+    row="""
+        SELECT
+            build.repost(%(user)s, 31100 + %(user)s, blocknumber => %(number)s),
+            build.repost(100 + %(user)s, 31000 + %(user)s, blocknumber => %(number)s)
+    """,
+    crowd=REPOSTS.crowd.replace("900000", "900001"),
+)
+# What is paid waits for the remix, or for who has made it; who is examined is the artist.
+COSIGNED_TRACKS = Feed(
+    table="tracks",
+    column="blocknumber",
+    user="owner_id",
+    steps={"cs": 1},
+    first_user=700,
+    row="SELECT build.track(32000 + %(user)s, %(user)s, blocknumber => %(number)s)",
+    crowd=TRACKS.crowd.replace("900000", "910000"),
+)
+COSIGNED_USERS = Feed(
+    table="users",
+    column="blocknumber",
+    user="user_id",
+    steps={"cs": 1},
+    first_user=800,
+    row="SELECT build.person(%(user)s, blocknumber => %(number)s)",
+    crowd=USERS.crowd.replace("900000", "910000"),
+)
+# One of those from 401 on names the person's track.
+CONTESTS = Feed(
+    table="events",
+    column="blocknumber",
+    user="event_id",
+    steps={"w": 1},
+    first_user=100,
+    row="""
+        SELECT build.contest(
+            %(user)s, 300 + %(user)s, jsonb_build_array(20000 + %(user)s), blocknumber => %(number)s
+        )
+    """,
+    crowd="""
+        INSERT INTO events
+            (event_id, event_type, user_id, event_data, created_at, updated_at, txhash, blockhash, blocknumber)
+        SELECT
+            900000 + number, 'remix_contest', 900000, '{"winners": [20101]}', '2024-01-01', '2024-01-01', '', '', number
+        FROM numbers
+    """,
+)
+COSIGN_FEEDS = (COSIGNING_SAVES, COSIGNING_REPOSTS, COSIGNED_TRACKS, COSIGNED_USERS)
+BLOCK_FEEDS = (
+    *(USERS, FOLLOWS, SAVES, REPOSTS, TRACKS, PLAYLISTS, COMMENTS, PINNED_COMMENTS, CONTESTS, USER_EVENTS, REFERRALS),
+    *COSIGN_FEEDS,
+)
 FEEDS = (*BLOCK_FEEDS, PURCHASES, PLAYS)
 
 # A time that prints alike here and there: without zeros at the end.
@@ -1278,6 +1367,14 @@ UNTRACED = {
     "verified by hand": ("UPDATE users SET is_verified = TRUE WHERE user_id = 301", 301, {"v": 1}),
     "deleted in place": ("UPDATE tracks SET is_delete = TRUE WHERE owner_id = 101", 101, {"u": 0}),
     "a pinned comment that comes back": ("UPDATE comments SET is_delete = FALSE", 1, {"cp": 1}),
+    "a remix that comes after its track": ("SELECT build.remix(30401, 34001)", 701, {"cs": 1}),
+    "a cosign of a null block number": ("SELECT build.save(402, 32751, blocknumber => NULL)", 751, {"cs": 1}),
+    "a cosign of whose time it was too early": (
+        "UPDATE saves SET created_at = now()::timestamp WHERE created_at = 'infinity'",
+        752,
+        {"cs": 1},
+    ),
+    "an artist verified by hand": ("UPDATE users SET is_verified = TRUE WHERE user_id = 461", 753, {"cs": 1}),
     "a reverted block": (f"DELETE FROM blocks WHERE number = {NEXT}", 34, {"u": 0, "p1": 0}),
 }
 
@@ -1291,6 +1388,14 @@ def test_what_leaves_no_trace_is_found_within_one_round_of_the_sweep(
     world.execute("SELECT build.track(20034, 34, blocknumber => %s)", NEXT)
     world.execute("SELECT build.monthly(333, '2026-10-01', 10)")
     world.execute("SELECT build.comment(30401, 1, 30401, is_delete => TRUE, blocknumber => 5)")
+    world.execute("SELECT build.track(34001, 701, blocknumber => 5), build.save(401, 34001, blocknumber => 5)")
+    world.execute("SELECT build.person(461, blocknumber => 5), build.track(30461, 461, blocknumber => 5)")
+    for maker, artist in ((751, 402), (752, 403), (753, 461)):
+        world.execute("SELECT build.person(%s, blocknumber => 5)", maker)
+        world.execute("SELECT build.track(32000 + %s, %s, blocknumber => 5)", maker, maker)
+        world.execute("SELECT build.remix(30000 + %s, 32000 + %s)", artist, maker)
+    world.execute("SELECT build.save(403, 32752, created_at => 'infinity', blocknumber => %s)", NEXT)
+    world.execute("SELECT build.save(461, 32753, blocknumber => %s)", NEXT)
     world.tick(2)
     world.execute(change)
     users, slices = world.value("SELECT count(DISTINCT user_id) FROM users"), 5
@@ -1331,9 +1436,11 @@ def pins_paid(world: World) -> int:
     return int(world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'cp'"))
 
 
-def last_run_was(world: World, ago: str) -> None:
+def last_run_was(world: World, ago: str, challenge: str = "cp") -> None:
     world.execute(
-        "UPDATE audius_challenges.processor_state SET as_of = now() - %s::interval WHERE challenge_id = 'cp'", ago
+        "UPDATE audius_challenges.processor_state SET as_of = now() - %s::interval WHERE challenge_id = %s",
+        ago,
+        challenge,
     )
 
 
@@ -1381,6 +1488,147 @@ def test_start_from_now_knows_who_may_pin(new_world: World) -> None:
     last_run_was(world, "10 minutes")
     world.tick()
     assert pins_paid(world) == 50
+
+
+# Cosigns: who is examined is the artist, who is found through others
+
+# Artists from 461 on have saved the remixes (32751 and up) that users from 751 on have made of their tracks.
+COSIGNS = """
+    SELECT
+        count(build.person(460 + n, is_verified => TRUE, blocknumber => 5)),
+        count(build.person(750 + n, blocknumber => 5)),
+        count(build.track(30460 + n, 460 + n, blocknumber => 5)),
+        count(build.track(32750 + n, 750 + n, blocknumber => 5)),
+        count(build.remix(30460 + n, 32750 + n)),
+        count(build.save(460 + n, 32750 + n, blocknumber => 5))
+    FROM generate_series(1, 9) AS n;
+    -- One thing is amiss with each.
+    UPDATE users SET is_deactivated = TRUE WHERE user_id IN (751, 462);
+    UPDATE users SET is_verified = FALSE WHERE user_id = 463;
+    UPDATE tracks SET is_delete = TRUE WHERE track_id IN (32754, 30465);
+    UPDATE tracks SET owner_id = 460 WHERE track_id = 30466;
+    UPDATE tracks SET owner_id = 467 WHERE track_id = 32757;
+    UPDATE saves SET is_delete = TRUE WHERE save_item_id = 32758;
+    DELETE FROM remixes WHERE child_track_id = 32759;
+    DELETE FROM tracks WHERE track_id = 32759;
+"""
+COSIGNED = {
+    "the maker is back": ("UPDATE users SET is_deactivated = FALSE, blocknumber = {} WHERE user_id = 751", 751),
+    "the artist is back": ("UPDATE users SET is_deactivated = FALSE, blocknumber = {} WHERE user_id = 462", 752),
+    "the artist is verified": ("UPDATE users SET is_verified = TRUE, blocknumber = {} WHERE user_id = 463", 753),
+    "the remix is back": ("UPDATE tracks SET is_delete = FALSE, blocknumber = {} WHERE track_id = 32754", 754),
+    "the original is back": ("UPDATE tracks SET is_delete = FALSE, blocknumber = {} WHERE track_id = 30465", 755),
+    "the original is the artist's": ("UPDATE tracks SET owner_id = 466, blocknumber = {} WHERE track_id = 30466", 756),
+    "the remix is another's": ("UPDATE tracks SET owner_id = 757, blocknumber = {} WHERE track_id = 32757", 757),
+    "the save is back": ("UPDATE saves SET is_delete = FALSE, blocknumber = {} WHERE save_item_id = 32758", 758),
+    "the remix comes": ("SELECT build.track(32759, 759, blocknumber => {}), build.remix(30469, 32759)", 759),
+}
+
+
+@pytest.fixture
+def cosigns(world: World) -> World:
+    """A world with cosigns that lack one thing each."""
+    world.database.psql(COSIGNS)
+    world.tick(2)
+    assert world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'cs'") == 0
+    return world
+
+
+@pytest.mark.parametrize(("change", "earner"), COSIGNED.values(), ids=COSIGNED)
+def test_a_cosign_is_found_by_whatever_changes_last(cosigns: World, change: str, earner: int) -> None:
+    cosigns.execute(change.format(NEXT))
+    cosigns.tick()
+    assert cosigns.rows("SELECT user_id FROM user_challenges WHERE challenge_id = 'cs'") == [(earner,)]
+
+
+# Contests: what is told of by no number of theirs
+
+
+def contests_of(world: World, hosts: range, name: str = "jsonb_build_array(19700 + host)") -> None:
+    """Hosts from 401 on name the tracks of users from 101 on, in contests of old blocks and numbers from 401 on."""
+    world.execute(
+        f"SELECT count(build.contest(host, host, {name}, blocknumber => 5))"
+        " FROM generate_series(%s::integer, %s) AS host",
+        hosts.start,
+        hosts.stop - 1,
+    )
+
+
+def winners_paid(world: World) -> int:
+    return int(world.value("SELECT count(*) FROM user_challenges WHERE challenge_id = 'w'"))
+
+
+NAMED_AGAIN = {
+    "the winner is active again": (
+        "UPDATE users SET is_deactivated = TRUE WHERE user_id BETWEEN 101 AND 150",
+        "UPDATE users SET is_deactivated = FALSE WHERE user_id BETWEEN 101 AND 150",
+    ),
+    "the track is back": (
+        "UPDATE tracks SET is_delete = TRUE WHERE owner_id BETWEEN 101 AND 150",
+        "UPDATE tracks SET is_delete = FALSE WHERE owner_id BETWEEN 101 AND 150",
+    ),
+    "the track gets another owner": (
+        "UPDATE tracks SET owner_id = owner_id + 300 WHERE owner_id BETWEEN 101 AND 150",
+        "UPDATE tracks SET owner_id = owner_id - 400 WHERE owner_id BETWEEN 401 AND 450 AND track_id < 30000",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), NAMED_AGAIN.values(), ids=NAMED_AGAIN)
+def test_a_winner_whose_contest_does_not_move_is_found_within_ten_minutes(
+    world: World, before: str, after: str
+) -> None:
+    contests_of(world, range(401, 451))
+    world.execute(before)
+    world.tick(2)
+    assert winners_paid(world) == 0
+    world.execute(after)
+    last_run_was(world, "10 minutes", "w")
+    world.reconcile("ARRAY['w'], as_of => now() - INTERVAL '5 minutes'")
+    assert 10 < winners_paid(world) < 40
+    world.tick()
+    assert winners_paid(world) == 50
+
+
+def test_a_contest_has_one_turn_in_ten_minutes_and_its_host_is_examined_only_where_a_winner_has_no_row(
+    world: World,
+) -> None:
+    contests_of(world, range(401, 451))
+    world.tick(2)
+    last_run_was(world, "1 day", "w")
+    world.tick()
+    assert winners_paid(world) == 50
+    world.execute("UPDATE events SET event_data = '{\"winners\": [20101]}' WHERE event_id IN (402, 403)")
+    world.execute("UPDATE users SET is_verified = FALSE WHERE user_id = 403")
+    last_run_was(world, "1 day", "w")
+    assert world.reconcile("ARRAY['w']")["w"]["users_examined"] == 1
+    assert winners_paid(world) == 51
+    world.execute("DELETE FROM user_challenges WHERE challenge_id = 'w' AND user_id IN (101, 104)")
+    world.execute("SELECT audius_challenges.start_from_now('{w}')")
+    last_run_was(world, "1 day", "w")
+    # Of 401, 402 and 404 a winner has no row: that is passed over. 403 is not verified.
+    assert world.reconcile("ARRAY['w']")["w"]["users_examined"] == 3
+    assert world.reconcile("ARRAY['w']")["w"]["users_examined"] == 0
+    assert winners_paid(world) == 48
+
+
+def test_a_host_who_is_verified_is_found_at_once(world: World) -> None:
+    contests_of(world, range(451, 452), "'[20101]'")
+    world.execute("SELECT build.person(451, blocknumber => 5)")
+    world.tick(2)
+    assert winners_paid(world) == 0
+    world.execute("UPDATE users SET is_verified = TRUE, blocknumber = %s WHERE user_id = 451", NEXT)
+    world.tick()
+    assert winners_paid(world) == 1
+
+
+def test_a_contest_that_changes_hands_is_its_new_hosts_at_once(world: World) -> None:
+    contests_of(world, range(451, 452), "'[20101]'")
+    world.tick(2)
+    assert winners_paid(world) == 0
+    world.execute("UPDATE events SET user_id = 401, blocknumber = %s WHERE event_id = 451", NEXT)
+    world.tick()
+    assert winners_paid(world) == 1
 
 
 # Referrals: the users who are examined are found through others, and not by the sweep's slices
@@ -1858,8 +2106,9 @@ def check_in_its_place(world: World, buyer: int) -> None:
 
 
 def revert(world: World, first: int) -> None:
-    """Delete a crowd's blocks, and with them its rows."""
-    world.execute("DELETE FROM blocks WHERE number BETWEEN %s AND %s", first, first + CROWD - 1)
+    """Delete a crowd's blocks, and with them its rows; those of events do not go by themselves."""
+    for table, column in (("events", "blocknumber"), ("blocks", "number")):
+        world.execute(f"DELETE FROM {table} WHERE {column} BETWEEN %s AND %s", first, first + CROWD - 1)
 
 
 def consume_transaction_ids(world: World, past: int) -> None:

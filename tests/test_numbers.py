@@ -103,8 +103,12 @@ def test_a_number_of_another_type_is_refused_by_the_columns_name(discovery: Disc
 
 
 BEYOND = 1 << 33
-OF_IDS = {"cp", "t", "b", "s", "r", "rv", "rd"}
+OF_IDS = {"cp", "cs", "w", "t", "b", "s", "r", "rv", "rd"}
 """Challenges whose specifiers are ids throughout, but for a `t`; those of others begin with one."""
+NAMED_IN_A_CONTEST = """
+    SELECT jsonb_array_elements_text(events.event_data -> 'winners')::bigint
+    FROM events
+"""
 
 
 def widen_everything(connection: Connection) -> None:
@@ -121,7 +125,7 @@ def widen_everything(connection: Connection) -> None:
 
 
 def lift(connection: Connection) -> None:
-    """Every id and block number that is an integer becomes greater than one can be."""
+    """Every id and block number that is an integer becomes greater than one can be, but ids that contests name."""
     connection.execute("SET LOCAL session_replication_role = replica")
     connection.execute(
         f"UPDATE user_challenges SET specifier = regexp_replace(specifier, '^[0-9a-f]+',"
@@ -133,7 +137,8 @@ def lift(connection: Connection) -> None:
         others = {("plays", "id"), ("blocks", "number"), ("user_events", "referrer")}
         ids = column.endswith(("_id", "blocknumber")) or (table, column) in others
         if ids and table not in ("user_challenges", "challenges"):
-            connection.execute(f"UPDATE {table} SET {column} = {column} + {BEYOND} WHERE {column} < {BEYOND}")
+            but = f" AND {column} NOT IN ({NAMED_IN_A_CONTEST})" if column == "track_id" else ""
+            connection.execute(f"UPDATE {table} SET {column} = {column} + {BEYOND} WHERE {column} < {BEYOND}{but}")
     connection.execute("UPDATE blocks SET blockhash = number::text")
 
 

@@ -15,7 +15,7 @@ ROOT = REPOSITORY / "python"
 
 ROOMS = ("entry", "operation", "challenges", "engine", "ground")
 """From the top to the bottom. A module imports from its own room and from those below."""
-GROUND = ("catalog", "contract", "database", "errors", "settings", "sources")
+GROUND = ("annotations", "catalog", "contract", "database", "errors", "settings", "sources")
 NO_ROOM = f"{PACKAGE}.__init__"
 """Says what the package is, and imports nothing."""
 RUN_ORDER = f"{PACKAGE}.challenges.__init__"

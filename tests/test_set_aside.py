@@ -325,6 +325,26 @@ def test_who_is_due_at_every_run_is_not_tried_at_every_run(session: Connection) 
     assert value(session, "SELECT tries FROM audius_challenges.set_aside") == 1
 
 
+def test_a_deed_under_a_cap_is_set_aside_with_its_place(session: Connection) -> None:
+    session.execute("SET audius_challenges.sweep_users = 0")
+    session.execute("SELECT build.person(n), build.track(n, n) FROM generate_series(11, 16) AS n")
+    session.execute("SELECT build.person(100, is_verified => TRUE)")
+    tick(session)
+    session.execute("SELECT build.contest(4096, 100, '[11, 12, 13, 14, 15, 16]')")
+    refuse(session, "new.user_id = 12 AND new.challenge_id = 'w'")
+    tick(session)
+    assert column(session, PAID, "w") == [11, 13, 14, 15]
+    assert [row[:3] for row in rows(session, SET_ASIDE)] == [("w", 12, "1000:c")]
+    touch(session, 100)
+    assert tick(session) == []
+    assert column(session, PAID, "w") == [11, 13, 14, 15]
+    mend(session)
+    touch(session, 100)
+    assert tick(session) == []
+    assert column(session, PAID, "w") == [11, 12, 13, 14, 15]
+    assert rows(session, SET_ASIDE) == []
+
+
 def test_a_dry_run_says_who_and_keeps_nothing(session: Connection) -> None:
     qualify(session, "fp", 12, 13, 14)
     refuse(session, "new.user_id = 13")

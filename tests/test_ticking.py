@@ -413,3 +413,19 @@ def test_looking_takes_no_table_for_pg_crons_that_is_not(connection: Connection)
     started = time.monotonic()
     assert shown(connection) == well(connection)
     assert time.monotonic() - started < 5
+
+
+# What it costs
+
+
+def test_a_tick_loads_nothing_that_it_can_do_without(connection: Connection) -> None:
+    """Each scheduled tick has a session of its own."""
+    connection.execute(
+        """
+        DO LANGUAGE plpython3u $$
+        import sys
+        loaded = {'audius_challenges.operation.run', 'typing', 'json', 'difflib'} & sys.modules.keys()
+        assert loaded == {'audius_challenges.operation.run'}, loaded
+        $$
+        """
+    )

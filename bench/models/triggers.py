@@ -171,37 +171,50 @@ def triggers(subject: Subject) -> Iterator[None]:
         connection.execute("DROP FUNCTION bench_profile(integer), bench_write(text, integer, integer)")
 
 
+FOLLOWS = """
+    INSERT INTO follows (follower_user_id, followee_user_id, is_current, is_delete, blocknumber, created_at, txhash)
+    SELECT user_id, k, true, false, (SELECT max(number) FROM blocks), now(), 'bench'
+    FROM writers
+"""
+
+TRACKS = """
+    INSERT INTO tracks (
+        track_id, owner_id, title, is_current, is_delete, blocknumber, created_at, updated_at, txhash
+    )
+    SELECT
+        latest.id + k, user_id, 'A song', true, false, (SELECT max(number) FROM blocks), now(), now(), 'bench'
+    FROM writers
+    CROSS JOIN (SELECT max(track_id) AS id FROM tracks) AS latest
+"""
+
+
 def insert_follows(connection: Connection, repeats: int) -> Timing:
     """1,000 follows in a transaction, by active users (see `Indexer`); taken back afterwards."""
-    return _insert(
-        connection,
-        """
-        INSERT INTO follows (follower_user_id, followee_user_id, is_current, is_delete, blocknumber, created_at, txhash)
-        SELECT user_id, k, true, false, (SELECT max(number) FROM blocks), now(), 'bench'
-        FROM writers
-        """,
-        repeats,
-    )
+    return insert(connection, FOLLOWS, repeats)
 
 
 def insert_tracks(connection: Connection, repeats: int) -> Timing:
     """The same with 1,000 tracks."""
-    return _insert(
-        connection,
+    return insert(connection, TRACKS, repeats)
+
+
+def insert(connection: Connection, statement: str, repeats: int, *, row_by_row: bool = False) -> Timing:
+    """The rows that a statement writes for 1,000 active users (see `Indexer`); taken back afterwards.
+
+    row_by_row: each by a statement of its own, in a loop inside the server.
+    """
+    if row_by_row:
+        statement = f"""
+            DO $$
+            DECLARE
+                place integer;
+            BEGIN
+                FOR place IN SELECT k FROM writers LOOP
+                    {statement.replace("FROM writers", "FROM (SELECT * FROM writers WHERE k = place) AS writers")};
+                END LOOP;
+            END
+            $$
         """
-        INSERT INTO tracks (
-            track_id, owner_id, title, is_current, is_delete, blocknumber, created_at, updated_at, txhash
-        )
-        SELECT
-            latest.id + k, user_id, 'A song', true, false, (SELECT max(number) FROM blocks), now(), now(), 'bench'
-        FROM writers
-        CROSS JOIN (SELECT max(track_id) AS id FROM tracks) AS latest
-        """,
-        repeats,
-    )
-
-
-def _insert(connection: Connection, statement: str, repeats: int) -> Timing:
     timing = Timing()
     for _ in range(repeats):
         with connection.transaction(force_rollback=True):
@@ -214,6 +227,7 @@ def _insert(connection: Connection, statement: str, repeats: int) -> Timing:
                 FROM (SELECT user_id FROM bench_active_users ORDER BY random() LIMIT 1000) AS active
                 """
             )
+            connection.execute("CREATE INDEX ON writers (k)")
             with timing.lap(connection):
                 connection.execute(statement)
     return timing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ class Challenge:
     :ivar amount_text: the amount as it stands there; `amount` is what it means
     :ivar step_count: how many steps complete the challenge, or None
     :ivar starting_block: the first block whose rows count; 0 where the catalog has none (rule 9)
+    :ivar fingerprint: what of the row decides rewards, as JSON; when it changes, everybody is examined again
     """
 
     id: str
@@ -27,6 +27,7 @@ class Challenge:
     active: bool
     step_count: int | None
     starting_block: int
+    fingerprint: str
 
     @property
     def amount(self) -> int:
@@ -58,11 +59,6 @@ class Challenge:
             )
         return self.step_count
 
-    @property
-    def fingerprint(self) -> str:
-        """What of the row decides rewards; when it changes, everybody is examined again."""
-        return json.dumps([self.active, self.amount_text, self.step_count, self.starting_block])
-
 
 def require_known(challenge_ids: Sequence[str | None], known: Collection[str]) -> None:
     """Demand ids of challenges that there are.
@@ -80,16 +76,22 @@ def require_known(challenge_ids: Sequence[str | None], known: Collection[str]) -
 
 def absent_challenge(challenge_id: str) -> Challenge:
     """What stands for a row that is absent: a challenge that is not active."""
-    return Challenge(challenge_id, None, False, None, 0)
+    return Challenge(challenge_id, None, False, None, 0, "")
 
 
 _LOAD = """
     SELECT
         challenges.id,
-        challenges.amount,
+        challenges.amount AS amount_text,
         coalesce(challenges.active, FALSE) AS active,
         challenges.step_count,
-        coalesce(challenges.starting_block, 0) AS starting_block
+        coalesce(challenges.starting_block, 0) AS starting_block,
+        json_build_array(
+            coalesce(challenges.active, FALSE),
+            challenges.amount,
+            challenges.step_count,
+            coalesce(challenges.starting_block, 0)
+        )::text AS fingerprint
     FROM discovery.challenges
 """
 
@@ -98,7 +100,4 @@ CATALOG = columns_read(_LOAD)
 
 def load_catalog(db: Database) -> dict[str, Challenge]:
     """Read the whole catalog, by id."""
-    return {
-        row["id"]: Challenge(row["id"], row["amount"], row["active"], row["step_count"], row["starting_block"])
-        for row in db.rows(_LOAD)
-    }
+    return {row["id"]: Challenge(**row) for row in db.rows(_LOAD)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from audius_challenges.database import Database
+from audius_challenges.database import AnyPlan, Database
 from audius_challenges.errors import (
     DATATYPE_MISMATCH,
     OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -16,7 +17,7 @@ from audius_challenges.errors import (
 )
 from audius_challenges.sources import HELPFUL_INDEXES, PRINTED_TYPES, TABLES, WRITTEN, Index, Reads
 
-_COLUMNS = """
+_COLUMNS = AnyPlan("""
     SELECT
         relation.relname::text AS table_name,
         CASE
@@ -55,7 +56,7 @@ _COLUMNS = """
     WHERE namespace.nspname = :schema::text
         AND relation.relname = ANY(:tables::text[])
         AND relation.relkind IN ('r', 'p', 'f', 'v', 'm')
-"""
+""")
 
 # What pg_class.relkind calls v, m, f; and a table of which a part is one.
 _VIEWS = {
@@ -65,7 +66,7 @@ _VIEWS = {
     "partly foreign": "a table with a foreign partition",
 }
 
-_ELSEWHERE = """
+_ELSEWHERE = AnyPlan("""
     SELECT
         relation.relname::text AS table_name,
         array_agg(quote_ident(namespace.nspname) ORDER BY namespace.nspname) AS schemas
@@ -76,9 +77,9 @@ _ELSEWHERE = """
         AND relation.relkind IN ('r', 'p')
         AND namespace.nspname !~ '^(pg_|information_schema$)'
     GROUP BY relation.relname
-"""
+""")
 
-_KEYLESS = """
+_KEYLESS = AnyPlan("""
     SELECT relation.relname::text AS table_name
     FROM pg_class AS relation
     INNER JOIN pg_namespace AS namespace
@@ -93,9 +94,9 @@ _KEYLESS = """
                 AND key.indisvalid
         )
     ORDER BY relation.relname
-"""
+""")
 
-_INDEXES = """
+_INDEXES = AnyPlan("""
     SELECT
         relation.relname::text AS table_name,
         attribute.attname::text AS column_name,
@@ -111,7 +112,7 @@ _INDEXES = """
         AND attribute.attnum = built.indkey[0]
     WHERE namespace.nspname = :schema::text
         AND relation.relname = ANY(:tables::text[])
-"""
+""")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,19 @@ class Contract:
                 " nothing runs without it.",
             )
 
-    @property
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether everything is there that is declared, so that nobody has to be asked what he demands of it."""
+        return not self.keyless and all(
+            table.name in self.absent
+            or (
+                table.name not in self.views
+                and all(self.columns.get(table.name, {}).get(name) in types for name, types in table.columns.items())
+            )
+            for table in TABLES.values()
+        )
+
+    @cached_property
     def absent(self) -> frozenset[str]:
         """The optional tables that are not there."""
         return frozenset(

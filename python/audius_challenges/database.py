@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
 
+from audius_challenges.annotations import Any, Protocol
 from audius_challenges.errors import READ_ONLY_SQL_TRANSACTION, ChallengeError
 from audius_challenges.sources import Index
 
@@ -31,6 +31,13 @@ _TOKEN = re.compile(
 # for theirs, an array of one user or of 50,000, always. (The setting plan_cache_mode would also hit the statements of
 # the application's triggers and of foreign keys, which would be planned anew for every row that we write.)
 CUSTOM_PLANS = 5
+
+
+class AnyPlan(str):
+    """SQL for which any plan will do, whatever its parameters are, so that PostgreSQL may keep the one that it has."""
+
+    __slots__ = ()
+
 
 Row = dict[str, Any]
 
@@ -94,10 +101,10 @@ def translated(sql: str, schema: str, absent: Mapping[str, str] = NONE_ABSENT) -
 
 @dataclass
 class Plan:
-    """A prepared statement: its parameters' names in their order, and how often it was executed."""
+    """A prepared statement, and how often it was executed."""
 
+    statement: Statement
     prepared: Any
-    parameters: list[str]
     uses: int = 0
 
 
@@ -117,6 +124,10 @@ def home_schema(plpy: Plpy) -> str:
     return str(name)
 
 
+# Of the session: by schema, the tables that are absent, and SQL.
+_PLANS: dict[tuple[str, frozenset[str], str], Plan] = {}
+
+
 class Database:
     """One session's database: runs SQL over plans that are prepared once a session.
 
@@ -124,8 +135,6 @@ class Database:
     :param schema: the schema of the discovery tables, unquoted (see `home_schema`)
     :ivar indexes: those of `HELPFUL_INDEXES` that there are
     """
-
-    _plans: ClassVar[dict[tuple[str, frozenset[str], str], Plan]] = {}
 
     def __init__(self, plpy: Plpy, schema: str) -> None:
         self.plpy = plpy
@@ -140,11 +149,13 @@ class Database:
         :raises plpy.SPIError: whatever PostgreSQL says against it
         """
         key = (self.schema, frozenset(self.absent), sql)
-        plan = self._plans.get(key)
-        if plan is None or plan.uses == CUSTOM_PLANS:
-            plan = self._plans[key] = self._prepare(sql)
+        plan = _PLANS.get(key)
+        if plan is None:
+            plan = _PLANS[key] = self._prepare(translated(sql, self.plpy.quote_ident(self.schema), self.absent))
+        elif plan.uses == CUSTOM_PLANS and plan.statement.parameters and not isinstance(sql, AnyPlan):
+            plan = _PLANS[key] = self._prepare(plan.statement)
         plan.uses += 1
-        return list(self.plpy.execute(plan.prepared, [parameters[name] for name in plan.parameters]))
+        return list(self.plpy.execute(plan.prepared, [parameters[name] for name in plan.statement.parameters]))
 
     def row(self, sql: str, **parameters: Any) -> Row:
         """Run a statement that returns exactly one row."""
@@ -156,10 +167,8 @@ class Database:
         (value,) = self.row(sql, **parameters).values()
         return value
 
-    def _prepare(self, sql: str) -> Plan:
-        statement = translated(sql, self.plpy.quote_ident(self.schema), self.absent)
-        prepared = self.plpy.prepare(statement.text, list(statement.parameters.values()))
-        return Plan(prepared, list(statement.parameters))
+    def _prepare(self, statement: Statement) -> Plan:
+        return Plan(statement, self.plpy.prepare(statement.text, list(statement.parameters.values())))
 
 
 def require_writable(db: Database) -> None:

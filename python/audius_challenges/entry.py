@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from audius_challenges.annotations import TYPE_CHECKING, Any
 from audius_challenges.database import Database, Plpy, home_schema, require_writable
 from audius_challenges.errors import ChallengeError, as_postgres_error, null_argument
 from audius_challenges.operation import run, transaction
 
-P = ParamSpec("P")
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from typing import Concatenate, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 
 def _from_sql(function: Callable[Concatenate[Database, P], R]) -> Callable[Concatenate[Plpy, P], R]:

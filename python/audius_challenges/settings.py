@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from audius_challenges.database import Database, Row
+from audius_challenges.annotations import Any
+from audius_challenges.database import AnyPlan, Database, Row
 from audius_challenges.errors import ChallengeError
 
 PREFIX = "audius_challenges."
@@ -142,7 +142,7 @@ _FOR_THIS_DATABASE = """
 """
 
 # A placeholder reads back as '' after a SET LOCAL has ended: that is its default, too.
-_READ = f"""
+_READ = AnyPlan(f"""
     SELECT
         names.name,
         coalesce(current_setting(names.name, true), '') AS setting,
@@ -163,7 +163,7 @@ _READ = f"""
     WHERE {_FOR_THIS_DATABASE}
         AND starts_with(stored.name, :prefix::text)
         AND stored.name <> ALL(:names::text[])
-"""
+""")
 
 # What holds for a role comes first where several are set.
 _STORED = f"""

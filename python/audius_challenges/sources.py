@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 # By their names in pg_type: how a session prints types depends on its settings.
 INTEGER = ("int4", "int8")  # not int2: what is made of the numbers, such as to_hex(), does not take it
@@ -173,6 +174,7 @@ TABLES: Mapping[str, Table] = {
                 "blocknumber": INTEGER,
                 "updated_at": TIMESTAMP,
             },
+            clock="blocknumber",
         ),
         Table(
             "user_events",
@@ -377,7 +379,7 @@ class Source:
         assert clock is not None, f"table {self.table} has no column that grows"  # noqa: S101 - a mistake of ours
         return clock
 
-    @property
+    @cached_property
     def reads(self) -> Reads:
         """The columns that finding the users takes."""
         clock = frozenset(filter(None, (self.clock, TABLES[self.table].checked)))
@@ -498,9 +500,48 @@ VERIFIED_OWNERS_OF_COMMENTED = Source(
             ) AS owner""",
 )
 
+HOSTS = Source("events", user="changed.user_id")
+
+# A remix affects who owns what it was made of: when it changes, and when its artist does.
+PARENT_OWNERS = Source(
+    "tracks",
+    user="parent.owner_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id
+                FROM discovery.remixes
+                INNER JOIN discovery.tracks
+                    ON remixes.parent_track_id = tracks.track_id
+                WHERE remixes.child_track_id = changed.track_id
+                OFFSET 0
+            ) AS parent""",
+)
+COSIGNERS_OF_CHANGED = Source(
+    "users",
+    user="affected.user_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT either.user_id
+                FROM (
+                    SELECT parent.owner_id AS user_id
+                    FROM discovery.tracks AS remix
+                    INNER JOIN discovery.remixes
+                        ON remix.track_id = remixes.child_track_id
+                    INNER JOIN discovery.tracks AS parent
+                        ON remixes.parent_track_id = parent.track_id
+                    WHERE remix.owner_id = changed.user_id
+                    UNION ALL
+                    SELECT changed.user_id
+                    WHERE changed.is_verified
+                ) AS either
+                OFFSET 0
+            ) AS affected""",
+)
+
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
-_TABLE = re.compile(r"\bdiscovery\.(\w+)(?:\s+AS\s+(\w+))?")
-_TARGET = re.compile(r"\bINSERT INTO discovery\.(\w+)(?:\s+AS\s+\w+)?\s*\(([^)]*)\)")
+# Without \b in front, which would have each word looked at: a tick has a session of its own, and asks for all there is.
+_TABLE = re.compile(r"discovery\.(\w+)(?:\s+AS\s+(\w+))?")
+_TARGET = re.compile(r"INSERT INTO discovery\.(\w+)(?:\s+AS\s+\w+)?\s*\(([^)]*)\)")
 _COLUMN = re.compile(r"\b(\w+)\.(\w+)")
 
 

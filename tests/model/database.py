@@ -121,7 +121,7 @@ class Database:
     # Sources
 
     def mirror(self, sources: Sources) -> None:
-        """Makes the source tables equal to the model's; deletes come first, a block takes its rows along."""
+        """Makes the source tables equal to the model's; deletes come first, those of blocks last among them."""
         deletes: list[tuple[sql.Composed, dict[str, Any]]] = []
         upserts: list[tuple[sql.Composed, dict[str, Any]]] = []
         for name, table in sources.tables().items():
@@ -134,7 +134,7 @@ class Database:
             self._mirrored[name] = dict(rows)
         if deletes or upserts:
             with self.connection.pipeline(), self.connection.cursor() as cursor:
-                for query, values in deletes + upserts:
+                for query, values in deletes[::-1] + upserts:
                     cursor.execute(query, values)
 
     def mirrored(self, row: Row) -> None:
@@ -294,12 +294,13 @@ def _upsert_into(
 ) -> sql.Composed:
     """Inserts the row, or updates the one with its key in place."""
     comma = sql.SQL(", ")
+    others = [name for name in columns if name not in key]
     return sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
         sql.Identifier(table),
         comma.join(sql.Identifier(name) for name in (*columns, *fillers)),
         comma.join([*(sql.Placeholder(name) for name in columns), *map(sql.Literal, fillers.values())]),
         comma.join(map(sql.Identifier, key)),
-        comma.join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in columns if name not in key),
+        comma.join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in others or columns),
     )
 
 

@@ -19,6 +19,7 @@ from tests.model.rows import (
     Playlist,
     PlaylistScore,
     Purchase,
+    Remix,
     Repost,
     Save,
     Track,
@@ -27,8 +28,9 @@ from tests.model.rows import (
     UserCounters,
     UserEvent,
 )
+from tests.model.rows import Event as ContestRow
 from tests.model.rules import specifier_of
-from tests.model.spaces import BASE, CHARTED, FANS, UNHEARD, USERS
+from tests.model.spaces import BASE, CHARTED, FANS, PAID_BEFORE, UNHEARD, USERS, WINNERS, WON_TRACKS
 from tests.model.world import World
 
 if TYPE_CHECKING:
@@ -134,6 +136,53 @@ class Likes:
             world.sources.saves.put(Save(self.user_id, self.item_id, self.item_type, *state))
         else:
             world.sources.reposts.put(Repost(self.user_id, self.item_id, self.item_type, *state))
+
+
+@dataclass(frozen=True)
+class Cosigns:
+    """Somebody makes remixes of an artist's track, one for each time, and the artist saves or reposts them then."""
+
+    artist: int
+    parent: int
+    maker: int
+    first: int
+    times: tuple[datetime, ...]
+    blocknumber: int | None
+    table: Literal["saves", "reposts"] = "saves"
+
+    def happen(self, world: World) -> None:
+        block = world.stamp(self.blocknumber)
+        world.sources.tracks.put(Track(self.parent, self.artist, blocknumber=block))
+        for remix, at in enumerate(self.times, self.first):
+            world.sources.tracks.put(Track(remix, self.maker, blocknumber=block))
+            world.sources.remixes.put(Remix(self.parent, remix))
+            Likes(self.artist, self.table, remix, "track", "0xa", block, False, True, at).happen(world)
+
+
+@dataclass(frozen=True)
+class MakeRemix:
+    """A track is of another one from now on, whatever they are."""
+
+    parent: int
+    child: int
+
+    def happen(self, world: World) -> None:
+        world.sources.remixes.put(Remix(self.parent, self.child))
+
+
+@dataclass(frozen=True)
+class LeftoverCosign:
+    """An earlier service has rewarded somebody for a remix that an artist had cosigned."""
+
+    artist: int
+    remix: int
+    at: datetime
+
+    def happen(self, world: World) -> None:
+        at = self.at.replace(tzinfo=UTC)
+        world.leave_user_challenge(
+            UserChallenge("cs", f"{self.artist:x}:{self.remix:x}", 7, True, 1, None, 1, at, self.at)
+        )
 
 
 @dataclass(frozen=True)
@@ -471,6 +520,45 @@ class Arrival:
 
 
 @dataclass(frozen=True)
+class Contest:
+    """A contest, new or changed in place, perhaps in the hands of another host."""
+
+    event_id: int
+    host: int
+    winners: tuple[str, ...] | None
+    """Elements of an array, in JSON; None: no array."""
+    updated_at: datetime
+    is_deleted: bool | None
+    event_type: str
+    blocknumber: int | None
+
+    def happen(self, world: World) -> None:
+        world.sources.events.put(
+            ContestRow(
+                self.event_id,
+                self.host,
+                None if self.winners is None else f'{{"winners": [{", ".join(self.winners)}]}}',
+                self.event_type,
+                self.is_deleted,
+                world.stamp(self.blocknumber),
+                self.updated_at,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Winners:
+    """Users with a track each, more of them than a contest may reward."""
+
+    count: int
+
+    def happen(self, world: World) -> None:
+        for number in range(self.count):
+            world.person(WINNERS + number)
+            world.sources.tracks.put(Track(WON_TRACKS + number, WINNERS + number))
+
+
+@dataclass(frozen=True)
 class PaidBefore:
     """An earlier service has paid a deed: a disbursement, or a complete user challenge."""
 
@@ -482,7 +570,7 @@ class PaidBefore:
         if self.is_disbursement:
             world.sources.challenge_disbursements.put(Disbursement(self.challenge_id, self.specifier))
             return
-        at = datetime(2025, 2, 3, 4, 5, 6, 789, UTC)
+        at = PAID_BEFORE
         world.leave_user_challenge(
             UserChallenge(self.challenge_id, self.specifier, 7, True, 1, None, 3, at, at.replace(tzinfo=None))
         )

@@ -137,6 +137,15 @@ class Track(Row):
 
 
 @dataclass(frozen=True)
+class Remix(Row):
+    TABLE = "remixes"
+    KEY = ("parent_track_id", "child_track_id")
+
+    parent_track_id: int
+    child_track_id: int
+
+
+@dataclass(frozen=True)
 class Playlist(Row):
     TABLE = "playlists"
     KEY = ("playlist_id", "txhash")
@@ -191,6 +200,22 @@ class UserEvent(Row):
     is_mobile_user: bool = False
     is_current: bool = True
     blocknumber: int | None = None
+
+
+@dataclass(frozen=True)
+class Event(Row):
+    TABLE = "events"
+    KEY = ("event_id",)
+    FILLERS = MappingProxyType({"created_at": "2025-01-01", "txhash": "", "blockhash": ""})
+
+    event_id: int
+    user_id: int
+    event_data: str | None
+    """JSON text, as PostgreSQL prints it."""
+    event_type: str = "remix_contest"
+    is_deleted: bool | None = False
+    blocknumber: int | None = None
+    updated_at: datetime = JANUARY
 
 
 @dataclass(frozen=True)
@@ -328,9 +353,11 @@ class Sources:
     saves: Table[Save] = field(default_factory=Table)
     reposts: Table[Repost] = field(default_factory=Table)
     tracks: Table[Track] = field(default_factory=Table)
+    remixes: Table[Remix] = field(default_factory=Table)
     comments: Table[Comment] = field(default_factory=Table)
     playlists: Table[Playlist] = field(default_factory=Table)
     plays: Table[Play] = field(default_factory=Table)
+    events: Table[Event] = field(default_factory=Table)
     user_events: Table[UserEvent] = field(default_factory=Table)
     challenge_disbursements: Table[Disbursement] = field(default_factory=Table)
     aggregate_monthly_plays: Table[MonthlyPlays] = field(default_factory=Table)

@@ -149,12 +149,16 @@ class DeedsRule(Rule):
         rewarded = {specifier for challenge, specifier in self.model.user_challenges if challenge == name}
         self.model.passed_over |= {(name, specifier) for specifier in self.every_deed() if specifier not in rewarded}
 
+    def known(self, name: str) -> set[str]:
+        """The specifiers of what was rewarded, paid, or passed over."""
+        known = {specifier for challenge, specifier in self.model.user_challenges if challenge == name}
+        known |= {row.specifier for row in self.sources.challenge_disbursements if row.challenge_id == name}
+        return known | {specifier for challenge, specifier in self.model.passed_over if challenge == name}
+
     def reconcile(self, terms: Terms) -> None:
-        paid = {specifier for challenge, specifier in self.model.user_challenges if challenge == terms.id}
-        paid |= {row.specifier for row in self.sources.challenge_disbursements if row.challenge_id == terms.id}
-        paid |= {specifier for challenge, specifier in self.model.passed_over if challenge == terms.id}
+        known = self.known(terms.id)
         for deed in self.deeds(terms):
-            if self.model.person(deed.user_id) and paid.isdisjoint((deed.specifier, *deed.earlier)):
+            if self.model.person(deed.user_id) and known.isdisjoint((deed.specifier, *deed.earlier)):
                 self.progress(terms, deed.user_id, deed.specifier, steps=1)
 
 

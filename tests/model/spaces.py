@@ -40,6 +40,22 @@ COMMENT_TIMES = tuple(
     )
 )
 """Where weeks begin, where specifiers changed, and 5 minutes after the clocks of runs."""
+REMIXES = tuple(range(15, 25))
+"""Tracks that are made of others: their hex numbers sort otherwise than the numbers do."""
+COSIGN_TIMES = tuple(
+    datetime(2025, 9, 1, tzinfo=UTC).replace(tzinfo=None) + timedelta(days=days, microseconds=microseconds)
+    for days, microseconds in ((0, 0), (0, 1), (10, 0), (20, 0), (30, -1), (30, 0), (30, 1), (40, 0), (60, 0), (60, 1))
+)
+"""Ends of spans of 30 days."""
+CONTESTS = (1, 2, 3, 15, 16, 255)
+CONTEST_BLOCKS = (None, 28350000, 98950181, 98950182, 104186137, 104186138, 104186138, 104186139)
+"""Where contests begin to count in prod and stage."""
+WINNERS = 6000
+"""The first of those who win together, more of them than a contest may reward."""
+WON_TRACKS = 200
+"""The first of their tracks."""
+PAID_BEFORE = datetime(2025, 2, 3, 4, 5, 6, 789, UTC)
+"""When an earlier service paid."""
 MONTHS = (date(2024, 12, 1), date(2025, 1, 1), date(2025, 10, 1))
 SCORE_TYPES = ("TRACKS", "UNDERGROUND_TRACKS", "PLAYLISTS")
 PROFILE = ("name", "bio", "profile_picture", "profile_picture_sizes", "cover_photo", "cover_photo_sizes")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import chain
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.model import MODELLED
+from tests.model.challenges.cosign import pair_of as cosigned_by
 from tests.model.challenges.first_weekly_comment import week_of
 from tests.model.challenges.referrals import pair_of
 from tests.model.database import Environment, Run
@@ -23,6 +25,8 @@ from tests.model.events import (
     Comments,
     Compile,
     CompleteProfile,
+    Contest,
+    Cosigns,
     Count,
     Counters,
     Crowd,
@@ -37,12 +41,14 @@ from tests.model.events import (
     IndexPlaysAgain,
     LateCommit,
     Leftover,
+    LeftoverCosign,
     LeftoverStreak,
     LeftoverTaste,
     Likes,
     ListenNow,
     Listens,
     Loss,
+    MakeRemix,
     Moderation,
     NewBlock,
     OpenTransaction,
@@ -61,6 +67,7 @@ from tests.model.events import (
     Upload,
     UserRepair,
     UserVersion,
+    Winners,
 )
 from tests.model.rows import JANUARY
 from tests.model.rules import specifier_of
@@ -70,17 +77,24 @@ from tests.model.spaces import (
     CHARTED,
     COMMENT_TIMES,
     COMMENTS,
+    CONTEST_BLOCKS,
+    CONTESTS,
+    COSIGN_TIMES,
     HASHES,
     HOUR,
     LATER,
     MONTHS,
+    PAID_BEFORE,
     PROFILE,
+    REMIXES,
     SCORE_TYPES,
     SHORTLY,
     SLOTS,
     STRANGER,
     TRACKS,
     USERS,
+    WINNERS,
+    WON_TRACKS,
 )
 
 users = st.sampled_from(USERS)
@@ -421,6 +435,56 @@ pinning = weighted(
     (1, alterations(("cp",))),
 )
 
+# Around the ends of a host's week, of what was paid before, and of the clocks of runs.
+contest_times = st.sampled_from(
+    (
+        *(BASE + timedelta(days=days) for days in (0, 3, 7, 10, 14)),
+        BASE + timedelta(days=7) + SHORTLY,
+        BASE + timedelta(days=7) - SHORTLY,
+        PAID_BEFORE.replace(tzinfo=None) - timedelta(days=7),
+        PAID_BEFORE.replace(tzinfo=None) + timedelta(days=7),
+        datetime(2025, 11, 14, 12, 35, 15, 123456, UTC).replace(tzinfo=None),
+        datetime(2025, 11, 14, 12, 35, 15, 123457, UTC).replace(tzinfo=None),
+        LATER,
+    )
+)
+winners = st.lists(
+    weighted(
+        (4, st.sampled_from(TRACKS).map(str)),
+        (4, st.integers(WON_TRACKS, WON_TRACKS + 7).map(str)),
+        (1, st.sampled_from(TRACKS).map('"{}"'.format)),
+        (1, st.sampled_from(("1.5", "2.0", "0", "-1", '"-1"', '"x"', '""', "null", "true", "[1]", "2147483648"))),
+    ),
+    max_size=9,
+).map(tuple)
+contests = st.builds(
+    Contest,
+    st.sampled_from(CONTESTS),
+    users,
+    st.one_of(winners, winners, winners, st.none()),
+    contest_times,
+    st.sampled_from((False, False, False, None, True)),
+    st.sampled_from((*("remix_contest",) * 5, "live_event")),
+    st.sampled_from(CONTEST_BLOCKS),
+)
+won_before = st.builds(
+    "{:x}:{:x}".format, st.sampled_from(CONTESTS), st.one_of(users, st.integers(WINNERS, WINNERS + 7))
+)
+contesting = weighted(
+    (10, contests),
+    (2, st.builds(Winners, st.integers(1, 8))),
+    (3, plain_uploads),
+    (1, uploads),
+    (1, st.builds(HandOver, st.sampled_from((*TRACKS, WON_TRACKS, WON_TRACKS + 1)), users)),
+    (2, account),
+    (1, st.builds(Revert, st.sampled_from([number for number in CONTEST_BLOCKS if number]))),
+    (1, deletes("tracks", "events", "challenge_disbursements")),
+    (1, st.builds(PaidBefore, st.just("w"), won_before, st.booleans())),
+    (1, st.builds(PassOver, st.just("w"))),
+    (1, st.builds(AlterChallenge, st.just("w"), st.just("starting_block"), st.sampled_from(CONTEST_BLOCKS))),
+    (1, alterations(("w",))),
+)
+
 tastes = st.builds(
     Likes,
     users,
@@ -461,6 +525,57 @@ referrals = weighted(
     (2, alterations(("r", "rv", "rd"))),
 )
 
+cosign_times = st.sampled_from(COSIGN_TIMES)
+remixes = st.sampled_from(REMIXES)
+parents = st.sampled_from(TRACKS[:2])
+cosigned_before = st.builds(
+    lambda artist, remix, is_alone: f"{remix:x}" if is_alone else cosigned_by(artist, remix),
+    users,
+    remixes,
+    st.booleans(),
+)
+cosigning = weighted(
+    (
+        8,
+        st.builds(
+            Cosigns,
+            users,
+            parents,
+            st.sampled_from((*USERS, STRANGER)),
+            remixes,
+            st.lists(cosign_times, min_size=1, max_size=5).map(tuple),
+            blocks,
+            st.sampled_from(("saves", "reposts")),
+        ),
+    ),
+    (
+        5,
+        st.builds(
+            Likes,
+            users,
+            st.sampled_from(("saves", "reposts")),
+            remixes,
+            st.sampled_from(("track", "track", "album")),
+            hashes,
+            blocks,
+            seldom,
+            mostly,
+            st.sampled_from((*COSIGN_TIMES, *COMMENT_TIMES)),
+        ),
+    ),
+    (1, st.builds(MakeRemix, st.sampled_from((*TRACKS, REMIXES[0])), remixes)),
+    (1, st.builds(LeftoverCosign, users, st.integers(1000, 1003), cosign_times)),
+    (1, st.builds(PaidBefore, st.just("cs"), cosigned_before, st.booleans())),
+    (1, st.builds(PassOver, st.just("cs"))),
+    (2, st.builds(Upload, users, st.one_of(parents, remixes), st.integers(1, 3), hashes, blocks, mostly, seldom)),
+    (1, st.builds(HandOver, st.one_of(parents, remixes), users)),
+    (3, account),
+    (1, reorganizations),
+    (1, deletes("tracks", "remixes", "saves", "reposts", "challenge_disbursements")),
+    (2, st.builds(AlterChallenge, st.just("cs"), st.just("active"), mostly)),
+    (1, alterations(("cs",))),
+)
+
 anything = weighted(
     *(
         (4, theme)
@@ -472,9 +587,11 @@ anything = weighted(
             charts,
             deeds,
             pinning,
+            cosigning,
             tasting,
             purchases,
             referrals,
+            contesting,
         )
     ),
     (1, alterations(MODELLED)),
@@ -541,6 +658,22 @@ def chapters(events: st.SearchStrategy[Any], *, most: int = 4) -> st.SearchStrat
     return st.lists(st.builds(Chapter, several(events), runs), min_size=1, max_size=most).map(tuple)
 
 
+def active_from_the_start(
+    challenge: str, *, starting_block: int
+) -> Callable[[tuple[Chapter, ...]], tuple[Chapter, ...]]:
+    """The chapters with a challenge that no environment has active, or that begins later than any block of theirs."""
+    settled: tuple[Event, ...] = (
+        AlterChallenge(challenge, "active", True),
+        AlterChallenge(challenge, "starting_block", starting_block),
+    )
+
+    def settle(chapters: tuple[Chapter, ...]) -> tuple[Chapter, ...]:
+        first, *others = chapters
+        return replace(first, events=(*settled, *first.events)), *others
+
+    return settle
+
+
 histories = st.builds(
     History,
     st.sampled_from(("prod", "stage", "stage", "dev")),
@@ -560,8 +693,10 @@ histories = st.builds(
         (4, chapters(deeds)),
         (3, chapters(purchases)),
         (3, chapters(pinning)),
+        (3, chapters(cosigning).map(active_from_the_start("cs", starting_block=25346436))),
         (3, chapters(tasting)),
         (3, chapters(referrals)),
+        (4, chapters(contesting)),
         (1, chapters(anything)),
     ),
 )

@@ -5,6 +5,7 @@ Both pay a buyer and a content id once, by the same specifier: of the purchases 
 
 from __future__ import annotations
 
+from audius_challenges.engine.owners import playlist_owner, track_owner
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.users import is_active, is_one_of_the_users
 from audius_challenges.sources import BUYERS, PLAYLIST_OWNERS, SELLERS, TRACK_OWNERS
@@ -16,29 +17,14 @@ _QUALIFIES = f"""sol_purchases.is_valid
                 AND sol_purchases.amount >= {_DOLLAR}"""
 
 
-def _owner(table: str, column: str, key: str, content_id: str) -> str:
-    """SQL of the owner that the current row of a track or playlist names; of several, the same as for users decides."""
-    return f"""(
-                        SELECT {table}.{column}
-                        FROM discovery.{table}
-                        WHERE {table}.{key} = {content_id}
-                            AND {table}.is_current
-                        ORDER BY
-                            coalesce({table}.blocknumber, 0) DESC,
-                            {table}.updated_at DESC,
-                            {table}.txhash::text COLLATE "C" DESC
-                        LIMIT 1
-                    )"""
-
-
 def _seller(purchase: str) -> str:
     """SQL of the current owner of what was bought; null if there is no such thing."""
     content_id = f"{purchase}.content_id"
     return f"""CASE
                 WHEN {purchase}.content_type = 'track'
-                    THEN {_owner("tracks", "owner_id", "track_id", content_id)}
+                    THEN {track_owner(content_id)}
                 WHEN {purchase}.content_type IN ('album', 'playlist')
-                    THEN {_owner("playlists", "playlist_owner_id", "playlist_id", content_id)}
+                    THEN {playlist_owner(content_id)}
             END"""
 
 

@@ -13,16 +13,17 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.users import Users, eligible_users
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
 from audius_challenges.settings import MAX_INTEGER
-from audius_challenges.sources import LISTENERS, USERS, columns_read, merged
+from audius_challenges.sources import LISTENERS, USERS, Reads, columns_read, merged
 
 TOO_SOON, TOO_LATE = 16 * 3_600_000_000, 48 * 3_600_000_000
 NEVER = 0  # in place of null, which the setting array_nulls would have read as a word
@@ -213,10 +214,15 @@ class ListenStreak(PerUser):
     description = "listen streak"
     without_past = "SELECT audius_challenges.start_from_now('{e}');"
     sources = (USERS, LISTENERS)
-    reads = merged([WRITES, columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES), *(each.reads for each in sources)])
     statements: Mapping[str, str] = MappingProxyType(
         {"listens": _LISTENS, "latest": _LATEST_ROWS, "states": _SAVE_STATES, "write": writing(_WANTED)}
     )
+
+    @cached_property
+    def reads(self) -> Reads:
+        """Everything that reconciling needs."""
+        own = columns_read(_LISTENS, _LATEST_ROWS, _SAVE_STATES)
+        return merged([WRITES, own, *(source.reads for source in self.sources)])
 
     def run(self, work: Work) -> None:
         """Examine whose turn it is, unless the state is of a version that remembered pauses otherwise."""

@@ -8,10 +8,9 @@ from functools import cached_property
 
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.rule import Rule
+from audius_challenges.engine.turns import clock_of, is_in_turn
 from audius_challenges.engine.users import Users, is_active, is_one_of_the_users
 from audius_challenges.sources import TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED, Reads, columns_read, merged
-
-TURN_SECONDS = 600
 
 # Users who are verified by any current row. Who is not any more stays, and is passed by when it is his turn.
 _KNOW = f"""
@@ -51,22 +50,14 @@ _PINNED = """
         WHERE tracks.pinned_comment_id IS NOT NULL"""
 
 
-# A pin moves no number. So everybody who may pin has a second of his own in every ten minutes, by the hash of his id.
-# His turn is at the first run after it, whenever that is. He is examined if he has a pin that is not paid.
+# A pin moves no number. So everybody who may pin has his turn, and is examined if he has a pin that is not paid.
 _DUE = f"""
-    WITH clock AS MATERIALIZED (
-        SELECT
-            extract(EPOCH FROM :as_of::timestamptz)::bigint AS now,
-            coalesce(extract(EPOCH FROM max(state.as_of))::bigint, 0) AS last_run
-        FROM audius_challenges.processor_state AS state
-        WHERE state.challenge_id = 'cp'
-    ),
+    WITH {clock_of("cp")},
     turn AS MATERIALIZED (
         SELECT verified_user.user_id
         FROM audius_challenges.verified_user
         CROSS JOIN clock
-        CROSS JOIN LATERAL (SELECT hashint8(verified_user.user_id) & 1048575 AS second) AS own
-        WHERE (clock.now + own.second) / {TURN_SECONDS} > (clock.last_run + own.second) / {TURN_SECONDS}
+        WHERE {is_in_turn("verified_user.user_id")}
     )
     SELECT turn.user_id
     FROM turn

@@ -10,7 +10,7 @@ is an index or A is verified (these are few). What remains is found by one pass 
 
 from __future__ import annotations
 
-from audius_challenges.engine.deeds import is_known
+from audius_challenges.engine.deeds import has_no_row, is_known
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.users import is_active, is_one_of_the_users
 from audius_challenges.sources import EVENTS_BY_REFERRER, NEWCOMERS, Source
@@ -20,17 +20,6 @@ _PAYS_REFERRER = ("r", "rv")
 
 def _pair(first: str, second: str) -> str:
     return f"to_hex({first}) || ':' || to_hex({second})"
-
-
-def _has_no_row(challenge_id: str, specifier: str) -> str:
-    """SQL that says of most pairs, and cheaply, that nothing more need be asked: they have a row."""
-    return f"""(
-                SELECT TRUE
-                FROM discovery.user_challenges AS own
-                WHERE own.challenge_id::text = (SELECT '{challenge_id}')
-                    AND own.specifier::text = {specifier}
-                LIMIT 1
-            ) IS NULL"""
 
 
 # Pairs in rows of a user who was brought: all his current rows, since a changed one may have ceased to decide.
@@ -141,7 +130,7 @@ def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
             FROM eligible
             INNER JOIN named
                 ON eligible.user_id = named.referrer
-            WHERE {_has_no_row(challenge_id, _pair("named.referrer", "named.user_id"))}
+            WHERE {has_no_row(challenge_id, _pair("named.referrer", "named.user_id"))}
         ),
         candidate AS MATERIALIZED (
             SELECT
@@ -247,7 +236,7 @@ REFERRED_USERS = Rule(
             FROM deciding
             WHERE deciding.referrer <> deciding.user_id
                 AND deciding.blocknumber >= :starting_block::bigint
-                AND {_has_no_row("rd", _pair("deciding.user_id", "deciding.referrer"))}
+                AND {has_no_row("rd", _pair("deciding.user_id", "deciding.referrer"))}
         ),
         candidate AS MATERIALIZED (
             SELECT

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from audius_challenges.database import AnyPlan
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.scores import IS_A_SCORE, TRENDING_TRACKS, VERSION, is_of_the_week, scored_tracks
 from audius_challenges.engine.state import Phase
@@ -16,12 +17,12 @@ from audius_challenges.sources import Reads, columns_read, merged
 
 FRIDAY = 5
 
-_WEEK = """
+_WEEK = AnyPlan("""
     SELECT
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date::text AS week,
         extract(ISODOW FROM :as_of::timestamptz AT TIME ZONE 'UTC')::integer AS weekday,
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date < (clock_timestamp() AT TIME ZONE 'UTC')::date AS is_past
-"""
+""")
 
 _IS_PAID = f"""
     SELECT count(*) > 0 AS is_paid

@@ -14,24 +14,43 @@ _RECORDS = (
 )
 
 
+def has_no_row(challenge_id: str, specifier: str) -> str:
+    """SQL that says of most deeds, and cheaply, that nothing more need be asked: they have a row."""
+    return f"""(
+                SELECT TRUE
+                FROM discovery.user_challenges AS own
+                WHERE own.challenge_id::text = (SELECT '{challenge_id}')
+                    AND own.specifier::text = {specifier}
+                LIMIT 1
+            ) IS NULL"""
+
+
 def is_known(challenge_ids: Sequence[str], specifiers: str) -> str:
     """SQL of whether a deed was rewarded, paid, or passed over before.
 
     :param challenge_ids: of the challenges that may have paid it
     :param specifiers: SQL of an array of the specifiers that it may have there
     """
+    ids = f"'{{{','.join(challenge_ids)}}}'::text[]"
+    # Most of the tables have nothing at all of a challenge, as a rule: that is found out once, not for each deed.
     records = " OR ".join(
         f"""(
-                    SELECT TRUE
-                    FROM {table}
-                    WHERE {name}.challenge_id::text = challenge.id
-                        AND {name}.specifier::text = deed.specifier
-                    LIMIT 1
-                ) IS NOT NULL"""
+                    EXISTS (
+                        SELECT FROM {table}
+                        WHERE {name}.challenge_id::text = ANY({ids})
+                    )
+                    AND (
+                        SELECT TRUE
+                        FROM {table}
+                        WHERE {name}.challenge_id::text = challenge.id
+                            AND {name}.specifier::text = deed.specifier
+                        LIMIT 1
+                    ) IS NOT NULL
+                )"""
         for table, name in ((table, table.split(".")[1]) for table in _RECORDS)
     )
     return f"""EXISTS (
-                SELECT FROM unnest('{{{",".join(challenge_ids)}}}'::text[]) AS challenge (id)
+                SELECT FROM unnest({ids}) AS challenge (id)
                 CROSS JOIN unnest({specifiers}) AS deed (specifier)
                 WHERE {records}
             )"""

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from audius_challenges.database import Database
+from audius_challenges.database import AnyPlan, Database
 from audius_challenges.engine.state import State
 from audius_challenges.sources import TABLES, Source
 
@@ -115,6 +115,7 @@ class Feed:
         self.number = max(self._latest, *reached, 0) + 1
         self._is_trimmed = False
         self._present: dict[str, Present] = {}
+        self._has_changes: dict[tuple[str, int], bool] = {}
         self._changed: dict[tuple[Source, int], list[int]] = {}
 
     def is_followed(self, state: State, sources: Sequence[Source]) -> bool:
@@ -173,15 +174,20 @@ class Feed:
 
     def _users(self, source: Source, look: int, limit: int) -> list[int]:
         if (source, look) not in self._changed:
-            standing, present = self._standings[look, source.table], self._read(source.table)
-            position = START_OF_TIME if present.position is None else present.position
-            self._changed[source, look] = self._db.value(
-                changed_rows(source),
-                horizon=standing.horizon,
-                least=min(standing.least, position) - SLACK,
-                limit=limit + 1,
-            )
+            self._changed[source, look] = self._find_users(source, look, limit)
         return self._changed[source, look]
+
+    def _find_users(self, source: Source, look: int, limit: int) -> list[int]:
+        standing, present = self._standings[look, source.table], self._read(source.table)
+        position = START_OF_TIME if present.position is None else present.position
+        window = {"horizon": standing.horizon, "least": min(standing.least, position) - SLACK}
+        # One short question for all that a table tells of: as a rule nothing has changed.
+        if (source.table, look) not in self._has_changes:
+            self._has_changes[source.table, look] = self._db.value(any_changed_row(source.table), **window)
+        if not self._has_changes[source.table, look]:
+            return []
+        users: list[int] = self._db.value(changed_rows(source), **window, limit=limit + 1)
+        return users
 
     def _is_trusted(self, look: int, table: str) -> bool:
         if look == self.number:
@@ -218,7 +224,7 @@ def _tables(sources: Sequence[Source]) -> list[str]:
 
 _CLOCKED = tuple(table.name for table in TABLES.values() if table.clock)
 
-STANDINGS = f"""
+STANDINGS = AnyPlan(f"""
     SELECT
         reached.number AS look,
         standing.source,
@@ -261,9 +267,9 @@ STANDINGS = f"""
         WHERE look.source = standing.source
             AND look.number >= coalesce(oldest.number, 0)
     ) AS needed
-"""
+""")
 
-SAVE = """
+SAVE = AnyPlan("""
     INSERT INTO audius_challenges.look (number, source, horizon, position)
     SELECT
         :number::bigint,
@@ -272,7 +278,7 @@ SAVE = """
         seen.position
     FROM unnest(:sources::text[], :horizons::bigint[], :positions::bigint[]) AS seen (source, horizon, position)
     ON CONFLICT (source, number) DO NOTHING
-"""
+""")
 
 TRIM = """
     DELETE FROM audius_challenges.look
@@ -373,16 +379,41 @@ def present_of(table: str) -> str:
 PRESENT = {table: present_of(table) for table in _CLOCKED}
 
 
-def _rows_in_view(source: Source) -> list[str]:
+def _rows_in_view(table: str) -> list[str]:
     """SQL of where rows are looked for: from a number on, and at the end of a table whose rows are checked."""
-    by_number = f"changed.{source.clock} >= :least::bigint"
+    by_number = f"changed.{TABLES[table].clock} >= :least::bigint"
     at_the_end = f"""changed.ctid >= (
                 SELECT format('(%s,0)', greatest(pg_relation_size(there.tableoid) / block.size - {LAST_PAGES}, 0))::tid
-                FROM discovery.{source.table} AS there
+                FROM discovery.{table} AS there
                 CROSS JOIN (SELECT current_setting('block_size')::bigint AS size) AS block
                 LIMIT 1
             )"""
-    return [by_number, at_the_end] if TABLES[source.table].checked else [by_number]
+    return [by_number, at_the_end] if TABLES[table].checked else [by_number]
+
+
+def _is_changed(table: str, in_view: str) -> str:
+    """SQL of whether a row there is a version of the horizon's or a later transaction, and counts."""
+    return f"""{in_view}{_counts(table, "changed")}
+                AND {_is_not_before("changed.xmin::text::bigint", ":horizon::bigint")}"""
+
+
+@cache
+def any_changed_row(table: str) -> str:
+    """SQL of whether there is any row that `changed_rows` would go by."""
+    changed = """
+        UNION ALL""".join(
+        f"""
+        SELECT changed.xmin
+        FROM discovery.{table} AS changed
+        WHERE {_is_changed(table, in_view)}"""
+        for in_view in _rows_in_view(table)
+    )
+    return f"""
+    SELECT count(*) > 0 AS has_changed
+    FROM ({changed}
+        LIMIT 1
+    ) AS any_row
+"""
 
 
 @cache
@@ -394,9 +425,8 @@ def changed_rows(source: Source) -> str:
             SELECT {source.user} AS user_id
             FROM discovery.{source.table} AS changed
             {source.join}
-            WHERE {in_view}{_counts(source.table, "changed")}
-                AND {_is_not_before("changed.xmin::text::bigint", ":horizon::bigint")}"""
-        for in_view in _rows_in_view(source)
+            WHERE {_is_changed(source.table, in_view)}"""
+        for in_view in _rows_in_view(source.table)
     )
     return f"""
     SELECT ARRAY(

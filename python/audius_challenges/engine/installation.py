@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from audius_challenges.database import Database
+from audius_challenges.database import AnyPlan, Database
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ _REMEMBERED = """
     FROM audius_challenges.installation
 """
 
-_PRESENT = """
+_PRESENT = AnyPlan("""
     SELECT
         system.system_identifier AS cluster,
         relation.oid::bigint AS relation,
@@ -82,7 +82,7 @@ _PRESENT = """
                 AND pg_constraint.contype = 'f'
         ) AS each
     ) AS guard
-"""
+""")
 
 _REMEMBER = """
     INSERT INTO audius_challenges.installation (singleton, cluster, relation, guards)

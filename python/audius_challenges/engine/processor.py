@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from audius_challenges.annotations import Protocol
 from audius_challenges.catalog import Challenge
 from audius_challenges.database import Database
 from audius_challenges.engine.feed import Feed

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
 
+from audius_challenges.annotations import Any
 from audius_challenges.engine.deeds import is_known, passing_over
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
@@ -25,7 +25,7 @@ from audius_challenges.engine.users import (
 from audius_challenges.engine.writing import WRITES, writing
 from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
 
-STEP_COUNT: Literal["step_count"] = "step_count"
+STEP_COUNT = "step_count"
 """`completes_at` of a challenge that takes as many steps as the catalog says."""
 
 
@@ -74,7 +74,7 @@ class Rule(PerUser):
     is_deed: bool = False
     specifier: str = "to_hex(found.user_id)"
     amount: str = ":amount::integer"
-    completes_at: int | Literal["step_count"] = 1
+    completes_at: int | str = 1
     takes_part: str = "TRUE"
     after: str | None = None
     due_users: str | None = None

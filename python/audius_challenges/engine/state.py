@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from audius_challenges.database import Database
+from audius_challenges.database import AnyPlan, Database
 
 
 class Phase(Enum):
@@ -89,7 +89,7 @@ _LOAD = """
     FROM audius_challenges.processor_state AS state
 """
 
-_SAVE = """
+_SAVE = AnyPlan("""
     INSERT INTO audius_challenges.processor_state AS state
         (challenge_id, phase, catalog_seen, look, sources, sweep_position, sweep_rounds, nothing_written,
          found_active, is_exempt, completed, sweep_finished_at, last_run, last_success, as_of)
@@ -127,7 +127,7 @@ _SAVE = """
         consecutive_failures = 0,
         cut_off = NULL,
         as_of = greatest(excluded.as_of, state.as_of)
-"""
+""")
 
 _LATER = """
     SELECT challenge_id

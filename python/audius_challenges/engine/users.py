@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.database import Database
 from audius_challenges.sources import Reads, columns_read, merged
 

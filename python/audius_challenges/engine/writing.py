@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.errors import NUMERIC_VALUE_OUT_OF_RANGE, ChallengeError

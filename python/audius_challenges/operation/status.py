@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from audius_challenges.annotations import Any
 from audius_challenges.catalog import CATALOG, load_catalog
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from audius_challenges.contract import Contract, read_contract
-from audius_challenges.database import Database, require_writable
+from audius_challenges.database import AnyPlan, Database, require_writable
 from audius_challenges.engine.installation import Installation, present_installation, remembered_installation
 from audius_challenges.errors import ACTIVE_SQL_TRANSACTION, INVALID_TRANSACTION_TERMINATION, ChallengeError
 from audius_challenges.settings import PREFIX, Settings, read_settings
@@ -18,14 +18,14 @@ _SLEEP_STEP = 0.5
 
 _SET_DEFAULT = "SELECT pg_catalog.set_config('default_transaction_isolation', :isolation::text, false)"
 
-_SETTINGS = """
+_SETTINGS = AnyPlan("""
     SELECT
         set_config('datestyle', 'ISO', true),
         set_config('jit', 'off', true),
         set_config('row_security', 'off', true),
         set_config('work_mem', '64MB', true),
         set_config('lock_timeout', :lock_timeout::text, true)
-"""
+""")
 
 # What no SET clause of the functions gives back.
 _CALLERS = """

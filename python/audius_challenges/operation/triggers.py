@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
+from audius_challenges.annotations import Any
 from audius_challenges.database import Database, Row
 from audius_challenges.settings import read_settings
 from audius_challenges.sources import WRITTEN
