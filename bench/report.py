@@ -45,7 +45,7 @@ def first_build_ratio(figures: Figures, challenges: Iterable[str]) -> float | No
 
 def goals(smaller: Figures, larger: Figures) -> list[Goal]:
     """What the project set out for, in its order."""
-    users = max(users for users in larger.after if users <= 1000)
+    users = max(users for users in larger.after.keys() & smaller.after.keys() if users <= 1000)
     lines = [
         Goal("idle tick, warm session (change detection)", smaller.idle_warm.median, larger.idle_warm.median, 15, "ms"),
         Goal("idle tick, new connection", smaller.idle_whole.median, larger.idle_whole.median, 80, "ms"),

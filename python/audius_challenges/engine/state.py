@@ -89,44 +89,70 @@ _LOAD = """
     FROM audius_challenges.processor_state AS state
 """
 
+# Not ON CONFLICT, which would lock the row first: that is a record of WAL more for each challenge, at each tick.
 _SAVE = AnyPlan("""
-    INSERT INTO audius_challenges.processor_state AS state
+    WITH saved AS (
+        SELECT
+            :challenge_id::text AS challenge_id,
+            :phase::text::audius_challenges.phase AS phase,
+            :catalog_seen::text AS catalog_seen,
+            :look::bigint AS look,
+            :sources::text[] AS sources,
+            :sweep_position::bigint AS sweep_position,
+            :sweep_rounds::bigint AS sweep_rounds,
+            :nothing_written::boolean AS nothing_written,
+            :found_active::boolean AS found_active,
+            :is_exempt::boolean AS is_exempt,
+            :completed::bigint AS completed,
+            CASE WHEN :round_completed::boolean THEN clock.now END AS sweep_finished_at,
+            clock.now,
+            :as_of::timestamptz AS as_of
+        FROM clock_timestamp() AS clock (now)
+    ),
+    updated AS (
+        UPDATE audius_challenges.processor_state AS state
+        SET
+            phase = saved.phase,
+            catalog_seen = saved.catalog_seen,
+            look = saved.look,
+            sources = saved.sources,
+            sweep_position = saved.sweep_position,
+            sweep_rounds = saved.sweep_rounds,
+            nothing_written = saved.nothing_written,
+            found_active = saved.found_active,
+            is_exempt = saved.is_exempt,
+            completed = saved.completed,
+            sweep_finished_at = coalesce(saved.sweep_finished_at, state.sweep_finished_at),
+            last_run = saved.now,
+            last_success = saved.now,
+            consecutive_failures = 0,
+            cut_off = NULL,
+            as_of = greatest(saved.as_of, state.as_of)
+        FROM saved
+        WHERE state.challenge_id = saved.challenge_id
+        RETURNING state.challenge_id
+    )
+    INSERT INTO audius_challenges.processor_state
         (challenge_id, phase, catalog_seen, look, sources, sweep_position, sweep_rounds, nothing_written,
          found_active, is_exempt, completed, sweep_finished_at, last_run, last_success, as_of)
     SELECT
-        :challenge_id::text,
-        :phase::text::audius_challenges.phase,
-        :catalog_seen::text,
-        :look::bigint,
-        :sources::text[],
-        :sweep_position::bigint,
-        :sweep_rounds::bigint,
-        :nothing_written::boolean,
-        :found_active::boolean,
-        :is_exempt::boolean,
-        :completed::bigint,
-        CASE WHEN :round_completed::boolean THEN now END,
-        now,
-        now,
-        :as_of::timestamptz
-    FROM clock_timestamp() AS now
-    ON CONFLICT (challenge_id) DO UPDATE SET
-        phase = excluded.phase,
-        catalog_seen = excluded.catalog_seen,
-        look = excluded.look,
-        sources = excluded.sources,
-        sweep_position = excluded.sweep_position,
-        sweep_rounds = excluded.sweep_rounds,
-        nothing_written = excluded.nothing_written,
-        found_active = excluded.found_active,
-        is_exempt = excluded.is_exempt,
-        completed = excluded.completed,
-        sweep_finished_at = coalesce(excluded.sweep_finished_at, state.sweep_finished_at),
-        last_run = excluded.last_run,
-        last_success = excluded.last_success,
-        consecutive_failures = 0,
-        cut_off = NULL,
-        as_of = greatest(excluded.as_of, state.as_of)
+        saved.challenge_id,
+        saved.phase,
+        saved.catalog_seen,
+        saved.look,
+        saved.sources,
+        saved.sweep_position,
+        saved.sweep_rounds,
+        saved.nothing_written,
+        saved.found_active,
+        saved.is_exempt,
+        saved.completed,
+        saved.sweep_finished_at,
+        saved.now,
+        saved.now,
+        saved.as_of
+    FROM saved
+    WHERE NOT EXISTS (SELECT FROM updated)
 """)
 
 _LATER = """
