@@ -45,7 +45,7 @@ _GIVE_BACK = """
 # for the session: both would read more and more. A table that was never analyzed is taken for ten pages.
 _FILLED = tuple(table.name for table in TABLES.values() if "INSERT" in table.privileges)
 
-_IS_NEARLY_EMPTY = """
+_IS_NEARLY_EMPTY = AnyPlan("""
     SELECT EXISTS (
         SELECT FROM pg_class AS relation
         WHERE relation.relname = ANY(:tables::text[])
@@ -54,7 +54,7 @@ _IS_NEARLY_EMPTY = """
             AND relation.reltuples >= 0
             AND pg_relation_size(relation.oid) < 10 * current_setting('block_size')::bigint
     )
-"""
+""")
 
 # Advisory lock of a run, (class, object): two runs in one database never overlap.
 LOCK = "1633903724, 1"
