@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from devtools import REPOSITORY
@@ -61,4 +62,16 @@ def _prove(database: Discovery, scripts: list[Path], verbose: bool, role: str = 
     command = ["pg_prove", "--dbname", database.name, "--failures", "--comments"]
     command += ["--verbose"] * verbose
     command += [os.path.relpath(script, REPOSITORY) for script in scripts]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        # CREATE EXTENSION tells its notices whatever the setting is; they matter where something has failed.
+        stderr=None if verbose else subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode and done.stderr:
+        print(done.stderr, file=sys.stderr, flush=True)
+    return done.returncode

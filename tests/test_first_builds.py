@@ -2,6 +2,8 @@
 
 from contextlib import closing
 
+import pytest
+
 from devtools.discovery import Discovery
 from tests.sessions import rows, value
 
@@ -70,3 +72,46 @@ def test_a_first_build_begun_again_after_a_restore_rewrites_nothing_and_follows_
         )
         assert found == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
         assert rows(session, NEEDLESS) == []
+
+
+# Whatever a first build is started by.
+FORMS = (
+    "CALL audius_challenges.tick()",
+    "SELECT count(*) FROM reconcile_challenges()",
+    "SELECT count(*) FROM reconcile_challenges(full_scan => true)",
+    "SELECT count(*) FROM reconcile_challenges(dry_run => true)",
+)
+FILLED = "user_challenges, challenge_profile_completion, challenge_listen_streak, trending_results, notification"
+READ_WHOLE = """
+    SELECT relname, seq_tup_read
+    FROM pg_stat_user_tables
+    WHERE relname = ANY(string_to_array(%s, ', '))
+        AND seq_tup_read > 0
+"""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed while empty"])
+def test_a_first_build_reads_no_table_whole_that_it_fills(discovery: Discovery, form: str, analyzed: bool) -> None:
+    """Nor do the application's triggers: in a table that grows meanwhile, each row would cost more than the last."""
+    people = 300
+    with closing(discovery.connect()) as session:
+        session.execute("SELECT count(*) FROM sync_challenge_catalog('stage')")
+        session.execute(
+            "SELECT count(build.person(p, name => 'n', is_verified => TRUE)) FROM generate_series(1, %s) AS p",
+            (people,),
+        )
+        played = "SELECT count(build.play(p, p, '2026-11-01 12:00')) FROM generate_series(1, %s) AS p"
+        session.execute(played, (people,))
+        session.execute(f"ANALYZE users, plays{', ' + FILLED if analyzed else ''}")
+        session.execute("SELECT pg_stat_reset()")
+
+        session.execute(form)
+
+        session.execute("SELECT pg_stat_force_next_flush()")
+        completed = value(session, "SELECT count(*) FROM user_challenges WHERE challenge_id = 'v' AND is_complete")
+        assert completed == (0 if "dry_run" in form else people)
+        session.execute("SELECT pg_stat_clear_snapshot()")
+        # A few rows that a plan for everybody reads once are no row for each.
+        assert {name: read for name, read in rows(session, READ_WHOLE, FILLED) if read > 10 * people} == {}
+        assert value(session, "SELECT current_setting('enable_seqscan')") == "on"

@@ -12,9 +12,12 @@ from tests.sessions import Connection, rows
 Privileges = dict[str, tuple[str, str, str]]
 
 MEMBERS: Privileges = {
+    "function audius_challenges.doctor()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.examine()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.grant_run(text)": ("", "", ""),
     "function audius_challenges.grant_status(text)": ("", "", ""),
     "function audius_challenges.install()": ("", "", ""),
+    "function audius_challenges.job_facts()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.load()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.metrics()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.schedule_facts()": ("", "EXECUTE", "EXECUTE"),
@@ -35,7 +38,7 @@ MEMBERS: Privileges = {
     "table audius_challenges.challenge_day": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.day_backfill": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.history": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
-    "table audius_challenges.installation": ("", "INSERT SELECT UPDATE", ""),
+    "table audius_challenges.installation": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.last_tick": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.look": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.pause": ("", "INSERT SELECT UPDATE", "SELECT"),
@@ -64,6 +67,9 @@ APPLICATION: Privileges = {
     "table public.trending_results": ("", "INSERT SELECT", "SELECT"),
     "table public.user_challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.users": ("", "SELECT", "SELECT"),
+    "table public.blocks": ("", "SELECT", "SELECT"),
+    "table public.track_trending_scores": ("", "SELECT", "SELECT"),
+    "table public.playlist_trending_scores": ("", "SELECT", "SELECT"),
 }
 # Any other is a source that some challenge reads; these are there whatever challenges come.
 SOURCE = ("", "SELECT", "SELECT")
@@ -72,14 +78,11 @@ SOURCES: Privileges = {
     for name in (
         "aggregate_monthly_plays",
         "aggregate_user",
-        "blocks",
         "follows",
-        "playlist_trending_scores",
         "playlists",
         "plays",
         "reposts",
         "saves",
-        "track_trending_scores",
         "tracks",
     )
 }

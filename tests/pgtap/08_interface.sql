@@ -140,6 +140,16 @@ SELECT has_function(
     'audius_challenges', 'undisbursed', ARRAY['bigint', 'text', 'bigint', 'text', 'text', 'bigint'],
     'there is undisbursed'
 );
+SELECT is(
+    pg_get_function_arguments('audius_challenges.doctor'::regproc),
+    '',
+    'doctor takes nothing'
+);
+SELECT is(
+    pg_get_function_result('audius_challenges.doctor'::regproc),
+    'TABLE(severity text, what text, found text, expected text, statement text)',
+    'doctor returns findings'
+);
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
     $$VALUES ('challenge_day'::name), ('day_backfill'), ('history'), ('installation'), ('last_tick'), ('look'),
@@ -191,8 +201,8 @@ SELECT is_empty(
     'PUBLIC may not use the extension''s schema'
 );
 SELECT results_eq(
-    $$SELECT signature::text FROM routine WHERE prosecdef$$,
-    $$VALUES ('audius_challenges.schedule_facts()')$$,
+    $$SELECT signature::text FROM routine WHERE prosecdef ORDER BY signature DESC$$,
+    $$VALUES ('audius_challenges.schedule_facts()'), ('audius_challenges.job_facts()')$$,
     'every function runs with the rights of its caller, but for what looks whether anything ticks'
 );
 

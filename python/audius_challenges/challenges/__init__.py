@@ -37,5 +37,8 @@ CHALLENGES: tuple[Processor, ...] = (
     *REFERRALS,
 )
 
+RANKED = {processor.id: processor.ranked_type for processor in TRENDING}
+"""Those that pay the top of a week's scores, with the type of these."""
+
 ANY_WEEK = tuple(processor.id for processor in TRENDING)
 """Those that can be run for a time before their last run: a week is paid once, whenever that is."""

@@ -384,7 +384,8 @@ class _Tick:
         last_tick.begin(db, CHALLENGES)
         self.has_begun = True
         transaction.set_search_path(db)
-        transaction.prepare_own(db, settings)
+        by_index = transaction.fills_empty_tables(db)
+        transaction.prepare_own(db, settings, by_index=by_index)
         surroundings = Surroundings.read(db)
         if restoring := surroundings.why_restoring(db):
             return last_tick.is_restoring(db, *restoring)
@@ -407,7 +408,7 @@ class _Tick:
             self.turns += 1
             if queue:
                 transaction.set_search_path(db)
-                transaction.prepare_own(db, settings)
+                transaction.prepare_own(db, settings, by_index=by_index)
         return _failed(failures) if failures else None
 
 

@@ -12,6 +12,7 @@ from audius_challenges.database import AnyPlan, Database, require_writable
 from audius_challenges.engine.installation import Installation, present_installation, remembered_installation
 from audius_challenges.errors import ACTIVE_SQL_TRANSACTION, INVALID_TRANSACTION_TERMINATION, ChallengeError
 from audius_challenges.settings import PREFIX, Settings, read_settings
+from audius_challenges.sources import TABLES
 
 _SLEEP_STEP = 0.5
 
@@ -26,6 +27,34 @@ _SETTINGS = AnyPlan("""
         set_config('lock_timeout', :lock_timeout::text, true)
 """)
 
+# What no SET clause of the functions gives back.
+_CALLERS = """
+    SELECT
+        current_setting('row_security') AS row_security,
+        current_setting('enable_seqscan') AS enable_seqscan
+"""
+
+_GIVE_BACK = """
+    SELECT
+        set_config('row_security', :row_security::text, true),
+        set_config('enable_seqscan', :enable_seqscan::text, true)
+"""
+
+# To the planner, a table that was analyzed has the pages that it has at the moment, and reading the few of an empty one
+# is cheapest, row by row. A first build fills it by the same statement, and a trigger of the application keeps its plan
+# for the session: both would read more and more. A table that was never analyzed is taken for ten pages.
+_FILLED = tuple(table.name for table in TABLES.values() if "INSERT" in table.privileges)
+
+_IS_NEARLY_EMPTY = AnyPlan("""
+    SELECT EXISTS (
+        SELECT FROM pg_class AS relation
+        WHERE relation.relname = ANY(:tables::text[])
+            AND relation.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema::text)
+            AND relation.relkind = 'r'
+            AND relation.reltuples >= 0
+            AND pg_relation_size(relation.oid) < 10 * current_setting('block_size')::bigint
+    )
+""")
 
 # Advisory lock of a run, (class, object): two runs in one database never overlap.
 LOCK = "1633903724, 1"
@@ -141,27 +170,38 @@ def set_search_path(db: Database, *schemas: str) -> None:
     db.plpy.execute(f"SET LOCAL search_path = {path}")
 
 
-def prepare(db: Database, settings: Settings) -> None:
-    """Set what a run needs, for this transaction; rows that policies hide are an error, and never taken for gone."""
+def fills_empty_tables(db: Database) -> bool:
+    """Whether some table that a run fills, or the application's triggers then, is about empty to the planner."""
+    found: bool = db.value(_IS_NEARLY_EMPTY, schema=db.schema, tables=list(_FILLED))
+    return found
+
+
+def prepare(db: Database, settings: Settings, *, by_index: bool) -> None:
+    """Set what a run needs, for this transaction; rows that policies hide are an error, and never taken for gone.
+
+    :param by_index: whether statements are to be planned by indexes, whatever tables have at the moment
+    """
     if settings.trigger_schemas:
         set_search_path(db, *settings.trigger_schemas)
     db.rows(_SETTINGS, lock_timeout=str(settings.lock_timeout))
+    if by_index:
+        db.rows("SELECT set_config('enable_seqscan', 'off', true)")
 
 
-def prepare_own(db: Database, settings: Settings) -> None:
+def prepare_own(db: Database, settings: Settings, *, by_index: bool) -> None:
     """The same in a transaction of a tick: what would fail at its commit fails its challenge instead."""
-    prepare(db, settings)
+    prepare(db, settings, by_index=by_index)
     db.plpy.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 @contextmanager
 def prepared(db: Database, settings: Settings) -> Iterator[None]:
     """The same in the caller's transaction; other settings come back with the end of the function that was called."""
-    row_security = db.value("SELECT current_setting('row_security')")
     set_search_path(db)
-    prepare(db, settings)
+    before = db.row(_CALLERS)
+    prepare(db, settings, by_index=fills_empty_tables(db))
     yield
-    db.rows("SELECT set_config('row_security', :row_security::text, true)", row_security=row_security)
+    db.rows(_GIVE_BACK, **before)
 
 
 def require_own_transactions(db: Database) -> None:
@@ -203,7 +243,7 @@ def read_delay(db: Database, delay: str) -> float:
     if found["timeout"]:
         with suppress(ChallengeError):  # An invalid setting is an error of the tick itself.
             budget = read_settings(db).time_budget / 1000
-            if found["timeout"] <= seconds + budget:
+            if may_cut_off(found["timeout"], seconds, budget):
                 db.plpy.warning(
                     f"statement_timeout is {found['setting']}, and may cut this tick off",
                     detail=f"It counts for a tick as a whole: {seconds:g} s of delay, and {budget:g} s"
@@ -211,6 +251,11 @@ def read_delay(db: Database, delay: str) -> float:
                     hint=f"ALTER ROLE {found['role']} SET statement_timeout = 0;",
                 )
     return seconds
+
+
+def may_cut_off(timeout: float, delay: float, budget: float) -> bool:
+    """Whether a statement_timeout may end a tick before its time budget is used up; all in seconds, 0 is no timeout."""
+    return 0 < timeout <= delay + budget
 
 
 def sleep(db: Database, seconds: float) -> None:
