@@ -215,6 +215,76 @@ COMMENT ON COLUMN audius_challenges.unpaid_friday.reason IS 'Why it is not paid'
 COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_by IS 'The role that has decided';
 COMMENT ON COLUMN audius_challenges.unpaid_friday.decided_at IS 'When it was decided';
 
+CREATE TABLE audius_challenges.history (
+    challenge_id text NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    status text NOT NULL,
+    duration interval,
+    users_examined bigint NOT NULL DEFAULT 0,
+    rows_inserted bigint NOT NULL DEFAULT 0,
+    rows_updated bigint NOT NULL DEFAULT 0,
+    rows_completed bigint NOT NULL DEFAULT 0,
+    users_set_aside bigint NOT NULL DEFAULT 0,
+    error text,
+    runs bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (challenge_id, started_at)
+);
+
+COMMENT ON TABLE audius_challenges.history IS
+'What runs did, one row for each run and challenge that wrote, failed or set somebody aside; kept for '
+'audius_challenges.history_days; read it through challenge_history';
+COMMENT ON COLUMN audius_challenges.history.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.history.started_at IS
+'When the challenge began in the run, or in the first of the runs; when the tick began, if it was cut off';
+COMMENT ON COLUMN audius_challenges.history.ended_at IS 'When it ended, in the last of the runs';
+COMMENT ON COLUMN audius_challenges.history.status IS 'ok, failed, or started from now (by start_from_now)';
+COMMENT ON COLUMN audius_challenges.history.duration IS
+'How long the challenge took, in all of the runs; null: the tick was cut off';
+COMMENT ON COLUMN audius_challenges.history.users_examined IS
+'Users whose progress was computed; for c comments, for trending winners';
+COMMENT ON COLUMN audius_challenges.history.rows_inserted IS 'Rows of user_challenges that were inserted';
+COMMENT ON COLUMN audius_challenges.history.rows_updated IS 'Rows of user_challenges that were updated';
+COMMENT ON COLUMN audius_challenges.history.rows_completed IS 'How many of both are now complete';
+COMMENT ON COLUMN audius_challenges.history.users_set_aside IS
+'Users who were set aside, and had not been before';
+COMMENT ON COLUMN audius_challenges.history.error IS 'The error, the last one, if it failed';
+COMMENT ON COLUMN audius_challenges.history.runs IS
+'How many runs the row stands for: more than one, if each failed with the same error (but for numbers in it)';
+
+CREATE TABLE audius_challenges.challenge_day (
+    day date NOT NULL,
+    challenge_id text NOT NULL,
+    completions bigint NOT NULL,
+    amount numeric NOT NULL,
+    is_backfilled boolean NOT NULL DEFAULT FALSE,
+    PRIMARY KEY (day, challenge_id)
+);
+
+COMMENT ON TABLE audius_challenges.challenge_day IS
+'What was completed, by day and challenge; kept for good. Days before the extension counted are filled in from '
+'user_challenges, step by step: see day_backfill';
+COMMENT ON COLUMN audius_challenges.challenge_day.day IS
+'The day in UTC of user_challenges.completed_at, as it was written; of created_at, where an earlier service wrote none';
+COMMENT ON COLUMN audius_challenges.challenge_day.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.challenge_day.completions IS 'User challenges that were completed';
+COMMENT ON COLUMN audius_challenges.challenge_day.amount IS 'The $AUDIO of these';
+COMMENT ON COLUMN audius_challenges.challenge_day.is_backfilled IS
+'Whether some of it was counted later, from user_challenges';
+
+CREATE TABLE audius_challenges.day_backfill (
+    challenge_id text PRIMARY KEY,
+    counted_to text,
+    is_done boolean NOT NULL
+);
+
+COMMENT ON TABLE audius_challenges.day_backfill IS
+'How far challenge_day has been filled in with what was completed before the extension counted';
+COMMENT ON COLUMN audius_challenges.day_backfill.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.day_backfill.counted_to IS
+'The last user_challenges.specifier that has been counted; null: there was none';
+COMMENT ON COLUMN audius_challenges.day_backfill.is_done IS 'Whether all have been counted';
+
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.processor_state', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.look', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.pause', '');
@@ -224,3 +294,6 @@ SELECT pg_catalog.pg_extension_config_dump('audius_challenges.verified_user', ''
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.tastemaker_decision', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.installation', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.unpaid_friday', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.history', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.challenge_day', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.day_backfill', '');

@@ -34,7 +34,9 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
     );
-    EXECUTE pg_catalog.format('GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside TO %I', role_name);
+    EXECUTE pg_catalog.format(
+        'GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside, audius_challenges.history TO %I', role_name
+    );
     FOR relation IN
         SELECT
             class.relname AS name,
@@ -132,16 +134,19 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
-        ' audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint) TO %I',
+        ' audius_challenges.metrics(), audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint) TO %I',
         role_name
     );
     EXECUTE pg_catalog.format(
-        'GRANT SELECT ON %1$s.challenge_status, %1$s.undisbursed_challenges TO %2$I', home, role_name
+        'GRANT SELECT ON %1$s.challenge_status, %1$s.challenge_history, %1$s.undisbursed_challenges TO %2$I',
+        home,
+        role_name
     );
     EXECUTE pg_catalog.format(
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
         ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
-        ' audius_challenges.passed_over, audius_challenges.verified_user, audius_challenges.tastemaker_decision TO %I',
+        ' audius_challenges.passed_over, audius_challenges.verified_user, audius_challenges.tastemaker_decision,'
+        ' audius_challenges.history, audius_challenges.challenge_day, audius_challenges.day_backfill TO %I',
         role_name
     );
     FOR relation IN
@@ -158,7 +163,7 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS
-'Grants a role what it needs to read challenge_status and undisbursed_challenges';
+'Grants a role what it needs to read challenge_status, challenge_history, undisbursed_challenges and metrics()';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
 -- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From

@@ -130,6 +130,14 @@ class Contract:
     keyless: Sequence[str]
     elsewhere: Mapping[str, Sequence[str]]
 
+    def has(self, reads: Reads) -> bool:
+        """Whether there are such tables with such columns, and keys."""
+        try:
+            self.require(reads)
+        except ChallengeError:
+            return False
+        return True
+
     def require(self, reads: Reads) -> None:
         """Demand tables with columns, and keys without which nothing can be written once and only once.
 

@@ -136,6 +136,14 @@ def tick_problem(db: Database) -> str | None:
 
 
 @_from_sql
+def metrics(db: Database) -> list[tuple[str, str, float]]:
+    """`audius_challenges.metrics()`."""
+    from audius_challenges.operation import metrics as samples
+
+    return [sample.as_row() for sample in samples.metrics(db)]
+
+
+@_from_sql
 def trigger_needs(db: Database, role: str) -> list[tuple[Any, ...]]:
     """`audius_challenges.trigger_needs()`."""
     from audius_challenges.operation import triggers

@@ -12,6 +12,7 @@ from audius_challenges.errors import ChallengeError
 
 PREFIX = "audius_challenges."
 MAX_INTEGER = 2_147_483_647
+_MAX_DAYS = 36_500
 
 _MILLISECONDS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000}
 _BOOLEANS = {
@@ -24,11 +25,11 @@ def _boolean(text: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
-def _count(least: int) -> Callable[[str], int]:
+def _count(least: int, most: int = MAX_INTEGER) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]+", text):
             raise ValueError(text)
-        if not least <= int(text) <= MAX_INTEGER:
+        if not least <= int(text) <= most:
             raise ValueError(text)
         return int(text)
 
@@ -67,6 +68,7 @@ _SETTINGS = {
     "changed_users": _Setting("100000", _count(1), f"a whole number from 1 to {MAX_INTEGER}"),
     "time_budget": _Setting("25s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
     "lock_timeout": _Setting("2s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
+    "history_days": _Setting("30", _count(1, _MAX_DAYS), f"a whole number from 1 to {_MAX_DAYS}"),
     "trigger_schemas": _Setting("", _names, "names of schemas, separated by commas"),
 }
 
@@ -93,6 +95,7 @@ class Settings:
     :ivar changed_users: changed users of one challenge beyond which the sweep catches up instead
     :ivar time_budget: milliseconds after which a tick begins no further slice
     :ivar lock_timeout: milliseconds to wait for a lock; 0 waits without end
+    :ivar history_days: days that the history of runs is kept
     :ivar trigger_schemas: further schemas that the application's triggers need on the search_path
     :ivar unknown: what is set for this database, or for roles, under a name that is unknown
     """
@@ -104,6 +107,7 @@ class Settings:
     changed_users: int
     time_budget: int
     lock_timeout: int
+    history_days: int
     trigger_schemas: tuple[str, ...]
     unknown: tuple[Unknown, ...] = ()
 

@@ -79,7 +79,7 @@ class PerUser(ABC):
             set_aside.begin(work.written)
             for users in set_aside.apart(turn, work.slices):
                 self._examine(work, set_aside, users, nothing_written=nothing_written)
-        set_aside.save()
+        work.users_set_aside += set_aside.save()
         if work.is_first_round and not state.sweep_rounds:
             state.completed = work.swept
 

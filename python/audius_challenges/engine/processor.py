@@ -10,6 +10,7 @@ from audius_challenges.catalog import Challenge
 from audius_challenges.database import Database
 from audius_challenges.engine.feed import Feed
 from audius_challenges.engine.state import Phase, State
+from audius_challenges.engine.totals import Backfill
 from audius_challenges.engine.users import Slices
 from audius_challenges.engine.writing import Written, write_user_challenges
 from audius_challenges.errors import PROGRAM_LIMIT_EXCEEDED, ChallengeError
@@ -36,10 +37,12 @@ class Work:
     :ivar slices: slices of users, as this run reads them
     :ivar challenge: its catalog row
     :ivar state: what is remembered of it; the processor changes it, the run saves it
+    :ivar backfill: how far its past is counted
     :ivar as_of: the run's clock, a timestamptz as text
     :ivar full_scan: whether every user is to be examined
     :ivar without_past: what leaves out what was earned before the challenge began here, if anything does
     :ivar users_examined: users (or ranked entries) examined so far in this run
+    :ivar users_set_aside: users who were set aside in this run, and had not been before
     :ivar written: what was written so far in this run
     :ivar is_first_build: whether the run is (part of) the challenge's first build
     :ivar is_first_round: whether it is part of the sweep's first round
@@ -53,11 +56,13 @@ class Work:
     slices: Slices
     challenge: Challenge
     state: State
+    backfill: Backfill
     settings: Settings
     as_of: str
     full_scan: bool
     without_past: str | None = None
     users_examined: int = 0
+    users_set_aside: int = 0
     written: Written = field(default_factory=Written)
     is_first_build: bool = False
     is_first_round: bool = False
@@ -93,6 +98,7 @@ class Work:
             only_new=only_new,
             unless=unless,
             nothing_written=nothing_written,
+            backfill=self.backfill,
             challenge_id=self.challenge.id,
             **values,
         )

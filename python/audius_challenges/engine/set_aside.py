@@ -137,15 +137,15 @@ class SetAside:
                 " changed_users.",
             )
 
-    def save(self) -> None:
+    def save(self) -> int:
         """Remember who failed, and forget those who were set aside before and did not.
 
-        Says in a warning who is new.
+        Says in a warning who is new, and returns how many users that are.
         """
         if self._known and self._state.round_completed:
             self._db.rows(_forget_gone(self._key), challenge_id=self._state.challenge_id)
         if not self._tried.intersection(self._known) and not self._failures:
-            return
+            return 0
         failures = {
             "challenge_id": self._state.challenge_id,
             "ids": [examined_id for examined_id, _ in self._failures],
@@ -163,6 +163,7 @@ class SetAside:
                 hint="The others were written. See audius_challenges.set_aside.",
             )
         self._state.set_aside = sorted(self._known - self._tried | {tried for tried, _ in self._failures})
+        return len({self._user_of(*failure) for failure in self._failures if failure[0] in new})
 
     @property
     def _new(self) -> set[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from audius_challenges.database import Database
+from audius_challenges.engine import history
 
 
 class Phase(Enum):
@@ -177,6 +178,7 @@ _RECORD_FAILURE = """
         last_error = excluded.last_error,
         last_error_at = excluded.last_error_at,
         cut_off = coalesce(excluded.cut_off, state.cut_off)
+    RETURNING state.consecutive_failures > 1 AS is_repeated
 """
 
 
@@ -216,12 +218,23 @@ def save_state(db: Database, state: State, as_of: str) -> None:
     state.round_completed = False
 
 
-def record_failure(db: Database, challenge_id: str, error: str, *, is_cut_off: bool = False) -> None:
+def record_failure(
+    db: Database,
+    challenge_id: str,
+    error: str,
+    *,
+    began: float,
+    duration: float | None = None,
+    is_cut_off: bool = False,
+) -> None:
     """Remember a challenge's failure, and nothing else of that run.
 
+    :param began: when its run began, in seconds since 1970
+    :param duration: seconds that it took; None: nobody knows
     :param is_cut_off: whether the run was stopped in its turn, so that it comes last until it succeeds
     """
-    db.rows(_RECORD_FAILURE, challenge_id=challenge_id, error=error, is_cut_off=is_cut_off)
+    is_repeated = db.value(_RECORD_FAILURE, challenge_id=challenge_id, error=error, is_cut_off=is_cut_off)
+    history.record_failure(db, challenge_id, error, began=began, duration=duration, is_repeated=is_repeated)
 
 
 def forget_looks(db: Database) -> None:

@@ -75,6 +75,14 @@ class Key:
     FROM discovery.{self.table}
 """
 
+    @property
+    def backlog(self) -> str:
+        """SQL of how many keys there are behind a position, as if none were missing."""
+        return f"""
+    SELECT greatest(max({self.table}.{self.column}) - coalesce(:position::bigint, 0), 0)
+    FROM discovery.{self.table}
+"""
+
 
 USER_ID = Key("users", column="user_id", user="user_id")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
+from audius_challenges.engine.totals import Backfill, Totals, day_of, is_counted
 from audius_challenges.errors import NUMERIC_VALUE_OUT_OF_RANGE, ChallengeError
 from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import columns_read
@@ -97,11 +98,15 @@ def require_room_for_block_numbers(db: Database, contract: Contract) -> None:
 
 @dataclass
 class Written:
-    """How many user challenges were inserted, updated, and among both completed."""
+    """How many user challenges were inserted, updated, and among both completed.
+
+    :ivar totals: the completed ones by day, but for those that the counting of the past will come to
+    """
 
     inserted: int = 0
     updated: int = 0
     completed: int = 0
+    totals: Totals = field(default_factory=Totals)
 
     @property
     def rows(self) -> int:
@@ -113,6 +118,7 @@ class Written:
         self.inserted += other.inserted
         self.updated += other.updated
         self.completed += other.completed
+        self.totals.add(other.totals)
 
 
 def writing(wanted: str, *, only_new: bool = False, unless: str = "FALSE") -> str:
@@ -139,12 +145,21 @@ def writing(wanted: str, *, only_new: bool = False, unless: str = "FALSE") -> st
             {"" if only_new else _UPDATE_INCOMPLETE}
             RETURNING
                 existing.specifier::text AS specifier,
-                existing.is_complete
+                existing.is_complete,
+                existing.amount,
+                {day_of("existing")} AS day
         )
         SELECT
             count(*) FILTER (WHERE written.specifier IN ({_those("differing.is_new")})) AS inserted,
             count(*) FILTER (WHERE written.specifier IN ({_those("NOT differing.is_new")})) AS updated,
-            count(*) FILTER (WHERE written.is_complete) AS completed
+            count(*) FILTER (WHERE written.is_complete) AS completed,
+            ARRAY(
+                SELECT ARRAY[done.day::text, count(*)::text, sum(done.amount)::text]
+                FROM written AS done
+                WHERE done.is_complete
+                    AND {is_counted("done.specifier")}
+                GROUP BY done.day
+            ) AS totals
         FROM written
     """
 
@@ -169,6 +184,7 @@ def write_user_challenges(
     only_new: bool = False,
     unless: str = "FALSE",
     nothing_written: bool = False,
+    backfill: Backfill,
     **values: Any,
 ) -> Written:
     """Insert what is missing, update what is incomplete and differs; leave every other row unlocked and unwritten.
@@ -179,9 +195,14 @@ def write_user_challenges(
     :param unless: SQL over `wanted` of whether a row that is not there must not be written
     :param nothing_written: nothing is looked up, since no row of these users was ever written; one that somebody else
         has written meanwhile is updated if it is incomplete, whether it differs or not
+    :param backfill: how far the past of the challenge is counted
     :param values: what `wanted` needs, and challenge_id
     :raises plpy.SPIError: with only_new, if one of the rows exists (unique_violation)
     """
-    return Written(
-        **db.row(writing(wanted, only_new=only_new, unless=unless), nothing_written=nothing_written, **values)
+    written = db.row(
+        writing(wanted, only_new=only_new, unless=unless),
+        nothing_written=nothing_written,
+        **backfill.parameters,
+        **values,
     )
+    return Written(**{**written, "totals": Totals.of(written["totals"])})

@@ -8,6 +8,7 @@ have their turn.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -34,7 +35,8 @@ _BEGIN = """
     )
     SELECT
         coalesce(before.is_running, false) AS was_cut_off,
-        to_char(before.began_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00') AS began_at
+        to_char(before.began_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00') AS began_at,
+        extract(epoch FROM before.began_at)::float8 AS began
     FROM begun
     LEFT JOIN audius_challenges.last_tick AS before
         ON before.singleton = begun.singleton
@@ -108,6 +110,7 @@ def begin(db: Database, processors: Sequence[Processor]) -> None:
                 behind[0],
                 f"cut off: the tick that began at {last['began_at']} did not come to its end"
                 " HINT: The server's log says what ended it: a crash, a restart, pg_terminate_backend().",
+                began=last["began"],
                 is_cut_off=True,
             )
     db.plpy.commit()
@@ -171,7 +174,13 @@ def cut_off(
                 f" ALTER ROLE {limit['role']} SET statement_timeout = 0;"
             )
         if at:
-            record_failure(db, at.id, f"cut off {seconds:.1f} s after the tick began: {description}", is_cut_off=True)
+            record_failure(
+                db,
+                at.id,
+                f"cut off {seconds:.1f} s after the tick began: {description}",
+                began=time.time() - seconds,
+                is_cut_off=True,
+            )
         else:
             problem = f"a tick failed before its first challenge: {description}"
             db.rows(_PROBLEM, problem=problem, is_restore=False, patience=PATIENCE)

@@ -12,6 +12,7 @@ from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load
 from audius_challenges.challenges import ANY_WEEK, CHALLENGES
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
+from audius_challenges.engine import history
 from audius_challenges.engine.feed import Feed
 from audius_challenges.engine.installation import remember_installation
 from audius_challenges.engine.per_user import PerUser
@@ -26,6 +27,7 @@ from audius_challenges.engine.state import (
     remember_active,
     save_state,
 )
+from audius_challenges.engine.totals import COUNTS, Backfill, count_past, load_backfills
 from audius_challenges.engine.users import Slices
 from audius_challenges.engine.writing import require_room_for_block_numbers
 from audius_challenges.errors import (
@@ -98,7 +100,9 @@ class Run:
     """Everything that the challenges of one run share.
 
     :ivar as_of: the run's clock
+    :ivar backfills: how far the past of each challenge is counted
     :ivar works: what each challenge that has begun is doing
+    :ivar began: when each challenge that has begun did, in seconds since 1970
     :ivar is_first: whether no challenge has succeeded before
     """
 
@@ -111,7 +115,9 @@ class Run:
     states: dict[str, State]
     feed: Feed
     slices: Slices
+    backfills: dict[str, Backfill]
     works: dict[str, Work] = field(default_factory=dict)
+    began: dict[str, float] = field(default_factory=dict)
     is_first: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +142,7 @@ class Run:
             remember_installation(db, present)
         states = load_states(db)
         feed = Feed(db, [states[processor.id] for processor in CHALLENGES if processor.id in states])
-        return cls(db, settings, as_of, full_scan, contract, catalog, states, feed, Slices(db))
+        return cls(db, settings, as_of, full_scan, contract, catalog, states, feed, Slices(db), load_backfills(db))
 
     def process(self, processor: Processor) -> Outcome:
         """Run one processor in a subtransaction and remember how it went.
@@ -144,11 +150,14 @@ class Run:
         :raises Exception: only what is to stop the whole run at once: a cancel, a shutdown
         """
         began = time.monotonic()
+        self.began.setdefault(processor.id, time.time())
         outcome = Outcome(processor.id)
         try:
+            self._count_past(processor)
             self._resume(processor)
             with self.db.plpy.subtransaction():
                 self._process(processor, outcome)
+                self._remember(processor, outcome, time.monotonic() - began)
             self.is_first = False
         except Exception as error:
             if is_operator_intervention(error):
@@ -156,7 +165,13 @@ class Run:
             description = self._described(error)
             outcome = Outcome(processor.id, "failed", error=description)
             self.works.pop(processor.id, None)
-            record_failure(self.db, processor.id, description)
+            record_failure(
+                self.db,
+                processor.id,
+                description,
+                began=self.began[processor.id],
+                duration=time.monotonic() - began,
+            )
         outcome.duration = time.monotonic() - began
         return outcome
 
@@ -169,6 +184,31 @@ class Run:
         """Whether the processor's first build has slices left."""
         work = self.works.get(processor.id)
         return work is not None and work.is_unfinished
+
+    def _count_past(self, processor: Processor) -> None:
+        """A step of counting what was completed before; a failure of the challenge does not take it back."""
+        backfill = self.backfills.setdefault(processor.id, Backfill(processor.id))
+        if not backfill.is_done and self.contract.has(COUNTS):
+            with self.db.plpy.subtransaction():
+                self.backfills[processor.id] = count_past(self.db, backfill)
+
+    def _remember(self, processor: Processor, outcome: Outcome, duration: float) -> None:
+        """In the transaction that writes the rewards: what is counted by day, and that there was something to tell."""
+        work = self.works[processor.id]
+        work.written.totals.save(self.db, processor.id)
+        if work.written.rows or work.users_set_aside:
+            history.record(
+                self.db,
+                processor.id,
+                began=self.began[processor.id],
+                duration=duration,
+                days=self.settings.history_days,
+                users_examined=outcome.users_examined,
+                rows_inserted=outcome.rows_inserted,
+                rows_updated=outcome.rows_updated,
+                rows_completed=outcome.rows_completed,
+                users_set_aside=work.users_set_aside,
+            )
 
     def _resume(self, processor: Processor) -> None:
         """Outside the subtransaction that a failure takes back: that it was found active does not wait for success."""
@@ -184,6 +224,7 @@ class Run:
         self.exempt_first_build()
         challenge = self.catalog.get(processor.id) or absent_challenge(processor.id)
         work = self.works.get(processor.id) or self.work(processor, challenge)
+        work.backfill = self.backfills[processor.id]
         if not challenge.active:
             outcome.status = "inactive" if processor.id in self.catalog else "absent"
             processor.pause(work)
@@ -226,6 +267,7 @@ class Run:
             slices=self.slices,
             challenge=challenge,
             state=self._state(processor),
+            backfill=self.backfills.get(processor.id) or Backfill(processor.id),
             settings=self.settings,
             as_of=self.as_of,
             full_scan=self.full_scan,
@@ -418,10 +460,19 @@ def _start_from_now(run: Run, processors: Iterable[Processor]) -> Iterator[tuple
     run.exempt_first_build()
     for processor in processors:
         if processor.id in run.catalog:
+            began = time.time()
             run.contract.require(processor.reads)
             work = run.work(processor, run.catalog[processor.id])
             passed_over = processor.start_from_now(work)
             save_state(run.db, work.state, work.as_of)
+            history.record(
+                run.db,
+                processor.id,
+                began=began,
+                duration=time.time() - began,
+                days=run.settings.history_days,
+                status=history.STARTED_FROM_NOW,
+            )
             yield processor.id, passed_over
 
 

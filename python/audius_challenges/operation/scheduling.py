@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 from audius_challenges.database import Database
+from audius_challenges.engine import history
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError, null_argument
+from audius_challenges.settings import read_settings
 
 TICK = "audius_challenges tick"
 TICK_HALF_MINUTE = "audius_challenges tick +30s"
@@ -79,9 +81,12 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
 def trim_run_details(db: Database) -> int:
     """Delete what pg_cron recorded of our jobs more than a week ago, and return how many rows that were.
 
+    It is what the daily job calls, so it trims the history of runs, too.
+
     :raises ChallengeError: if pg_cron is not in this database
     """
     _pg_cron_version(db)
+    history.trim(db, read_settings(db).history_days)
     deleted: int = db.value(
         f"""
         WITH deleted AS (

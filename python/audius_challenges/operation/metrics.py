@@ -1,0 +1,161 @@
+"""How challenges and ticks fare, in numbers for machines: samples as OpenMetrics knows them.
+
+What `challenge_status` says is taken from there, so that both say the same. Only small tables are read, so that it can
+be called every few seconds. A number that nobody knows yet is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from audius_challenges import __version__
+from audius_challenges.challenges import CHALLENGES
+from audius_challenges.contract import read_contract
+from audius_challenges.database import Database, Row
+from audius_challenges.engine.processor import Processor
+from audius_challenges.engine.state import Phase
+from audius_challenges.operation.status import status
+from audius_challenges.operation.stillness import find_stillness
+
+PREFIX = "audius_challenges_"
+SCHEDULE_STATES = ("ticking", "late", "stopped")
+
+_OF_CHALLENGES = """
+    SELECT
+        known.challenge_id,
+        (SELECT sum(day.completions) FROM audius_challenges.challenge_day AS day
+         WHERE day.challenge_id = known.challenge_id)::float8 AS completions,
+        (SELECT sum(day.amount) FROM audius_challenges.challenge_day AS day
+         WHERE day.challenge_id = known.challenge_id)::float8 AS audio,
+        coalesce((SELECT backfill.is_done FROM audius_challenges.day_backfill AS backfill
+                  WHERE backfill.challenge_id = known.challenge_id), FALSE) AS is_backfilled,
+        (SELECT count(DISTINCT aside.user_id) FROM audius_challenges.set_aside AS aside
+         WHERE aside.challenge_id = known.challenge_id) AS users_set_aside,
+        extract(epoch FROM clock_timestamp() - (
+            SELECT min(history.started_at) FROM audius_challenges.history
+            WHERE history.challenge_id = known.challenge_id
+        ))::float8 AS oldest_history,
+        state.phase,
+        state.found_active,
+        state.sweep_position,
+        state.sweep_rounds,
+        extract(epoch FROM clock_timestamp() - state.last_success)::float8 AS last_success,
+        extract(epoch FROM clock_timestamp() - state.sweep_finished_at)::float8 AS sweep_finished
+    FROM unnest(:challenge_ids::text[]) AS known (challenge_id)
+    LEFT JOIN audius_challenges.processor_state AS state
+        ON state.challenge_id = known.challenge_id
+"""
+
+_OF_TICKS = """
+    SELECT
+        extract(epoch FROM CASE WHEN NOT tick.is_running THEN tick.ended_at - tick.began_at END)::float8 AS duration,
+        extract(epoch FROM clock_timestamp() - tick.ended_at)::float8 AS age,
+        (SELECT facts.period FROM audius_challenges.schedule_facts() AS facts) AS interval
+    FROM (SELECT TRUE) AS always
+    LEFT JOIN audius_challenges.last_tick AS tick
+        ON TRUE
+"""
+
+_OF_TABLES = """
+    SELECT
+        relation.relname::text AS table_name,
+        pg_total_relation_size(relation.oid) AS size
+    FROM pg_class AS relation
+    WHERE relation.relnamespace = to_regnamespace('audius_challenges')
+        AND relation.relkind = 'r'
+    ORDER BY relation.relname
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A number, its name, and whose it is."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def as_row(self) -> tuple[str, str, float]:
+        """The columns as SQL returns them."""
+        return PREFIX + self.name, json.dumps(dict(self.labels)), float(self.value)
+
+
+def metrics(db: Database) -> Iterator[Sample]:
+    """All samples."""
+    yield Sample("info", 1, {"version": __version__})
+    yield from _of_ticks(db)
+    yield from _of_challenges(db)
+    for table in db.rows(_OF_TABLES):
+        yield Sample("table_size_bytes", table["size"], {"table": table["table_name"]})
+
+
+def _of_ticks(db: Database) -> Iterator[Sample]:
+    stillness = find_stillness(db)
+    for state in SCHEDULE_STATES:
+        is_it = state == (stillness.status if stillness else "ticking")
+        yield Sample("schedule_state", is_it, {"state": state})
+    tick = db.row(_OF_TICKS)
+    yield from _known(
+        {
+            "tick_duration_seconds": tick["duration"],
+            "tick_age_seconds": tick["age"],
+            "tick_interval_seconds": tick["interval"],
+        }
+    )
+
+
+def _of_challenges(db: Database) -> Iterator[Sample]:
+    columns = read_contract(db).columns
+    failures = {row[0]: row[5] for row in status(db)}
+    found = {row["challenge_id"]: row for row in db.rows(_OF_CHALLENGES, challenge_ids=list(failures))}
+    for processor in CHALLENGES:
+        state = found[processor.id]
+        backlog = _backlog(db, processor, state, columns)
+        yield from _known(
+            {
+                "completions_total": state["completions"] or 0,
+                "audio_total": state["audio"] or 0,
+                "past_counted": state["is_backfilled"],
+                "users_set_aside": state["users_set_aside"],
+                "active": bool(state["found_active"]),
+                "failing": failures[processor.id] > 0,
+                "consecutive_failures": failures[processor.id],
+                "last_success_age_seconds": state["last_success"],
+                "sweep_rounds_total": state["sweep_rounds"],
+                "sweep_round_age_seconds": state["sweep_finished"],
+                "sweep_progress_ratio": backlog and backlog.progress,
+                "backlog_users": backlog and backlog.users,
+                "history_age_seconds": state["oldest_history"],
+            },
+            challenge=processor.id,
+        )
+
+
+@dataclass(frozen=True)
+class _Backlog:
+    """How far a sweep is, from 0 to 1, and how many users a first build or a catch-up has yet to come to."""
+
+    progress: float
+    users: int
+
+
+def _backlog(
+    db: Database, processor: Processor, state: Row, columns: Mapping[str, Mapping[str, str]]
+) -> _Backlog | None:
+    """Of a challenge that has a sweep, if there is the table that it goes through."""
+    key = getattr(processor, "key", None)
+    if key is None or key.column not in columns.get(key.table, ()):
+        return None
+    position = state["sweep_position"]
+    progress = 0.0 if position is None else float(db.value(key.progress, position=position)) / 100
+    is_behind = state["phase"] in (Phase.FIRST_BUILD.value, Phase.CATCHING_UP.value)
+    return _Backlog(progress, (db.value(key.backlog, position=position) or 0) if is_behind else 0)
+
+
+def _known(values: Mapping[str, float | None], **labels: str) -> Iterator[Sample]:
+    """Samples of what is known."""
+    for name, value in values.items():
+        if value is not None:
+            yield Sample(name, value, labels)
