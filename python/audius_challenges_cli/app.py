@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ EPILOG = "Exit status: 0 fine, 1 warning, 2 critical, 3 cannot ask, 130 interrup
 MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M:%S%z"]
 
 app = typer.Typer(help=HELP, epilog=EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-out = Console(highlight=False)
+WIDTH = 100
+"""Columns where the output is no terminal, unless COLUMNS says otherwise."""
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 err = Console(highlight=False, stderr=True)
 
 Target = Annotated[
@@ -70,7 +73,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True, no_args_is_help=False)
 def options(
     context: typer.Context,
     _: Annotated[

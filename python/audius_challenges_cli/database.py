@@ -22,13 +22,43 @@ Record = TypeVar("Record")
 
 OLDEST = (2, 0)
 """The oldest version of the extension that has everything asked here."""
+_RUNS = """
+    WITH turn AS (
+        -- A row that stands for many runs, which failed alike, is taken for the last of them.
+        SELECT
+            challenge_id, rows_completed, error, ended_at,
+            CASE WHEN runs > 1 THEN ended_at - duration / runs ELSE started_at END AS began_at
+        FROM {home}.challenge_history
+        WHERE duration IS NOT NULL AND ended_at >= now() - %s::interval
+    ),
+    bounded AS (
+        SELECT
+            turn.*,
+            began_at > max(ended_at) OVER (ORDER BY began_at ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+            + INTERVAL '2 seconds' AS is_first
+        FROM turn
+    ),
+    numbered AS (
+        SELECT bounded.*, count(*) FILTER (WHERE is_first) OVER (ORDER BY began_at) AS run FROM bounded
+    ),
+    run AS (
+        SELECT
+            min(began_at) AS began_at,
+            max(ended_at) - min(began_at) AS duration,
+            array_agg(challenge_id ORDER BY began_at) AS challenges,
+            sum(rows_completed)::bigint AS completions,
+            coalesce(array_agg(challenge_id ORDER BY began_at) FILTER (WHERE error IS NOT NULL), '{}') AS failed
+        FROM numbered
+        GROUP BY run
+    )
+"""
 CONNECT_TIMEOUT = 10
 """Seconds, unless the environment or the connection string says otherwise."""
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """A row of challenge_status, with the phase behind its status."""
+    """A row of challenge_status, and how many users a first build or a catching up has yet to come to."""
 
     challenge_id: str
     description: str
@@ -42,13 +72,8 @@ class Challenge:
     sweep_rounds: int | None
     users_set_aside: int
     tick_problem: str | None
-    phase: str | None
+    backlog: int
     unpayable_rows: int | None = None
-
-    @property
-    def is_building(self) -> bool:
-        """Whether a first build or a catching up goes on, also where nothing ticks."""
-        return self.phase in {"first build", "catching up"} and self.status not in {"absent", "inactive"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +120,8 @@ class Deed:
     rows_completed: int | None
     users_set_aside: int | None
     error: str | None
+    runs: int
+    ended_at: dt.datetime
 
 
 @dataclass(frozen=True)
@@ -131,18 +158,28 @@ class Minute:
 
 
 @dataclass(frozen=True)
-class Tick:
-    """The last tick, as the state has it."""
+class Ticks:
+    """The last tick and the schedule, in seconds, as metrics() has them; None where it is not known."""
 
-    began_at: dt.datetime | None
-    ended_at: dt.datetime | None
-    is_running: bool
-    problem: str | None
+    age: float | None
+    duration: float | None
+    interval: float | None
+
+
+@dataclass(frozen=True)
+class Past:
+    """A run in the history: turns of challenges, each of which began before the one before it had long ended."""
+
+    began_at: dt.datetime
+    duration: dt.timedelta
+    challenges: list[str]
+    completions: int
+    failed: list[str]
 
 
 @dataclass(frozen=True)
 class Hour:
-    """How long runs took in an hour, in seconds, by the history."""
+    """How long the runs of an hour took, in seconds, by the history."""
 
     hour: dt.datetime
     runs: int
@@ -257,16 +294,28 @@ class Database:
             SELECT
                 status.challenge_id, status.description, status.status, status.last_run, status.last_success,
                 status.consecutive_failures, status.last_error, status.last_error_at, status.sweep_progress,
-                status.sweep_rounds, status.users_set_aside, status.tick_problem, state.phase{unpayable}
+                status.sweep_rounds, status.users_set_aside, status.tick_problem,
+                coalesce(backlog.value, 0)::bigint AS backlog{unpayable}
             FROM {{home}}.challenge_status AS status
-            LEFT JOIN audius_challenges.processor_state AS state USING (challenge_id)
+            LEFT JOIN audius_challenges.metrics() AS backlog
+                ON backlog.name = 'audius_challenges_backlog_users'
+                AND backlog.labels ->> 'challenge' = status.challenge_id
             """,
         )
 
-    def last_tick(self) -> Tick | None:
-        """The last tick; None if there was none."""
-        found = self._ask(Tick, "SELECT began_at, ended_at, is_running, problem FROM audius_challenges.last_tick")
-        return found[0] if found else None
+    def ticks(self) -> Ticks:
+        """When the last tick was, how long it took, and how often there is to be one."""
+        (found,) = self._ask(
+            Ticks,
+            """
+            SELECT
+                max(value) FILTER (WHERE name = 'audius_challenges_tick_age_seconds') AS age,
+                max(value) FILTER (WHERE name = 'audius_challenges_tick_duration_seconds') AS duration,
+                max(value) FILTER (WHERE name = 'audius_challenges_tick_interval_seconds') AS interval
+            FROM audius_challenges.metrics()
+            """,
+        )
+        return found
 
     def findings(self) -> list[Finding]:
         """What doctor() says."""
@@ -326,10 +375,10 @@ class Database:
             """
             SELECT
                 started_at, challenge_id, status, duration, users_examined, rows_inserted, rows_updated,
-                rows_completed, users_set_aside, error
+                rows_completed, users_set_aside, error, runs, ended_at
             FROM {home}.challenge_history
             WHERE (%s::text[] IS NULL OR challenge_id = ANY (%s)) AND (NOT %s OR error IS NOT NULL)
-            ORDER BY started_at DESC, challenge_id
+            ORDER BY ended_at DESC, challenge_id
             LIMIT %s
             """,
             challenges,
@@ -376,22 +425,27 @@ class Database:
             count,
         )
 
-    def hours(self) -> list[Hour]:
-        """How long runs took, by hour: a run is what began within the same second."""
+    def runs(self, since: dt.timedelta, limit: int) -> list[Past]:
+        """The last runs that did something, the newest first."""
+        return self._ask(Past, f"{_RUNS} SELECT * FROM run ORDER BY began_at DESC LIMIT %s", since, limit)
+
+    def hours(self, since: dt.timedelta) -> list[Hour]:
+        """How long runs took, by hour."""
         return self._ask(
             Hour,
-            """
+            f"""
+            {_RUNS}
             SELECT
-                date_trunc('hour', started_at) AS hour,
+                date_trunc('hour', began_at) AS hour,
                 count(*) AS runs,
                 percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM duration)) AS median,
                 max(extract(epoch FROM duration))::double precision AS longest,
-                count(*) FILTER (WHERE error IS NOT NULL) AS failures
-            FROM {home}.challenge_history
-            WHERE duration IS NOT NULL
+                count(*) FILTER (WHERE failed <> '{{}}') AS failures
+            FROM run
             GROUP BY 1
             ORDER BY 1
             """,
+            since,
         )
 
     def failures(self, limit: int) -> list[Failure]:
@@ -399,7 +453,7 @@ class Database:
         return self._ask(
             Failure,
             """
-            SELECT challenge_id, error, count(*) AS times, min(started_at) AS first, max(started_at) AS last
+            SELECT challenge_id, error, sum(runs)::bigint AS times, min(started_at) AS first, max(ended_at) AS last
             FROM {home}.challenge_history
             WHERE error IS NOT NULL
             GROUP BY challenge_id, error

@@ -20,6 +20,8 @@ from audius_challenges_cli.show import COLOURS, SEVERITIES
 
 ROWS = 50
 """Rows of a table at most."""
+HISTORY_DAYS = 30
+"""The history that the picture of durations shows."""
 PALETTE = (
     "#cc0fe0", "#7e1bcc", "#1ba1f1", "#13c65a", "#f9a825", "#ef5350", "#26a69a", "#8d6e63", "#5c6bc0", "#ec407a",
     "#9ccc65", "#00838f", "#ff7043", "#78909c", "#ab47bc", "#c0ca33", "#6d4c41", "#29b6f6",
@@ -74,7 +76,7 @@ def collect(database: Database, weeks: int) -> Numbers:
         now,
         since,
         by_week(database.days(since=since)),
-        database.hours(),
+        database.hours(dt.timedelta(days=HISTORY_DAYS)),
         database.challenges(),
         database.unpaid(),
         database.failures(ROWS),
@@ -195,7 +197,7 @@ def _weekly(numbers: Numbers, measure: Measure, title: str) -> Any:
 
 
 def _durations(hours: Sequence[Hour]) -> Any:
-    """Lines: how long a challenge took within a run, the median and the longest of each hour."""
+    """Lines: how long runs took, the median and the longest of each hour."""
     if not hours:
         return None
     values = [
@@ -218,7 +220,7 @@ def _durations(hours: Sequence[Hour]) -> Any:
                 alt.Tooltip("which:N", title="of the hour"),
                 alt.Tooltip("hour:T", title="hour", format="%Y-%m-%d %H:%M"),
                 alt.Tooltip("seconds:Q", format=".3f"),
-                alt.Tooltip("runs:Q", title="turns"),
+                alt.Tooltip("runs:Q", title="runs"),
             ],
         )
     )

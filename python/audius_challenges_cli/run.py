@@ -69,7 +69,7 @@ class Run:
             done = self.results.get(row.challenge_id)
             self.results[row.challenge_id] = outcome = _sum(done, outcome)
             now = next(each for each in self.database.challenges() if each.challenge_id == row.challenge_id)
-            goes_on = now.is_building and outcome.status == "ok"
+            goes_on = now.backlog > 0 and outcome.status == "ok"
             self.bars.end(now, outcome, goes_on=goes_on)
             if goes_on:
                 queue.append(row)

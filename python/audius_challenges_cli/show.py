@@ -14,7 +14,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -42,7 +41,10 @@ SEVERITIES = tuple(MARKS)
 """From the mildest on."""
 GOOD_STATES = {"complete", "claimable", "paid"}
 BAD_STATES = {"failed", "set_aside"}
-BAR_WIDTH = 12
+BAR = "━"
+BAR_WIDTH = 10
+WRAPPED = {"condition", "demanded", "has"}
+"""Columns of people's words."""
 NONE = Text("-", style="bright_black")
 
 
@@ -108,11 +110,14 @@ def moment(value: dt.datetime) -> Text:
     return Text(f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}")
 
 
-def progress(challenge: Challenge) -> RenderableType:
+def progress(challenge: Challenge) -> Text:
     """How far a first build or a catching up has come; nothing for a challenge that follows changes."""
-    if not challenge.is_building:
+    if not challenge.backlog:
         return Text("")
-    return ProgressBar(total=100, completed=float(challenge.sweep_progress or 0), width=BAR_WIDTH)
+    percent = float(challenge.sweep_progress or 0)
+    full = round(percent * BAR_WIDTH / 100)
+    bar = Text.assemble((BAR * full, "cyan"), (BAR * (BAR_WIDTH - full), "bright_black"))
+    return bar.append(f" {percent:.0f} %, {challenge.backlog:,} users left")
 
 
 def table(*headers: str, right: Iterable[str] = ()) -> Table:
@@ -120,7 +125,12 @@ def table(*headers: str, right: Iterable[str] = ()) -> Table:
     made = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
     numbers = set(right)
     for header in headers:
-        made.add_column(header, justify="right" if header in numbers else "left")
+        made.add_column(
+            header,
+            justify="right" if header in numbers else "left",
+            no_wrap=header not in WRAPPED,
+            overflow="ellipsis" if header not in WRAPPED else "fold",
+        )
     return made
 
 
@@ -128,25 +138,35 @@ def table(*headers: str, right: Iterable[str] = ()) -> Table:
 
 
 def challenges(rows: Sequence[Challenge]) -> RenderableType:
-    """The answer of status."""
-    numbers = ("failures", "unpayable", "set aside")
-    made = table("", "challenge", "status", "last success", *numbers, "progress", right=numbers)
-    for row in rows:
+    """The answer of status. A column without anything to say is left out."""
+    counts = {
+        "failures": [number(row.consecutive_failures, "red") for row in rows if any_of(rows, "consecutive_failures")],
+        "unpayable": [number(row.unpayable_rows, "yellow") for row in rows if any_of(rows, "unpayable_rows")],
+        "set aside": [number(row.users_set_aside, "yellow") for row in rows if any_of(rows, "users_set_aside")],
+        "progress": [progress(row) for row in rows if any_of(rows, "backlog")],
+    }
+    shown = [name for name, cells in counts.items() if cells]
+    made = table(
+        "", "challenge", "status", "last success", *shown, right=[name for name in shown if name != "progress"]
+    )
+    for place, row in enumerate(rows):
         made.add_row(
             Text(row.challenge_id, style="bold"),
             row.description,
             status(row.status),
             ago(row.last_success),
-            number(row.consecutive_failures, "red"),
-            number(row.unpayable_rows, "yellow"),
-            number(row.users_set_aside, "yellow"),
-            progress(row),
+            *(counts[name][place] for name in shown),
         )
     parts: list[RenderableType] = [made]
     if problem := next((row.tick_problem for row in rows if row.tick_problem), None):
         parts.append(Panel(Text(problem), title="nothing ticks", title_align="left", border_style="red"))
     parts.extend(failure(row) for row in rows if row.consecutive_failures and row.last_error)
     return Group(*parts)
+
+
+def any_of(rows: Sequence[object], name: str) -> bool:
+    """Whether one of the rows has something there."""
+    return any(getattr(row, name) for row in rows)
 
 
 def failure(row: Challenge) -> RenderableType:
@@ -235,23 +255,28 @@ def _colour(state: str) -> str:
 
 
 def history(rows: Sequence[Deed]) -> RenderableType:
-    """The answer of history."""
-    numbers = ("took", "examined", "inserted", "updated", "completed", "aside")
-    made = table("when (UTC)", "", "status", *numbers, "error", right=numbers)
+    """The answer of history, and the errors below it, each once."""
+    if not rows:
+        return Text("No run has written, failed or set anybody aside.")
+    has_aside = any_of(rows, "users_set_aside")
+    numbers = ("took", "examined", "written", "completed", *(["set aside"] if has_aside else []))
+    made = table("until (UTC)", "", "status", *numbers, right=numbers)
     for row in rows:
         made.add_row(
-            moment(row.started_at),
+            moment(row.ended_at),
             Text(row.challenge_id, style="bold"),
-            status(row.status),
+            status(row.status) if row.runs == 1 else status(row.status).append(f" {row.runs:,} times", style="red"),
             took(row.duration),
             number(row.users_examined),
-            number(row.rows_inserted),
-            number(row.rows_updated),
+            number((row.rows_inserted or 0) + (row.rows_updated or 0)),
             number(row.rows_completed, "green"),
-            number(row.users_set_aside, "yellow"),
-            Text((row.error or "").split("\n")[0], style="red", overflow="ellipsis", no_wrap=True),
+            *([number(row.users_set_aside, "yellow")] if has_aside else []),
         )
-    return made if rows else Text("No run has written, failed or set anything aside.")
+    errors = dict.fromkeys((row.challenge_id, row.error) for row in rows if row.error)
+    return Group(
+        made,
+        *(Panel(Text(error), title=name, title_align="left", border_style="red") for name, error in errors if error),
+    )
 
 
 def days(rows: Sequence[Day]) -> RenderableType:

@@ -7,7 +7,6 @@ import datetime as dt
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from threading import Lock
 from typing import ClassVar, TypeVar
 
@@ -21,19 +20,17 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Input, Label, Sparkline, Static
 
 from audius_challenges_cli import show
-from audius_challenges_cli.database import Challenge, Database, Deed, Minute, Tick
+from audius_challenges_cli.database import Challenge, Database, Minute, Past, Ticks
 from audius_challenges_cli.errors import CommandError
 
 Answer = TypeVar("Answer")
 
 MINUTES = 60
 """Of completions, in the picture."""
-DEEDS = 200
-"""Rows of the history that are looked at."""
+RUNS = 30
+"""Of the history, that are listed."""
 ERRORS = 3
 """Errors that are shown at once."""
-BAR = "█"
-BAR_WIDTH = 10
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,9 @@ class Look:
 
     at: dt.datetime
     challenges: Sequence[Challenge]
-    tick: Tick | None
+    ticks: Ticks
     minutes: Sequence[Minute]
-    deeds: Sequence[Deed]
+    runs: Sequence[Past]
 
     @classmethod
     def take(cls, database: Database) -> Look:
@@ -52,9 +49,9 @@ class Look:
         return cls(
             dt.datetime.now(dt.UTC),
             database.challenges(),
-            database.last_tick(),
+            database.ticks(),
             database.minutes(MINUTES),
-            database.history(limit=DEEDS),
+            database.runs(dt.timedelta(days=1), RUNS),
         )
 
 
@@ -167,7 +164,7 @@ class Watch(App[None]):
                 yield Sparkline([0], id="minutes", summary_function=max)
                 yield Static(id="axis")
             with Vertical(id="runs"):
-                yield DataTable[Text](id="deeds", cursor_type="none", show_cursor=False)
+                yield DataTable[Text](id="list", cursor_type="none", show_cursor=False)
         yield Static(id="errors")
         yield Footer(show_command_palette=False)
 
@@ -175,11 +172,11 @@ class Watch(App[None]):
         """Makes the tables, looks, and looks again and again."""
         self.theme = "textual-dark"
         challenges = self.query_one("#challenges", DataTable)
-        for name in ("", "challenge", "status", "last success", "progress", "completed 1 h", "failures", "set aside"):
+        for name in ("", "challenge", "status", "last success", "progress", "failures", "set aside"):
             challenges.add_column(name)
-        deeds = self.query_one("#deeds", DataTable)
-        for name in ("tick (UTC)", "took", "challenges", "completed", "failed"):
-            deeds.add_column(name)
+        runs = self.query_one("#list", DataTable)
+        for name in ("run (UTC)", "took", "completed", "challenges", "failed"):
+            runs.add_column(name)
         challenges.focus()
         self.action_refresh()
         self.set_interval(self.every, self.action_refresh)
@@ -210,7 +207,7 @@ class Watch(App[None]):
         self._show_health(look)
         self._show_challenges(look)
         self._show_pace(look)
-        self._show_deeds(look)
+        self._show_runs(look)
         self._show_errors(look)
 
     def action_explain(self) -> None:
@@ -240,30 +237,27 @@ class Watch(App[None]):
     def _show_health(self, look: Look) -> None:
         problem = next((row.tick_problem for row in look.challenges if row.tick_problem), None)
         failing = [row.challenge_id for row in look.challenges if row.consecutive_failures]
-        building = [row for row in look.challenges if row.is_building]
+        backlog = max((row.backlog for row in look.challenges), default=0)
         parts = []
         if problem:
             parts.append(problem.split("\n")[0])
-        elif look.tick and look.tick.is_running:
-            parts.append("a tick is running")
-        elif look.tick and look.tick.ended_at:
-            parts.append(f"last tick {show.ago(look.tick.ended_at)}")
-        else:
+        elif look.ticks.age is None:
             parts.append("no tick yet")
+        else:
+            parts.append(f"last tick {show.span(look.ticks.age)} ago")
+            if look.ticks.duration is not None:
+                parts.append(f"took {show.took(dt.timedelta(seconds=look.ticks.duration))}")
+            if look.ticks.interval is not None:
+                parts.append(f"one every {show.span(look.ticks.interval)}")
         if failing:
             parts.append(f"failing: {', '.join(failing)}")
-        if building:
-            parts.append(f"backlog: {len(building)} challenges have users to examine")
+        if backlog:
+            parts.append(f"backlog: {backlog:,} users")
         health = self.query_one("#health", Static)
         health.set_class(bool(problem or failing), "bad")
         health.update(Text.assemble(f"{look.at:%H:%M:%S} UTC  ", ("  ".join(parts), "bold")))
 
     def _show_challenges(self, look: Look) -> None:
-        hour_ago = look.at - dt.timedelta(hours=1)
-        completed = {row.challenge_id: 0 for row in look.challenges}
-        for deed in look.deeds:
-            if deed.started_at >= hour_ago:
-                completed[deed.challenge_id] = completed.get(deed.challenge_id, 0) + (deed.rows_completed or 0)
         made = self.query_one("#challenges", DataTable)
         cursor = made.cursor_row
         made.clear()
@@ -273,8 +267,7 @@ class Watch(App[None]):
                 Text(row.description),
                 show.status(row.status),
                 show.ago(row.last_success),
-                _bar(row),
-                _right(show.number(completed[row.challenge_id], "bold green"), 13),
+                show.progress(row),
                 _right(show.number(row.consecutive_failures, "bold red"), 8),
                 _right(show.number(row.users_set_aside, "yellow"), 9),
             )
@@ -292,19 +285,16 @@ class Watch(App[None]):
         first, last = look.minutes[0].minute, look.minutes[-1].minute
         self.query_one("#axis", Static).update(Text(f"{first:%H:%M} to {last:%H:%M} UTC", style="bright_black"))
 
-    def _show_deeds(self, look: Look) -> None:
-        made = self.query_one("#deeds", DataTable)
+    def _show_runs(self, look: Look) -> None:
+        made = self.query_one("#list", DataTable)
         made.clear()
-        for second, group in groupby(look.deeds, key=lambda deed: deed.started_at.replace(microsecond=0)):
-            deeds = list(group)
-            duration = sum((deed.duration for deed in deeds if deed.duration), dt.timedelta())
-            failed = [deed.challenge_id for deed in deeds if deed.error]
+        for run in look.runs:
             made.add_row(
-                Text(f"{second.astimezone(dt.UTC):%H:%M:%S}"),
-                show.took(duration),
-                Text(" ".join(deed.challenge_id for deed in deeds)),
-                _right(show.number(sum(deed.rows_completed or 0 for deed in deeds), "green"), 9),
-                Text(" ".join(failed), style="red"),
+                Text(f"{run.began_at.astimezone(dt.UTC):%H:%M:%S}"),
+                show.took(run.duration),
+                _right(show.number(run.completions, "green"), 9),
+                Text(" ".join(run.challenges)),
+                Text(" ".join(run.failed), style="red"),
             )
 
     def _show_errors(self, look: Look) -> None:
@@ -358,15 +348,6 @@ def _details(challenge: str) -> Callable[[Database], RenderableType]:
 
 def _complaint(error: CommandError) -> Text:
     return Text.assemble((error.message, "red"), f"\n{error.hint}" if error.hint else "")
-
-
-def _bar(row: Challenge) -> Text:
-    """How far a first build or a catching up has come."""
-    if not row.is_building:
-        return Text("")
-    percent = float(row.sweep_progress or 0)
-    full = round(percent * BAR_WIDTH / 100)
-    return Text.assemble((BAR * full, "cyan"), (BAR * (BAR_WIDTH - full), "grey23"), f" {percent:3.0f} %")
 
 
 def _right(text: Text, width: int) -> Text:
