@@ -219,7 +219,7 @@ def watch(
     target: Target = None,
 ) -> None:
     """Watch challenges, ticks and completions on a full screen. Without a terminal it prints one frame."""
-    from audius_challenges_cli.watch import Watch, frame_of  # noqa: PLC0415 (the other commands need not load Textual)
+    from audius_challenges_cli.watch import Watch, frame_of
 
     with Database(target) as database:
         screen = Watch(database, every, lambda: Database(target))
@@ -242,7 +242,7 @@ def report(
 ) -> None:
     """Write a report: one HTML file that needs no network, with a picture of each week's rewards, run times,
     backlog, failures and users set aside. With --json, print its numbers instead."""
-    from audius_challenges_cli.report import collect, render  # noqa: PLC0415 (the other commands need no charts)
+    from audius_challenges_cli.report import collect, render
 
     with Database(target) as database:
         numbers = collect(database, weeks)

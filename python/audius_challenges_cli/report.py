@@ -22,10 +22,12 @@ ROWS = 50
 """Rows of a table at most."""
 HISTORY_DAYS = 30
 """The history that the picture of durations shows."""
+# Vega's own tableau20: neighbours differ, and there are as many as challenges.
 PALETTE = (
-    "#cc0fe0", "#7e1bcc", "#1ba1f1", "#13c65a", "#f9a825", "#ef5350", "#26a69a", "#8d6e63", "#5c6bc0", "#ec407a",
-    "#9ccc65", "#00838f", "#ff7043", "#78909c", "#ab47bc", "#c0ca33", "#6d4c41", "#29b6f6",
+    "#4c78a8", "#9ecae9", "#f58518", "#ffbf79", "#54a24b", "#88d27a", "#b79a20", "#f2cf5b", "#439894", "#83bcb6",
+    "#e45756", "#ff9d98", "#79706e", "#bab0ac", "#d67195", "#fcbfd2", "#b279a2", "#d6a5c9", "#9e765f", "#d8b5a5",
 )  # fmt: skip
+VIOLET, PALE, GREY = "#7e1bcc", "#d9c6ef", "#9a93a8"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 PROGRAM = "window.vegaEmbed = vegaEmbed;"
@@ -140,8 +142,14 @@ def _tiles(numbers: Numbers) -> list[tuple[str, str, str]]:
         ("Rewards completed", f"{completions:,}", f"since {numbers.since}"),
         ("Not paid yet", f"{unpaid:,.0f}", f"$AUDIO, {claimable:,.0f} of it claimable"),
         ("Users set aside", f"{sum(row.users_set_aside for row in numbers.challenges):,}", "rows cannot be written"),
-        ("Health", SEVERITIES[worst], f"{troubles} things to do" if troubles else "nothing to do"),
+        ("Health", SEVERITIES[worst], _things(troubles)),
     ]
+
+
+def _things(count: int) -> str:
+    if not count:
+        return "nothing to do"
+    return "one thing to do" if count == 1 else f"{count} things to do"
 
 
 def _names(numbers: Numbers) -> dict[str, str]:
@@ -214,7 +222,7 @@ def _durations(hours: Sequence[Hour]) -> Any:
             color=alt.Color(
                 "which:N",
                 title=None,
-                scale=alt.Scale(domain=["longest", "median"], range=[PALETTE[0], PALETTE[2]]),
+                scale=alt.Scale(domain=["longest", "median"], range=[VIOLET, GREY]),
             ),
             tooltip=[
                 alt.Tooltip("which:N", title="of the hour"),
@@ -250,7 +258,7 @@ def _unpaid(numbers: Numbers) -> Any:
             color=alt.Color(
                 "state:N",
                 title=None,
-                scale=alt.Scale(domain=["claimable", "in cooldown"], range=[PALETTE[1], "#d9c6ef"]),
+                scale=alt.Scale(domain=["claimable", "in cooldown"], range=[VIOLET, PALE]),
             ),
             tooltip=[
                 "challenge:N",

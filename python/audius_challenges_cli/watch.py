@@ -29,6 +29,8 @@ MINUTES = 60
 """Of completions, in the picture."""
 RUNS = 30
 """Of the history, that are listed."""
+FEW = 5
+"""Challenges that are named of each run."""
 ERRORS = 3
 """Errors that are shown at once."""
 
@@ -133,6 +135,12 @@ class Whom(ModalScreen[str]):
         self.dismiss(event.value.strip())
 
 
+class Challenges(DataTable[Text]):
+    """The table of challenges, with a key for the one under the cursor."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "This challenge")]
+
+
 class Watch(App[None]):
     """The screen."""
 
@@ -143,7 +151,6 @@ class Watch(App[None]):
         Binding("q", "quit", "Quit"),
         Binding("e", "explain", "Explain a user"),
         Binding("d", "doctor", "Doctor"),
-        Binding("enter", "details", "This challenge", priority=False),
         Binding("r", "refresh", "Look now"),
     ]
 
@@ -157,7 +164,7 @@ class Watch(App[None]):
         """Challenges above; below them completions and what runs did; at the end what fails."""
         yield Label(self.source.heading, id="title")
         yield Static("looking …", id="health")
-        yield DataTable[Text](id="challenges", cursor_type="row", zebra_stripes=True)
+        yield Challenges(id="challenges", cursor_type="row", zebra_stripes=True)
         with Horizontal(id="below"):
             with Vertical(id="pace"):
                 yield Static(id="completions")
@@ -171,7 +178,7 @@ class Watch(App[None]):
     def on_mount(self) -> None:
         """Makes the tables, looks, and looks again and again."""
         self.theme = "textual-dark"
-        challenges = self.query_one("#challenges", DataTable)
+        challenges = self.query_one("#challenges", Challenges)
         for name in ("", "challenge", "status", "last success", "progress", "failures", "set aside"):
             challenges.add_column(name)
         runs = self.query_one("#list", DataTable)
@@ -229,7 +236,7 @@ class Watch(App[None]):
         """Shows the challenge under the cursor: its status, its last error, its history."""
         if self.look is None:
             return
-        row = self.look.challenges[self.query_one("#challenges", DataTable).cursor_row]
+        row = self.look.challenges[self.query_one("#challenges", Challenges).cursor_row]
         self.push_screen(Page(f"{row.challenge_id}  {row.description}", self.source, _details(row.challenge_id)))
 
     # What is seen
@@ -258,7 +265,7 @@ class Watch(App[None]):
         health.update(Text.assemble(f"{look.at:%H:%M:%S} UTC  ", ("  ".join(parts), "bold")))
 
     def _show_challenges(self, look: Look) -> None:
-        made = self.query_one("#challenges", DataTable)
+        made = self.query_one("#challenges", Challenges)
         cursor = made.cursor_row
         made.clear()
         for row in look.challenges:
@@ -279,7 +286,7 @@ class Watch(App[None]):
         self.query_one("#completions", Static).update(
             Text.assemble(
                 ("completions a minute", "bold"),
-                f"   now {pace[-1]:,}   most {max(pace):,}   in the hour {sum(pace):,}",
+                f"\nnow {pace[-1]:,}   most {max(pace):,}   in the hour {sum(pace):,}",
             )
         )
         first, last = look.minutes[0].minute, look.minutes[-1].minute
@@ -293,8 +300,8 @@ class Watch(App[None]):
                 Text(f"{run.began_at.astimezone(dt.UTC):%H:%M:%S}"),
                 show.took(run.duration),
                 _right(show.number(run.completions, "green"), 9),
-                Text(" ".join(run.challenges)),
-                Text(" ".join(run.failed), style="red"),
+                Text(_few(run.challenges)),
+                Text(_few(run.failed), style="red"),
             )
 
     def _show_errors(self, look: Look) -> None:
@@ -348,6 +355,12 @@ def _details(challenge: str) -> Callable[[Database], RenderableType]:
 
 def _complaint(error: CommandError) -> Text:
     return Text.assemble((error.message, "red"), f"\n{error.hint}" if error.hint else "")
+
+
+def _few(challenges: Sequence[str]) -> str:
+    """As many as there is room for."""
+    more = len(challenges) - FEW
+    return " ".join(challenges[:FEW]) + (f" +{more}" if more > 0 else "")
 
 
 def _right(text: Text, width: int) -> Text:
