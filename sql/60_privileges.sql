@@ -134,7 +134,8 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
-        ' audius_challenges.metrics(), audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint) TO %I',
+        ' audius_challenges.metrics(), audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint),'
+        ' audius_challenges.doctor(), audius_challenges.examine(), audius_challenges.job_facts() TO %I',
         role_name
     );
     EXECUTE pg_catalog.format(
@@ -146,14 +147,16 @@ BEGIN
         'GRANT SELECT ON audius_challenges.processor_state, audius_challenges.look, audius_challenges.pause,'
         ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
         ' audius_challenges.passed_over, audius_challenges.verified_user, audius_challenges.tastemaker_decision,'
-        ' audius_challenges.history, audius_challenges.challenge_day, audius_challenges.day_backfill TO %I',
+        ' audius_challenges.history, audius_challenges.challenge_day, audius_challenges.day_backfill,'
+        ' audius_challenges.installation TO %I',
         role_name
     );
     FOR relation IN
         SELECT class.relname AS name
         FROM pg_catalog.pg_class AS class
         WHERE class.relname IN (
-                'challenges', 'user_challenges', 'users', 'challenge_disbursements', 'sol_reward_disbursements'
+                'challenges', 'user_challenges', 'users', 'challenge_disbursements', 'sol_reward_disbursements',
+                'blocks', 'trending_results', 'track_trending_scores', 'playlist_trending_scores'
             )
             AND class.relnamespace = pg_catalog.to_regnamespace(home)
     LOOP
@@ -163,7 +166,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS
-'Grants a role what it needs to read challenge_status, challenge_history, undisbursed_challenges and metrics()';
+'Grants a role what it needs to read challenge_status, challenge_history and undisbursed_challenges, and to call '
+'metrics() and doctor()';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
 -- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From

@@ -71,6 +71,6 @@ def test_whoever_the_page_says_needs_a_column_reads_it(table: str) -> None:
 
 @pytest.mark.parametrize("index", HELPFUL_INDEXES)
 def test_the_reference_says_how_to_make_each_helpful_index_and_what_it_does(index: Index) -> None:
-    columns = index.statement.removeprefix("CREATE INDEX CONCURRENTLY ON ").removesuffix(";")
+    columns = index.statement().removeprefix("CREATE INDEX CONCURRENTLY ON ").removesuffix(";")
     assert f"| `{columns}` |" in PAGE
-    assert f"\n{index.statement}\n" in CHALLENGES_PAGE
+    assert f"\n{index.statement()}\n" in CHALLENGES_PAGE

@@ -14,7 +14,7 @@ from audius_challenges.errors import (
     WRONG_OBJECT_TYPE,
     ChallengeError,
 )
-from audius_challenges.sources import HELPFUL_INDEXES, PRINTED_TYPES, TABLES, WRITTEN, Reads
+from audius_challenges.sources import HELPFUL_INDEXES, PRINTED_TYPES, TABLES, WRITTEN, Index, Reads
 
 _COLUMNS = """
     SELECT
@@ -232,12 +232,17 @@ def read_contract(db: Database) -> Contract:
     found = db.rows(_ELSEWHERE, missing=missing) if missing else []
     elsewhere = {row["table_name"]: row["schemas"] for row in found}
     contract = Contract(db.schema, columns, views, keyless, elsewhere)
-    indexes = db.rows(_INDEXES, schema=db.schema, tables=sorted({index.table for index in HELPFUL_INDEXES}))
-    db.indexes = frozenset(
-        index
-        for index in HELPFUL_INDEXES
-        for row in indexes
-        if (row["table_name"], row["column_name"]) == (index.table, index.column) and index.is_one(row["predicate"])
-    )
+    db.indexes = existing_indexes(db, HELPFUL_INDEXES)
     db.absent = {table: TABLES[table].empty for table in contract.absent}
     return contract
+
+
+def existing_indexes(db: Database, indexes: Sequence[Index]) -> frozenset[Index]:
+    """Which of these indexes there are."""
+    found = db.rows(_INDEXES, schema=db.schema, tables=sorted({index.table for index in indexes}))
+    return frozenset(
+        index
+        for index in indexes
+        for row in found
+        if (row["table_name"], row["column_name"]) == (index.table, index.column) and index.is_one(row["predicate"])
+    )

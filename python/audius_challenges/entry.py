@@ -152,6 +152,14 @@ def trigger_needs(db: Database, role: str) -> list[tuple[Any, ...]]:
 
 
 @_from_sql
+def examine(db: Database) -> list[tuple[Any, ...]]:
+    """`audius_challenges.doctor()`."""
+    from audius_challenges.operation import doctor
+
+    return [finding.as_row() for finding in doctor.examine(db)]
+
+
+@_from_sql
 def install(db: Database) -> None:
     """The last statement of the extension's script."""
     from audius_challenges.operation import installing

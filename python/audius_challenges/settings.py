@@ -112,8 +112,41 @@ class Settings:
     unknown: tuple[Unknown, ...] = ()
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A setting as it is kept for this database, for roles, or for both.
+
+    :ivar role: whom it is for; None: for everybody
+    :ivar scope: the same as ALTER takes it, such as DATABASE discovery
+    """
+
+    name: str
+    value: str
+    role: str | None
+    scope: str
+
+    @property
+    def reset(self) -> str:
+        """SQL that takes it away."""
+        return f"ALTER {self.scope} RESET {self.name};"
+
+
+# Of pg_db_role_setting: whom a setting is for, as ALTER takes it.
+_SCOPE = """
+            CASE
+                WHEN kept.setrole = 0 AND kept.setdatabase = 0 THEN 'ROLE ALL'
+                WHEN kept.setrole = 0 THEN format('DATABASE %I', current_database())
+                WHEN kept.setdatabase = 0 THEN format('ROLE %I', pg_get_userbyid(kept.setrole))
+                ELSE format('ROLE %I IN DATABASE %I', pg_get_userbyid(kept.setrole), current_database())
+            END
+"""
+
+_FOR_THIS_DATABASE = """
+    kept.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
 # A placeholder reads back as '' after a SET LOCAL has ended: that is its default, too.
-_READ = """
+_READ = f"""
     SELECT
         names.name,
         coalesce(current_setting(names.name, true), '') AS setting,
@@ -125,20 +158,31 @@ _READ = """
         '',
         format(
             'ALTER %s RESET %s;',
-            CASE
-                WHEN kept.setrole = 0 AND kept.setdatabase = 0 THEN 'ROLE ALL'
-                WHEN kept.setrole = 0 THEN format('DATABASE %I', current_database())
-                WHEN kept.setdatabase = 0 THEN format('ROLE %I', pg_get_userbyid(kept.setrole))
-                ELSE format('ROLE %I IN DATABASE %I', pg_get_userbyid(kept.setrole), current_database())
-            END,
+            {_SCOPE},
             stored.name
         )
     FROM pg_db_role_setting AS kept
     CROSS JOIN LATERAL unnest(kept.setconfig) AS entry (text)
     CROSS JOIN LATERAL (SELECT lower(split_part(entry.text, '=', 1)) AS name) AS stored
-    WHERE kept.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    WHERE {_FOR_THIS_DATABASE}
         AND starts_with(stored.name, :prefix::text)
         AND stored.name <> ALL(:names::text[])
+"""
+
+# What holds for a role comes first where several are set.
+_STORED = f"""
+    SELECT
+        lower(split_part(entry.text, '=', 1)) AS name,
+        substr(entry.text, strpos(entry.text, '=') + 1) AS value,
+        CASE WHEN kept.setrole <> 0 THEN pg_get_userbyid(kept.setrole)::text END AS role,
+        {_SCOPE} AS scope
+    FROM pg_db_role_setting AS kept
+    CROSS JOIN LATERAL unnest(kept.setconfig) AS entry (text)
+    WHERE {_FOR_THIS_DATABASE}
+        AND lower(split_part(entry.text, '=', 1)) = ANY(:names::text[])
+    ORDER BY
+        kept.setrole = 0,
+        kept.setdatabase = 0
 """
 
 _MAY_READ_FILES = "SELECT has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')"
@@ -197,15 +241,39 @@ def unknown_settings(db: Database) -> tuple[Unknown, ...]:
     return _unknown(found)
 
 
+def stored_settings(db: Database, *names: str) -> list[Stored]:
+    """What is kept for this database or for roles, what wins first; without names: of all that are ours."""
+    return [Stored(**row) for row in db.rows(_STORED, names=list(names) or _known())]
+
+
+def expected_of(stored: Stored) -> str | None:
+    """What a setting of ours takes, if it does not take this value."""
+    setting = _SETTINGS[stored.name.removeprefix(PREFIX)]
+    try:
+        setting.parse(stored.value.strip() or setting.default)
+    except (KeyError, ValueError):
+        return setting.expected
+    return None
+
+
+def is_off(text: str) -> bool:
+    """Whether a value of `enabled` says off."""
+    return _BOOLEANS.get(text.strip().lower()) is False
+
+
+def nearest_name(unknown: Unknown) -> str:
+    """The setting that may have been meant."""
+    import difflib  # noqa: PLC0415 - seldom needed, and each tick has a session of its own
+
+    return difflib.get_close_matches(unknown.name, _known(), n=1, cutoff=0)[0]
+
+
 def warn_of(db: Database, unknown: Iterable[Unknown]) -> None:
     """Say that these have no effect, and what may have been meant."""
     for setting in unknown:
-        import difflib  # noqa: PLC0415 - seldom needed, and each tick has a session of its own
-
-        nearest = difflib.get_close_matches(setting.name, _known(), n=1, cutoff=0)
         db.plpy.warning(
             f'unknown setting "{setting.name}": it has no effect',
-            hint=f"The nearest name is {nearest[0]}. {setting.reset}",
+            hint=f"The nearest name is {nearest_name(setting)}. {setting.reset}",
         )
 
 

@@ -56,6 +56,7 @@ class Table:
         of, and the index of the clock begins with it
     :ivar privileges: what a role that runs ticks needs on it
     :ivar is_optional: whether a database may lack it, and is then as one in which it is empty
+    :ivar key: the columns of its primary key, of a table that we write
     """
 
     name: str
@@ -64,6 +65,7 @@ class Table:
     checked: str | None = None
     privileges: str = "SELECT"
     is_optional: bool = False
+    key: tuple[str, ...] = ()
 
     @property
     def empty(self) -> str:
@@ -220,6 +222,7 @@ TABLES: Mapping[str, Table] = {
             "challenges",
             {"id": TEXT, "amount": TEXT, "active": BOOLEAN, "step_count": INTEGER, "starting_block": INTEGER},
             privileges=_DERIVED,
+            key=("id",),
         ),
         Table(
             "user_challenges",
@@ -235,6 +238,7 @@ TABLES: Mapping[str, Table] = {
                 "completed_at": TIMESTAMP,
             },
             privileges=_DERIVED,
+            key=("challenge_id", "specifier"),
         ),
         Table(
             "challenge_profile_completion",
@@ -249,16 +253,19 @@ TABLES: Mapping[str, Table] = {
                 "reposts": BOOLEAN,
             },
             privileges=_DERIVED,
+            key=("user_id",),
         ),
         Table(
             "challenge_listen_streak",
             {"user_id": INTEGER, "last_listen_date": TIMESTAMP, "listen_streak": INTEGER},
             privileges=_DERIVED,
+            key=("user_id",),
         ),
         Table(
             "trending_results",
             {"user_id": INTEGER, "id": TEXT, "rank": INTEGER, "type": TEXT, "version": TEXT, "week": DATE},
             privileges="SELECT, INSERT",
+            key=("rank", "type", "version", "week"),
         ),
         Table("challenge_disbursements", {"challenge_id": TEXT, "specifier": TEXT}),
         Table("sol_reward_disbursements", {"challenge_id": TEXT, "specifier": TEXT}, is_optional=True),
@@ -273,20 +280,27 @@ WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "IN
 
 @dataclass(frozen=True)
 class Index:
-    """An index that the application lacks, and that is used where somebody makes one.
+    """An index that challenges read by.
 
+    :ivar column: its first column, by which an index is known as this one
     :ivar where: SQL of the rows that are in it, all if empty
+    :ivar further: the columns behind the first
     """
 
     table: str
     column: str
     where: str = ""
+    further: str = ""
 
-    @property
-    def statement(self) -> str:
-        """SQL that makes one."""
+    def statement(self, schema: str = "") -> str:
+        """SQL that creates one.
+
+        :param schema: of the table, quoted if it needs quotes
+        """
+        table = f"{schema}.{self.table}" if schema else self.table
+        columns = f"{self.column}, {self.further}" if self.further else self.column
         where = f" WHERE {self.where}" if self.where else ""
-        return f"CREATE INDEX CONCURRENTLY ON {self.table} ({self.column}){where};"
+        return f"CREATE INDEX CONCURRENTLY ON {table} ({columns}){where};"
 
     def is_one(self, predicate: str | None) -> bool:
         """Whether an index that begins with the column serves as this one.
@@ -303,6 +317,42 @@ PINS_BY_OWNER = Index("tracks", "owner_id", where="pinned_comment_id IS NOT NULL
 EVENTS_BY_REFERRER = Index("user_events", "referrer", where="referrer IS NOT NULL")
 
 HELPFUL_INDEXES = (COMMENTS_BY_USER, PINS_BY_OWNER, EVENTS_BY_REFERRER)
+"""Those that the application lacks, and that are used where somebody creates them."""
+
+
+def _by_clock(table: Table) -> Index:
+    assert table.clock is not None, f"table {table.name} has no column that grows"  # noqa: S101 - a mistake of ours
+    return Index(table.name, table.checked, further=table.clock) if table.checked else Index(table.name, table.clock)
+
+
+NEEDED_INDEXES = (
+    *(_by_clock(table) for table in TABLES.values() if table.clock),
+    Index("blocks", "number"),
+    Index("users", "user_id"),
+    Index("follows", "follower_user_id", further="followee_user_id"),
+    Index("saves", "user_id", further="save_type, save_item_id, is_delete"),
+    Index("saves", "save_item_id", further="save_type, user_id, is_delete"),
+    Index("reposts", "user_id", further="repost_type, repost_item_id, created_at, is_delete"),
+    Index("reposts", "repost_item_id", further="repost_type, user_id, is_delete"),
+    Index("tracks", "track_id"),
+    Index("tracks", "owner_id"),
+    Index("playlists", "playlist_id"),
+    Index("playlists", "playlist_owner_id"),
+    Index("comments", "comment_id"),
+    Index("user_events", "user_id"),
+    Index("sol_purchases", "buyer_user_id", further="is_valid"),
+    Index("sol_purchases", "content_id", further="content_type, access_type, is_valid"),
+    Index("plays", "user_id", where="user_id IS NOT NULL", further="play_item_id, created_at"),
+    Index("plays", "created_at"),
+    Index("aggregate_monthly_plays", "play_item_id"),
+    Index("aggregate_user", "user_id"),
+    Index("track_trending_scores", "type", further="version, time_range, score DESC, track_id"),
+    Index("playlist_trending_scores", "type", further="version, time_range, playlist_id, score DESC"),
+    Index("user_challenges", "challenge_id"),
+    Index("challenge_disbursements", "challenge_id", further="specifier"),
+    Index("sol_reward_disbursements", "challenge_id", further="specifier"),
+)
+"""Those that production has, and without which challenges read whole tables."""
 
 
 @dataclass(frozen=True)

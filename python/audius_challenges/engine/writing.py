@@ -60,7 +60,7 @@ _UPDATE_INCOMPLETE = """
 
 # The latest blocks may be absurd ones (rule 7): one number carried away would hide all that a disburser pages by.
 _LATE_BLOCKS = 20
-_PLAUSIBLE = 100_000
+PLAUSIBLE = 100_000
 
 _COMPLETED_BLOCKNUMBER = f"""(
                     SELECT coalesce(max(blocks.number), 0)
@@ -72,11 +72,11 @@ _COMPLETED_BLOCKNUMBER = f"""(
                         ORDER BY late.number DESC
                         LIMIT 1
                         OFFSET {_LATE_BLOCKS}
-                    ) + {_PLAUSIBLE}, 9223372036854775807)
+                    ) + {PLAUSIBLE}, 9223372036854775807)
                 )"""
 
 
-_NEXT_COMPLETED_BLOCKNUMBER = f"SELECT {_COMPLETED_BLOCKNUMBER} AS number"
+NEXT_COMPLETED_BLOCKNUMBER = f"SELECT {_COMPLETED_BLOCKNUMBER} AS number"
 
 
 def require_room_for_block_numbers(db: Database, contract: Contract) -> None:
@@ -85,7 +85,7 @@ def require_room_for_block_numbers(db: Database, contract: Contract) -> None:
     :raises ChallengeError: naming the column that is too narrow; otherwise each user would fail alone, and all would
     """
     if contract.is_bigint("blocks", "number") and not contract.is_bigint("user_challenges", "completed_blocknumber"):
-        number = db.value(_NEXT_COMPLETED_BLOCKNUMBER)
+        number = db.value(NEXT_COMPLETED_BLOCKNUMBER)
         if number > MAX_INTEGER:
             table = f"{db.plpy.quote_ident(db.schema)}.user_challenges"
             raise ChallengeError(

@@ -167,11 +167,12 @@ class Difference:
 
 
 def compare_catalog(
-    db: Database, environment: str, challenge_ids: Sequence[str | None] | None = None
+    db: Database, environment: str, challenge_ids: Sequence[str | None] | None = None, *, schema: str = ""
 ) -> list[Difference]:
     """Where the catalog differs from the reference, in the reference's order.
 
     :param challenge_ids: which rows to compare; None: all of the reference
+    :param schema: what corrections name, quoted; empty: they go by the search_path
     :raises ChallengeError: if there is no such environment or challenge
     """
     reference = reference_catalog(environment)
@@ -180,7 +181,10 @@ def compare_catalog(
         require_known(challenge_ids, order)
         reference = [row for row in reference if row["id"] in challenge_ids]
     differing = [json.loads(row["differing"]) for row in db.rows(_COMPARE, payload=json.dumps(reference))]
-    return sorted((_difference(row, environment) for row in differing), key=lambda one: order.index(one.id))
+    return sorted(
+        (_difference(row, environment, schema and f"{schema}.") for row in differing),
+        key=lambda one: order.index(one.id),
+    )
 
 
 def is_empty(db: Database) -> bool:
@@ -195,16 +199,17 @@ def align_catalog(db: Database, environment: str, differences: list[Difference])
     db.rows(_ALIGN, payload=payload, challenge_ids=[one.id for one in differences])
 
 
-def _difference(row: Row, environment: str) -> Difference:
+def _difference(row: Row, environment: str, prefix: str) -> Difference:
     existing: Mapping[str, Any] | None = row["existing"]
     if existing is None:
         values = ", ".join(f"{name}: {_show(row[name])}" for name in _COLUMNS)
-        insertion = f"SELECT * FROM sync_challenge_catalog('{environment}', '{{{row['id']}}}');"
+        insertion = f"SELECT * FROM {prefix}sync_challenge_catalog('{environment}', '{{{row['id']}}}');"
         return Difference(row["id"], True, values, insertion)
     differing = [name for name in _COLUMNS if existing[name] != row[name]]
     changes = ", ".join(f"{name}: {_show(existing[name])} -> {_show(row[name])}" for name in differing)
     assignments = ", ".join(f"{name} = {_literal(row[name])}" for name in differing)
-    return Difference(row["id"], False, changes, f"UPDATE challenges SET {assignments} WHERE id = '{row['id']}';")
+    correction = f"UPDATE {prefix}challenges SET {assignments} WHERE id = '{row['id']}';"
+    return Difference(row["id"], False, changes, correction)
 
 
 def _show(value: Any) -> str:

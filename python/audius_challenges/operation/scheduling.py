@@ -45,7 +45,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     """
     if every is None:
         raise null_argument("every")
-    knows_seconds = _pg_cron_version(db) >= FIRST_WITH_SECONDS
+    knows_seconds = pg_cron_version(db) >= FIRST_WITH_SECONDS
     jobs = [*_ticks(db, every, knows_seconds=knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
     unschedule(db)
     for name, when, command in jobs:
@@ -71,7 +71,7 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
     :returns: the jobs that were removed
     :raises ChallengeError: if pg_cron is not in this database
     """
-    _pg_cron_version(db)
+    pg_cron_version(db)
     jobs = _jobs(db)
     for job in jobs:
         db.rows("SELECT cron.unschedule(:job_id::bigint)", job_id=job["jobid"])
@@ -85,7 +85,7 @@ def trim_run_details(db: Database) -> int:
 
     :raises ChallengeError: if pg_cron is not in this database
     """
-    _pg_cron_version(db)
+    pg_cron_version(db)
     history.trim(db, read_settings(db).history_days)
     deleted: int = db.value(
         f"""
@@ -156,7 +156,11 @@ def _cron_setting(db: Database, name: str) -> str | None:
     return found[0]["setting"] if found else None
 
 
-def _pg_cron_version(db: Database) -> tuple[int, ...]:
+def pg_cron_version(db: Database) -> tuple[int, ...]:
+    """Major and minor of the pg_cron of this database.
+
+    :raises ChallengeError: if it has none
+    """
     found = db.rows("SELECT extversion AS version FROM pg_extension WHERE extname = 'pg_cron'")
     if not found:
         raise ChallengeError(

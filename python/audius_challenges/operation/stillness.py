@@ -37,11 +37,13 @@ class Stillness:
     """Why challenges do not tick.
 
     :ivar status: stopped or late
+    :ivar statement: SQL that mends it, if any does
     """
 
     status: str
     reason: str
     hint: str | None = None
+    statement: str = ""
 
     def __str__(self) -> str:
         """Both in one text, as `last_error` has them."""
@@ -89,9 +91,11 @@ def _stopped(db: Database, facts: Row, last: Row) -> Stillness | None:
             reason = f"the jobs tick another database: {facts['elsewhere']}"
         else:
             reason = "no job of pg_cron ticks this database"
-        return Stillness("stopped", reason, _SCHEDULE)
+        return Stillness("stopped", reason, _SCHEDULE, _schedule_here(db))
     if not facts["has_pg_cron"] and last["ended_at"] is None:
-        return Stillness("stopped", "no tick has come yet, and no schedule is known here", how_to_get_pg_cron(db))
+        statement = f"CREATE EXTENSION pg_cron; {_schedule_here(db)}" if facts["home"] == last["here"] else ""
+        reason = "no tick has come yet, and no schedule is known here"
+        return Stillness("stopped", reason, how_to_get_pg_cron(db), statement)
     return None
 
 
@@ -105,10 +109,11 @@ def _late(db: Database, facts: Row, last: Row) -> Stillness | None:
     due = f", one is due every {period:g} s" if period else ""
     if facts["wrong_host"]:
         reason = f"the jobs connect to another server: {facts['wrong_host']}; {since}"
-        return Stillness("stopped", reason, _SCHEDULE)
+        return Stillness("stopped", reason, _SCHEDULE, _schedule_here(db))
     if holder := lock_holder(db):
         reason = f"{since}{due}; process {holder} holds the lock of a run"
-        return Stillness("late", reason, f"If it is not at work: SELECT pg_terminate_backend({holder});")
+        end_it = f"SELECT pg_terminate_backend({holder});"
+        return Stillness("late", reason, f"If it is not at work: {end_it}", end_it)
     if not facts["has_pg_cron"]:
         return Stillness("late", since, "See cron.job_run_details in pg_cron's database, or what else calls tick().")
     return Stillness(
@@ -117,6 +122,11 @@ def _late(db: Database, facts: Row, last: Row) -> Stillness | None:
         "See cron.job_run_details: SELECT * FROM cron.job_run_details"
         " WHERE command LIKE 'CALL audius%' ORDER BY runid DESC LIMIT 5;",
     )
+
+
+def _schedule_here(db: Database) -> str:
+    """The same, whatever the search_path is."""
+    return f"SELECT * FROM {db.plpy.quote_ident(db.schema)}.schedule_challenges();"
 
 
 def _budget(db: Database) -> float:

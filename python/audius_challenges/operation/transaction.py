@@ -203,7 +203,7 @@ def read_delay(db: Database, delay: str) -> float:
     if found["timeout"]:
         with suppress(ChallengeError):  # An invalid setting is an error of the tick itself.
             budget = read_settings(db).time_budget / 1000
-            if found["timeout"] <= seconds + budget:
+            if may_cut_off(found["timeout"], seconds, budget):
                 db.plpy.warning(
                     f"statement_timeout is {found['setting']}, and may cut this tick off",
                     detail=f"It counts for a tick as a whole: {seconds:g} s of delay, and {budget:g} s"
@@ -211,6 +211,11 @@ def read_delay(db: Database, delay: str) -> float:
                     hint=f"ALTER ROLE {found['role']} SET statement_timeout = 0;",
                 )
     return seconds
+
+
+def may_cut_off(timeout: float, delay: float, budget: float) -> bool:
+    """Whether a statement_timeout may end a tick before its time budget is used up; all in seconds, 0 is no timeout."""
+    return 0 < timeout <= delay + budget
 
 
 def sleep(db: Database, seconds: float) -> None:

@@ -19,6 +19,7 @@ _TRIGGERS = """
         trigger.tgname::text AS name,
         class.relname::text AS table_name,
         format('%I.%I()', home.nspname, function.proname) AS function_name,
+        function.prosecdef AS is_definer,
         language.lanname IN ('c', 'internal') AS is_compiled,
         function.prosrc AS source,
         (
@@ -35,7 +36,6 @@ _TRIGGERS = """
         AND namespace.nspname = :schema::text
     INNER JOIN pg_proc AS function
         ON function.oid = trigger.tgfoid
-        AND NOT function.prosecdef
     INNER JOIN pg_namespace AS home
         ON home.oid = function.pronamespace
     INNER JOIN pg_language AS language
@@ -143,11 +143,23 @@ def trigger_needs(db: Database, role: str) -> list[Need]:
     """The triggers for which a role seems to lack something, or of which nobody can tell."""
     further = read_settings(db).trigger_schemas
     needs = []
-    for trigger in db.rows(_TRIGGERS, schema=db.schema, written=list(WRITTEN)):
+    for trigger in triggers_on(db, *WRITTEN):
+        if trigger["is_definer"]:
+            continue
         lacking = () if trigger["is_compiled"] else _lacking(db, role, trigger, further)
         if lacking or trigger["is_compiled"]:
             needs.append(Need(trigger["name"], trigger["table_name"], trigger["function_name"], lacking))
     return needs
+
+
+def triggers_on(db: Database, *tables: str) -> list[Row]:
+    """The enabled triggers of these tables, with the texts of their functions."""
+    return db.rows(_TRIGGERS, schema=db.schema, written=list(tables))
+
+
+def without_comments(source: str) -> str:
+    """A function's text, without what is only for people."""
+    return _COMMENT.sub(" ", source)
 
 
 def _lacking(db: Database, role: str, trigger: Row, further: tuple[str, ...]) -> tuple[str, ...]:
@@ -167,7 +179,7 @@ def _lacking(db: Database, role: str, trigger: Row, further: tuple[str, ...]) ->
 
 def _mentions(source: str) -> set[tuple[str, str]]:
     """Names that may be tables, with the privileges that the words before them call for."""
-    text = _COMMENT.sub(" ", source)
+    text = without_comments(source)
     upserts = _UPSERT.search(text) is not None
     mentions = set()
     for words, name in _MENTION.findall(text):

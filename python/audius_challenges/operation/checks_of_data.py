@@ -1,0 +1,380 @@
+"""Checks of the doctor: whether the tables, the catalog and the rows are as runs and disbursers need them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from audius_challenges.challenges import CHALLENGES
+from audius_challenges.challenges.trending import TRENDING
+from audius_challenges.contract import existing_indexes
+from audius_challenges.engine.scores import IS_A_SCORE, VERSION, is_of_the_week
+from audius_challenges.engine.writing import NEXT_COMPLETED_BLOCKNUMBER, PLAUSIBLE
+from audius_challenges.errors import ChallengeError
+from audius_challenges.operation.catalog_sync import ENVIRONMENTS, compare_catalog
+from audius_challenges.operation.findings import CRITICAL, NOTICE, WARNING, Examined, Finding
+from audius_challenges.operation.replication import publications, subscriptions
+from audius_challenges.operation.triggers import triggers_on, without_comments
+from audius_challenges.sources import HELPFUL_INDEXES, NEEDED_INDEXES, TABLES, Index
+
+# Pages of user_challenges (80 MB) beyond which it is not read without an index.
+MOST_PAGES = 10_000
+
+# Pages of a table from which on statistics matter.
+MANY_PAGES = 1000
+
+# Rows are counted up to so many.
+MOST_COUNTED = 1000
+
+BY_BLOCK = Index("user_challenges", "completed_blocknumber", where="is_complete")
+
+_TABLE = """
+    SELECT
+        relation.relname::text AS name,
+        relation.reltuples < 0 AS is_never_analyzed,
+        pg_relation_size(relation.oid) / current_setting('block_size')::bigint AS pages,
+        pg_size_pretty(pg_table_size(relation.oid)) AS size,
+        greatest(relation.reltuples, 0)::bigint AS rows
+    FROM pg_class AS relation
+    INNER JOIN pg_namespace AS namespace
+        ON namespace.oid = relation.relnamespace
+        AND namespace.nspname = :schema::text
+    WHERE relation.relname = ANY(:tables::text[])
+        AND relation.relkind = 'r'
+    ORDER BY relation.relname
+"""
+
+
+def _rows_that(condition: str) -> str:
+    """SQL that counts complete rows by challenge, up to a number in all."""
+    return f"""
+    SELECT
+        bad.challenge_id,
+        count(*) AS number
+    FROM (
+        SELECT user_challenges.challenge_id::text
+        FROM discovery.user_challenges
+        WHERE user_challenges.is_complete
+            AND {condition}
+        LIMIT {MOST_COUNTED}
+    ) AS bad
+    GROUP BY bad.challenge_id
+    ORDER BY bad.challenge_id
+"""
+
+
+_WITHOUT_BLOCK = _rows_that("user_challenges.completed_blocknumber IS NULL")
+_ABOVE_BLOCK = _rows_that("user_challenges.completed_blocknumber > :limit::bigint")
+
+_SET_ASIDE = """
+    SELECT
+        aside.challenge_id,
+        count(DISTINCT aside.user_id) AS users,
+        min(aside.user_id) AS example,
+        (array_agg(aside.error ORDER BY aside.user_id))[1] AS error
+    FROM audius_challenges.set_aside AS aside
+    GROUP BY aside.challenge_id
+    ORDER BY aside.challenge_id
+"""
+
+_SCORES = {"track_trending_scores": ("TRACKS", "UNDERGROUND_TRACKS"), "playlist_trending_scores": ("PLAYLISTS",)}
+
+
+def _scores(table: str, score_type: str) -> str:
+    of_the_week = f"SELECT FROM discovery.{table} AS scores WHERE {is_of_the_week(score_type)}"
+    return f"""
+    SELECT
+        EXISTS ({of_the_week} AND scores.score >= 'Infinity') AS has_infinite,
+        EXISTS ({of_the_week}) AND NOT EXISTS ({of_the_week} AND {IS_A_SCORE}) AS has_none
+"""
+
+
+# Since the first that was paid.
+_UNPAID_FRIDAYS = """
+    SELECT
+        count(*) AS number,
+        max(friday)::date::text AS latest
+    FROM (
+        SELECT min(trending_results.week)::timestamp AS first_paid
+        FROM discovery.trending_results
+        WHERE trending_results.type::text = :ranked_type::text
+            AND trending_results.version::text = :version::text
+            AND extract(isodow FROM trending_results.week) = 5
+    ) AS known
+    CROSS JOIN LATERAL generate_series(
+        known.first_paid, clock_timestamp() AT TIME ZONE 'UTC' - interval '6 hours', '7 days'
+    ) AS friday
+    WHERE NOT EXISTS (
+            SELECT FROM discovery.trending_results
+            WHERE trending_results.type::text = :ranked_type::text
+                AND trending_results.version::text = :version::text
+                AND trending_results.week = friday::date
+        )
+        AND NOT EXISTS (
+            SELECT FROM audius_challenges.unpaid_friday AS decided
+            WHERE decided.challenge_id = :challenge_id::text
+                AND decided.week = friday::date
+        )
+"""
+
+_LEADING = """
+    SELECT
+        attribute.attname::text AS name,
+        method.amname::text AS method
+    FROM pg_index AS built
+    INNER JOIN pg_class AS index
+        ON index.oid = built.indexrelid
+    INNER JOIN pg_am AS method
+        ON method.oid = index.relam
+    INNER JOIN pg_class AS relation
+        ON relation.oid = built.indrelid
+        AND relation.relname = 'notification'
+    INNER JOIN pg_namespace AS namespace
+        ON namespace.oid = relation.relnamespace
+        AND namespace.nspname = :schema::text
+    INNER JOIN pg_attribute AS attribute
+        ON attribute.attrelid = built.indrelid
+        AND attribute.attnum = built.indkey[0]
+    WHERE built.indisvalid
+"""
+
+_LOOKUP = re.compile(r"\bfrom\s+(?:\w+\.)?notification\b([^;]*)", re.IGNORECASE)
+_COMPARED = re.compile(r"\b(?:\w+\.)?(\w+)\s*(=|@>)")
+
+
+def restore(examined: Examined) -> Iterator[Finding]:
+    """What keeps ticks from doing anything: what looks like a restore."""
+    if found := examined.surroundings.why_restoring(examined.db):
+        reason, hint = found
+        accepts = "reconcile_challenges" in hint
+        statement = f"SELECT * FROM {examined.home}.reconcile_challenges();" if accepts else ""
+        yield Finding(CRITICAL, "ticks take the database for one that is being restored", reason, hint, statement)
+
+
+def tables(examined: Examined) -> Iterator[Finding]:
+    """Tables and columns of active challenges that are missing, or are none."""
+    found: dict[str, tuple[ChallengeError, list[str]]] = {}
+    for processor in CHALLENGES:
+        challenge = examined.catalog.get(processor.id)
+        if examined.catalog and not (challenge and challenge.active):
+            continue
+        try:
+            examined.contract.require(processor.reads)
+        except ChallengeError as error:
+            found.setdefault(error.message, (error, []))[1].append(processor.id)
+    for wrong, challenges in found.values():
+        yield Finding(
+            CRITICAL,
+            f"the tables are not as challenges need them: {', '.join(challenges)}",
+            wrong.message,
+            " ".join(filter(None, (wrong.detail, wrong.hint))),
+            _add_key(examined) if wrong.message.startswith("no primary key") else "",
+        )
+
+
+def _add_key(examined: Examined) -> str:
+    """SQL that gives tables the keys that they lack."""
+    return " ".join(
+        f"ALTER TABLE {examined.home}.{table} ADD PRIMARY KEY ({', '.join(TABLES[table].key)});"
+        for table in examined.contract.keyless
+    )
+
+
+def catalog(examined: Examined) -> Iterator[Finding]:
+    """Rows of the catalog that differ from those of the environment that is nearest."""
+    db = examined.db
+    if not examined.catalog:
+        return
+    nearest, differences = min(
+        ((environment, compare_catalog(db, environment, schema=examined.home)) for environment in ENVIRONMENTS),
+        key=lambda compared: len(compared[1]),
+    )
+    for one in differences:
+        if one.missing:
+            expected = f"the row of {nearest}, unless it was retired: {one.details}"
+            yield Finding(NOTICE, f'challenge "{one.id}" is not in the catalog', "no row", expected, one.correction)
+            continue
+        challenge = examined.catalog[one.id]
+        try:
+            _ = challenge.amount
+        except ChallengeError as error:
+            severity, found, expected = CRITICAL, error.message, str(error.detail)
+        else:
+            severity, found, expected = NOTICE, one.details, f"what {nearest} has, unless it was changed on purpose"
+        yield Finding(severity, f'challenge "{one.id}" differs from the catalog', found, expected, one.correction)
+
+
+def block_numbers(examined: Examined) -> Iterator[Finding]:
+    """Complete rows that a disburser never finds, or that hide others from him."""
+    db = examined.db
+    if "completed_blocknumber" not in examined.contract.columns.get("user_challenges", {}):
+        return
+    tables = db.rows(_TABLE, schema=db.schema, tables=["user_challenges"])
+    if tables and tables[0]["pages"] > MOST_PAGES and not existing_indexes(db, [BY_BLOCK]):
+        yield Finding(
+            NOTICE,
+            "not checked: block numbers of complete rows",
+            f"user_challenges has {tables[0]['size']}, and no index on completed_blocknumber of complete rows",
+            "such an index, by which these are found at once; or now and then the column unpayable_rows of"
+            " challenge_status, which reads all rows",
+            BY_BLOCK.statement(examined.home),
+        )
+        return
+    present = db.value(NEXT_COMPLETED_BLOCKNUMBER)
+    expected = "the present block, where it has not been paid, so that disbursers find it; see"
+    for row in db.rows(_WITHOUT_BLOCK):
+        yield Finding(
+            WARNING,
+            f'rows of challenge "{row["challenge_id"]}" are complete without a block number, and never paid',
+            _counted(row["number"]),
+            f"{expected} docs/how-to/repair-unpayable-rows.md",
+            _repair(examined, row["challenge_id"], "IS NULL", present),
+        )
+    if not present:
+        return
+    for row in db.rows(_ABOVE_BLOCK, limit=present + PLAUSIBLE):
+        yield Finding(
+            WARNING,
+            f'rows of challenge "{row["challenge_id"]}" have absurd block numbers, which carry cursors away',
+            f"{_counted(row['number'])} above {present + PLAUSIBLE}",
+            f"{expected} docs/how-to/repair-unpayable-rows.md",
+            _repair(examined, row["challenge_id"], f"> {present + PLAUSIBLE}", present),
+        )
+
+
+def _counted(number: int) -> str:
+    if number >= MOST_COUNTED:
+        return f"{number} rows or more"
+    return "1 row" if number == 1 else f"{number} rows"
+
+
+def _repair(examined: Examined, challenge_id: str, condition: str, present: int) -> str:
+    """SQL that gives rows the present block, and those that were paid 0, which is below every cursor."""
+    home = examined.home
+    paid = " OR ".join(
+        f"EXISTS (SELECT FROM {home}.{table} AS paid WHERE paid.challenge_id = earned.challenge_id"
+        " AND paid.specifier = earned.specifier)"
+        for table in ("challenge_disbursements", "sol_reward_disbursements")
+        if table in examined.contract.columns
+    )
+    number = f"CASE WHEN {paid} THEN 0 ELSE {present} END" if paid else str(present)
+    return (
+        f"UPDATE {home}.user_challenges AS earned SET completed_blocknumber = {number}"
+        f" WHERE challenge_id = {examined.literal(challenge_id)} AND is_complete AND completed_blocknumber {condition};"
+    )
+
+
+def users_set_aside(examined: Examined) -> Iterator[Finding]:
+    """Users whose rows cannot be written."""
+    for row in examined.db.rows(_SET_ASIDE):
+        yield Finding(
+            WARNING,
+            f'users of challenge "{row["challenge_id"]}" are set aside: their rows cannot be written',
+            f"{row['users']} in all; user {row['example']}: {row['error']}",
+            "their rows are mended; they are tried again then. See docs/how-to/users-set-aside.md",
+        )
+
+
+def scores(examined: Examined) -> Iterator[Finding]:
+    """Trending scores that are none."""
+    trending = {processor.ranked_type: processor.id for processor in TRENDING}
+    for table, types in _SCORES.items():
+        if table not in examined.contract.columns:
+            continue
+        for score_type in types:
+            challenge = examined.catalog.get(trending[score_type])
+            if not (challenge and challenge.active):
+                continue
+            found = examined.db.row(_scores(table, score_type))
+            expected = "finite numbers above 0, from whatever computes the scores"
+            if found["has_none"]:
+                what = f"{table} has no score of {score_type} that counts, so no Friday is paid"
+                yield Finding(WARNING, what, "all are 0, negative, infinite, NaN, or of the future", expected)
+            elif found["has_infinite"]:
+                what = f"{table} has scores of {score_type} that do not count"
+                yield Finding(WARNING, what, "NaN or infinite", expected)
+
+
+def fridays(examined: Examined) -> Iterator[Finding]:
+    """Weeks of trending that were not paid."""
+    if "trending_results" not in examined.contract.columns:
+        return
+    for processor in TRENDING:
+        challenge = examined.catalog.get(processor.id)
+        if not (challenge and challenge.active):
+            continue
+        unpaid = examined.db.row(
+            _UNPAID_FRIDAYS, ranked_type=processor.ranked_type, version=VERSION, challenge_id=processor.id
+        )
+        if unpaid["number"]:
+            yield Finding(
+                WARNING,
+                f'Fridays of challenge "{processor.id}" are not paid, and will not be without you',
+                f"{unpaid['number']} in all, the latest {unpaid['latest']}",
+                "pay them, or give them up: docs/how-to/past-friday.md",
+            )
+
+
+def indexes(examined: Examined) -> Iterator[Finding]:
+    """Indexes that challenges need, or that would help."""
+    there = existing_indexes(examined.db, (*NEEDED_INDEXES, *HELPFUL_INDEXES))
+    for index in (*NEEDED_INDEXES, *HELPFUL_INDEXES):
+        columns = examined.contract.columns.get(index.table, {})
+        if index in there or index.column not in columns or index.table in examined.contract.views:
+            continue
+        is_needed = index in NEEDED_INDEXES
+        what = "needed, or runs read the whole table" if is_needed else "helpful: without it, changes are found later"
+        yield Finding(
+            WARNING if is_needed else NOTICE,
+            f"an index on {index.table} ({index.column}) is {what}",
+            "no such index",
+            index.statement(examined.home).removeprefix("CREATE INDEX CONCURRENTLY ON ").removesuffix(";"),
+            index.statement(examined.home),
+        )
+
+
+def statistics(examined: Examined) -> Iterator[Finding]:
+    """Tables of some size that PostgreSQL has never analyzed, so that it plans blindly."""
+    db = examined.db
+    for row in db.rows(_TABLE, schema=db.schema, tables=list(TABLES)):
+        if row["is_never_analyzed"] and row["pages"] > MANY_PAGES:
+            yield Finding(
+                WARNING,
+                f"{row['name']} was never analyzed, so runs may be planned badly",
+                f"{row['size']}, and no statistics",
+                "autovacuum analyzes it: see whether it is on, for the server and for the table",
+                f"ANALYZE {examined.home}.{row['name']};",
+            )
+
+
+def notifications(examined: Examined) -> Iterator[Finding]:
+    """What each completed reward searches in `notification` without an index."""
+    db = examined.db
+    tables = db.rows(_TABLE, schema=db.schema, tables=["notification"])
+    if not tables:
+        return
+    leading = {(row["name"], row["method"]) for row in db.rows(_LEADING, schema=db.schema)}
+    for trigger in triggers_on(db, "user_challenges"):
+        for lookup in _LOOKUP.findall(without_comments(trigger["source"])):
+            compared = _COMPARED.findall(lookup)
+            if not compared or any((name, "gin" if sign == "@>" else "btree") in leading for name, sign in compared):
+                continue
+            name, sign = next((each for each in compared if each[1] == "@>"), compared[0])
+            kind = f"USING gin ({name})" if sign == "@>" else f"({name})"
+            yield Finding(
+                WARNING if tables[0]["pages"] > MOST_PAGES else NOTICE,
+                f"trigger {trigger['name']} searches notification for each completed reward without an index",
+                f"{tables[0]['rows']} rows ({tables[0]['size']}), by {name}",
+                f"an index {kind}",
+                f"CREATE INDEX CONCURRENTLY ON {examined.home}.notification {kind};",
+            )
+
+
+def logical_replication(examined: Examined) -> Iterator[Finding]:
+    """Subscriptions that write what runs write, and publications of it."""
+    for severity, remarks in (
+        (CRITICAL, subscriptions(examined.db)),
+        (NOTICE, publications(examined.db)),
+    ):
+        for remark in remarks:
+            yield Finding(severity, "logical replication touches what runs write", remark.message, remark.hint)
