@@ -16,6 +16,7 @@ MEMBERS: Privileges = {
     "function audius_challenges.grant_status(text)": ("", "", ""),
     "function audius_challenges.install()": ("", "", ""),
     "function audius_challenges.load()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.metrics()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.schedule_facts()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.start_from_now(text[],boolean)": ("", "EXECUTE", ""),
     "function audius_challenges.status()": ("", "EXECUTE", "EXECUTE"),
@@ -30,6 +31,9 @@ MEMBERS: Privileges = {
     "function public.unschedule_challenges()": ("", "EXECUTE", ""),
     "procedure audius_challenges.tick(interval)": ("", "EXECUTE", ""),
     "schema audius_challenges": ("", "USAGE", "USAGE"),
+    "table audius_challenges.challenge_day": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.day_backfill": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.history": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.installation": ("", "INSERT SELECT UPDATE", ""),
     "table audius_challenges.last_tick": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.look": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
@@ -42,6 +46,7 @@ MEMBERS: Privileges = {
     "table audius_challenges.unpaid_friday": ("", "INSERT SELECT UPDATE", "SELECT"),
     # PostgreSQL's default; it lets nobody read or write anything.
     "type audius_challenges.phase": ("USAGE", "", ""),
+    "view public.challenge_history": ("", "SELECT", "SELECT"),
     "view public.challenge_status": ("", "SELECT", "SELECT"),
     "view public.undisbursed_challenges": ("", "SELECT", "SELECT"),
 }

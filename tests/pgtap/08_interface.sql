@@ -1,6 +1,6 @@
 -- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
 BEGIN;
-SELECT plan(41);
+SELECT plan(43);
 
 -- Everything that belongs to the extension.
 CREATE TEMPORARY VIEW member AS
@@ -110,6 +110,19 @@ SELECT has_function('audius_challenges', 'grant_run', ARRAY['text'], 'there is g
 SELECT has_function('audius_challenges', 'grant_status', ARRAY['text'], 'there is grant_status');
 SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 'there is trim_run_details');
 SELECT has_view('public', 'challenge_status', 'there is challenge_status');
+SELECT columns_are(
+    'public', 'challenge_history',
+    ARRAY[
+        'started_at', 'challenge_id', 'status', 'duration', 'users_examined', 'rows_inserted', 'rows_updated',
+        'rows_completed', 'users_set_aside', 'error', 'runs', 'ended_at'
+    ],
+    'challenge_history has these columns'
+);
+SELECT is(
+    pg_get_function_result('audius_challenges.metrics'::regproc),
+    'TABLE(name text, labels jsonb, value double precision)',
+    'metrics returns samples'
+);
 SELECT has_view('public', 'undisbursed_challenges', 'there is undisbursed_challenges');
 SELECT has_function(
     'audius_challenges', 'undisbursed', ARRAY['bigint', 'text', 'bigint', 'text', 'text', 'bigint'],
@@ -117,8 +130,9 @@ SELECT has_function(
 );
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
-    $$VALUES ('installation'::name), ('last_tick'), ('look'), ('passed_over'), ('pause'), ('processor_state'),
-        ('set_aside'), ('tastemaker_decision'), ('unpaid_friday'), ('verified_user')$$,
+    $$VALUES ('challenge_day'::name), ('day_backfill'), ('history'), ('installation'), ('last_tick'), ('look'),
+        ('passed_over'), ('pause'), ('processor_state'), ('set_aside'), ('tastemaker_decision'),
+        ('unpaid_friday'), ('verified_user')$$,
     'the extension owns these tables of state, and no table of the application''s'
 );
 SELECT results_eq(

@@ -112,7 +112,7 @@ def _of_challenges(db: Database) -> Iterator[Sample]:
     found = {row["challenge_id"]: row for row in db.rows(_OF_CHALLENGES, challenge_ids=list(failures))}
     for processor in CHALLENGES:
         state = found[processor.id]
-        backlog = _backlog(db, processor, state, columns)
+        progress, backlog = _sweep(db, processor, state, columns) or (None, None)
         yield from _known(
             {
                 "completions_total": state["completions"] or 0,
@@ -125,33 +125,28 @@ def _of_challenges(db: Database) -> Iterator[Sample]:
                 "last_success_age_seconds": state["last_success"],
                 "sweep_rounds_total": state["sweep_rounds"],
                 "sweep_round_age_seconds": state["sweep_finished"],
-                "sweep_progress_ratio": backlog and backlog.progress,
-                "backlog_users": backlog and backlog.users,
+                "sweep_progress_ratio": progress,
+                "backlog_users": backlog,
                 "history_age_seconds": state["oldest_history"],
             },
             challenge=processor.id,
         )
 
 
-@dataclass(frozen=True)
-class _Backlog:
-    """How far a sweep is, from 0 to 1, and how many users a first build or a catch-up has yet to come to."""
-
-    progress: float
-    users: int
-
-
-def _backlog(
+def _sweep(
     db: Database, processor: Processor, state: Row, columns: Mapping[str, Mapping[str, str]]
-) -> _Backlog | None:
-    """Of a challenge that has a sweep, if there is the table that it goes through."""
+) -> tuple[float, int] | None:
+    """How far the sweep is, from 0 to 1, and how many users a first build or a catch-up has yet to come to.
+
+    Of a challenge that has a sweep, if there is the table that it goes through.
+    """
     key = getattr(processor, "key", None)
     if key is None or key.column not in columns.get(key.table, ()):
         return None
     position = state["sweep_position"]
     progress = 0.0 if position is None else float(db.value(key.progress, position=position)) / 100
     is_behind = state["phase"] in (Phase.FIRST_BUILD.value, Phase.CATCHING_UP.value)
-    return _Backlog(progress, (db.value(key.backlog, position=position) or 0) if is_behind else 0)
+    return progress, (db.value(key.backlog, position=position) or 0) if is_behind else 0
 
 
 def _known(values: Mapping[str, float | None], **labels: str) -> Iterator[Sample]:
