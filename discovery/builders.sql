@@ -623,6 +623,41 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.comment(user_id * 10, user_id, user_id * 10);
 $$;
 
+-- Somebody else, who is verified, saves what the user has made of a track of his.
+CREATE FUNCTION build.almost_cs(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10, is_verified => TRUE);
+    SELECT build.track(user_id * 10, user_id * 10);
+    SELECT build.track(user_id, user_id);
+    SELECT build.remix(user_id * 10, user_id);
+$$;
+CREATE FUNCTION build.qualify_cs(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.almost_cs(user_id);
+    SELECT build.save(user_id * 10, user_id);
+$$;
+
+-- Somebody else, who is verified, names a track of the user a winner.
+CREATE FUNCTION build.qualify_w(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10, is_verified => TRUE);
+    SELECT build.track(user_id, user_id);
+    SELECT build.contest(user_id + 1000, user_id * 10, winners => jsonb_build_array(user_id));
+$$;
+CREATE FUNCTION build.almost_w(user_id integer)
+RETURNS void
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    SELECT build.person(user_id);
+    SELECT build.person(user_id * 10, is_verified => TRUE);
+    SELECT build.track(user_id, user_id);
+    SELECT build.contest(user_id + 1000, user_id * 10, winners => '[]');
+$$;
+
 -- The track of somebody else, which trends.
 CREATE FUNCTION build.qualify_t(user_id integer)
 RETURNS void
@@ -764,6 +799,10 @@ VALUES
 ('created_at', NULL, 'trending', 'the real clock, also where a past Friday is paid'),
 ('completed_at', NULL, 'trending', 'the real clock, also where a past Friday is paid'),
 ('specifier', NULL, 'trending', 'week and rank'),
+('created_at', 'cs', NULL, 'the time of the save or repost'),
+('created_at', 'w', NULL, 'the time at which the contest was last changed'),
+('specifier', 'cs', NULL, 'the artist who cosigns and the track; it is the track''s owner who earns'),
+('specifier', 'w', NULL, 'the contest and the remixer'),
 ('specifier', 's', NULL, 'the buyer and what was bought, as of b; it is the seller who earns'),
 ('passed over', 'p2', NULL, 'whose p1 is complete and who has no row yet is examined at every run'),
 ('passed over', 'p3', NULL, 'whose p2 is complete and who has no row yet is examined at every run'),
@@ -804,7 +843,8 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     source regclass;
 BEGIN
-    FOR source IN SELECT * FROM build.source_tables() LOOP
+    -- Blocks go last: events refer to them without ON DELETE CASCADE.
+    FOR source IN SELECT t.name FROM build.source_tables() AS t (name) ORDER BY t.name = 'blocks'::regclass LOOP
         IF source::text <> ALL(but_not) THEN
             EXECUTE format('DELETE FROM %s', source);
         END IF;

@@ -57,6 +57,13 @@ def discovery_privileges() -> str:
     return ",\n                ".join(f"('{table.name}', '{table.privileges}')" for table in tables)
 
 
+def discovery_tables() -> str:
+    """Names of the tables of the discovery schema that challenges read."""
+    sys.path.insert(0, str(PACKAGE.parent))
+    tables = importlib.import_module("audius_challenges.sources").TABLES.values()
+    return ", ".join(f"'{table.name}'" for table in tables if table.columns)
+
+
 def read_sql(pattern: str) -> list[str]:
     """The files of sql/ in their order, with what is made of the package in its place."""
     sources = read_package()
@@ -64,6 +71,7 @@ def read_sql(pattern: str) -> list[str]:
         "@PACKAGE_DIGEST@": hashlib.sha256(repr(sources).encode()).hexdigest(),
         "@PACKAGE_SOURCES@": as_literal(sources),
         "@DISCOVERY_PRIVILEGES@": discovery_privileges(),
+        "@DISCOVERY_TABLES@": discovery_tables(),
     }
     place = re.compile("|".join(places))
     return [

@@ -165,6 +165,45 @@ COMMENT ON FUNCTION @extschema@.sync_challenge_catalog(text, text[]) IS
 'Aligns the extension''s rows of challenges, or just those of challenge_ids, with the catalog of an environment '
 '(prod, stage or dev); returns what changed (action: inserted or updated); rows that do not differ are not written';
 
+-- STABLE, so that PostgreSQL itself lets it write nothing.
+CREATE FUNCTION @extschema@.explain_challenge(
+    user_id integer,
+    challenge_id text DEFAULT NULL
+)
+RETURNS TABLE (
+    challenge_id text,
+    line text,
+    what text,
+    demanded text,
+    has text,
+    holds boolean,
+    since timestamptz,
+    state text,
+    says text,
+    specifier text,
+    amount integer,
+    is_paid boolean,
+    claimable_at timestamptz
+)
+LANGUAGE plpython3u
+STABLE
+ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+SET work_mem = '64MB'
+SET datestyle = 'ISO'
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.explain(plpy, user_id, challenge_id)
+$function$;
+
+COMMENT ON FUNCTION @extschema@.explain_challenge(integer, text) IS
+'Why a user has a reward or has none. For each challenge (null for all): a line for each condition (what is demanded, '
+'what he has, whether it holds, since when), one for each reward that there is or would be, and the verdict, a sentence '
+'that can be passed on. By the SQL that runs execute; writes nothing';
+
 CREATE FUNCTION audius_challenges.trigger_needs(role_name text)
 RETURNS TABLE (
     trigger_name text,

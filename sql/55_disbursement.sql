@@ -1,5 +1,31 @@
 -- What is to be paid.
 
+-- Days of 24 hours, since there is no time zone; beyond all times, an infinite one.
+CREATE FUNCTION audius_challenges.claimable_at(completed_at timestamp, cooldown_days integer)
+RETURNS timestamptz
+LANGUAGE sql
+IMMUTABLE
+PARALLEL SAFE
+AS $function$
+SELECT pg_catalog.timezone(
+    'UTC',
+    CASE
+        WHEN NOT pg_catalog.isfinite(completed_at) THEN completed_at
+        WHEN coalesce(cooldown_days, 0)
+            OPERATOR(pg_catalog.>) ('294276-12-31'::date OPERATOR(pg_catalog.-) completed_at::date)
+            THEN 'infinity'
+        WHEN coalesce(cooldown_days, 0)
+            OPERATOR(pg_catalog.<) ('4713-01-01 BC'::date OPERATOR(pg_catalog.-) completed_at::date)
+            THEN '-infinity'
+        ELSE
+            completed_at OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => coalesce(cooldown_days, 0))
+    END
+)
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.claimable_at(timestamp, integer) IS
+'From when on a reward can be claimed that was completed then, UTC, and cools down for so many days; null: 0 days';
+
 -- The tables are found at each call, and nothing depends on them: they may be missing, come later, or be replaced by
 -- copies. VOLATILE, so that what is read is as of a moment after the tables have been found and locked: where one is
 -- just being replaced by a copy, the rows of the copy are seen.
@@ -96,21 +122,8 @@ BEGIN
                 ON earned.challenge_id::text = challenge.id::text
             INNER JOIN %1$s.users AS earner
                 ON earned.user_id = earner.user_id
-            -- Days of 24 hours, since there is no time zone; beyond all times, an infinite one.
             CROSS JOIN LATERAL (
-                SELECT pg_catalog.timezone(
-                    'UTC',
-                    CASE
-                        WHEN NOT pg_catalog.isfinite(earned.completed_at) THEN earned.completed_at
-                        WHEN coalesce(challenge.cooldown_days, 0) > '294276-12-31'::date - earned.completed_at::date
-                            THEN 'infinity'
-                        WHEN coalesce(challenge.cooldown_days, 0) < '4713-01-01 BC'::date - earned.completed_at::date
-                            THEN '-infinity'
-                        ELSE
-                            earned.completed_at
-                            + pg_catalog.make_interval(days => coalesce(challenge.cooldown_days, 0))
-                    END
-                ) AS ends_at
+                SELECT audius_challenges.claimable_at(earned.completed_at, challenge.cooldown_days) AS ends_at
             ) AS cooldown
             WHERE earned.is_complete
                 AND challenge.active

@@ -135,7 +135,9 @@ BEGIN
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
         ' audius_challenges.metrics(), audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint),'
-        ' audius_challenges.doctor(), audius_challenges.examine(), audius_challenges.job_facts() TO %I',
+        ' audius_challenges.doctor(), audius_challenges.examine(), audius_challenges.job_facts(),'
+        ' audius_challenges.claimable_at(timestamp, integer), %s.explain_challenge(integer, text) TO %I',
+        home,
         role_name
     );
     EXECUTE pg_catalog.format(
@@ -155,8 +157,7 @@ BEGIN
         SELECT class.relname AS name
         FROM pg_catalog.pg_class AS class
         WHERE class.relname IN (
-                'challenges', 'user_challenges', 'users', 'challenge_disbursements', 'sol_reward_disbursements',
-                'blocks', 'trending_results', 'track_trending_scores', 'playlist_trending_scores'
+                @DISCOVERY_TABLES@
             )
             AND class.relnamespace = pg_catalog.to_regnamespace(home)
     LOOP
@@ -166,8 +167,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS
-'Grants a role what it needs to read challenge_status, challenge_history and undisbursed_challenges, and to call '
-'metrics() and doctor()';
+'Grants a role what it needs to read challenge_status, challenge_history and undisbursed_challenges, to call metrics() '
+'and doctor(), and to explain challenges: to read the discovery tables that challenges read';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
 -- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From

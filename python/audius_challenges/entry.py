@@ -127,6 +127,16 @@ def status(db: Database) -> list[tuple[Any, ...]]:
 
 
 @_from_sql
+def explain(
+    db: Database, user_id: int | None, challenge_id: str | None, as_of: str | None = None
+) -> list[tuple[Any, ...]]:
+    """`explain_challenge()`; only tests ask by another clock than the present."""
+    from audius_challenges.operation import explaining
+
+    return explaining.explain(db, user_id, challenge_id, as_of)
+
+
+@_from_sql
 def tick_problem(db: Database) -> str | None:
     """The column `tick_problem` of the view."""
     from audius_challenges.operation.stillness import find_stillness

@@ -103,7 +103,7 @@ TABLES: Mapping[str, Table] = {
         ),
         Table(
             "follows",
-            {"follower_user_id": INTEGER, "followee_user_id": INTEGER, **_VERSION},
+            {"follower_user_id": INTEGER, "followee_user_id": INTEGER, "created_at": TIMESTAMP, **_VERSION},
             clock="blocknumber",
         ),
         Table(
@@ -131,6 +131,7 @@ TABLES: Mapping[str, Table] = {
                 "is_available": BOOLEAN,
                 "stem_of": JSONB,
                 "pinned_comment_id": INTEGER,
+                "created_at": TIMESTAMP,
                 "updated_at": TIMESTAMP,
                 **_VERSION,
             },
@@ -142,6 +143,7 @@ TABLES: Mapping[str, Table] = {
                 "playlist_id": INTEGER,
                 "playlist_owner_id": INTEGER,
                 "is_private": BOOLEAN,
+                "created_at": TIMESTAMP,
                 "updated_at": TIMESTAMP,
                 **_VERSION,
             },
@@ -173,6 +175,7 @@ TABLES: Mapping[str, Table] = {
                 "blocknumber": INTEGER,
                 "updated_at": TIMESTAMP,
             },
+            clock="blocknumber",
         ),
         Table(
             "user_events",
@@ -496,6 +499,44 @@ VERIFIED_OWNERS_OF_COMMENTED = Source(
                     AND users.is_verified
                 OFFSET 0
             ) AS owner""",
+)
+
+HOSTS = Source("events", user="changed.user_id")
+
+# A remix affects who owns what it was made of: when it changes, and when its artist does.
+PARENT_OWNERS = Source(
+    "tracks",
+    user="parent.owner_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT tracks.owner_id
+                FROM discovery.remixes
+                INNER JOIN discovery.tracks
+                    ON remixes.parent_track_id = tracks.track_id
+                WHERE remixes.child_track_id = changed.track_id
+                OFFSET 0
+            ) AS parent""",
+)
+COSIGNERS_OF_CHANGED = Source(
+    "users",
+    user="affected.user_id",
+    join="""
+            CROSS JOIN LATERAL (
+                SELECT either.user_id
+                FROM (
+                    SELECT parent.owner_id AS user_id
+                    FROM discovery.tracks AS remix
+                    INNER JOIN discovery.remixes
+                        ON remix.track_id = remixes.child_track_id
+                    INNER JOIN discovery.tracks AS parent
+                        ON remixes.parent_track_id = parent.track_id
+                    WHERE remix.owner_id = changed.user_id
+                    UNION ALL
+                    SELECT changed.user_id
+                    WHERE changed.is_verified
+                ) AS either
+                OFFSET 0
+            ) AS affected""",
 )
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")

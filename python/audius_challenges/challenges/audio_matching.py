@@ -5,6 +5,8 @@ Both pay a buyer and a content id once, by the same specifier: of the purchases 
 
 from __future__ import annotations
 
+from audius_challenges.engine.explanation import VERIFIED, Condition, at_least_one
+from audius_challenges.engine.owners import playlist_owner, track_owner
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.users import is_active, is_one_of_the_users
 from audius_challenges.sources import BUYERS, PLAYLIST_OWNERS, SELLERS, TRACK_OWNERS
@@ -16,38 +18,26 @@ _QUALIFIES = f"""sol_purchases.is_valid
                 AND sol_purchases.amount >= {_DOLLAR}"""
 
 
-def _owner(table: str, column: str, key: str, content_id: str) -> str:
-    """SQL of the owner that the current row of a track or playlist names; of several, the same as for users decides."""
-    return f"""(
-                        SELECT {table}.{column}
-                        FROM discovery.{table}
-                        WHERE {table}.{key} = {content_id}
-                            AND {table}.is_current
-                        ORDER BY
-                            coalesce({table}.blocknumber, 0) DESC,
-                            {table}.updated_at DESC,
-                            {table}.txhash::text COLLATE "C" DESC
-                        LIMIT 1
-                    )"""
-
-
 def _seller(purchase: str) -> str:
     """SQL of the current owner of what was bought; null if there is no such thing."""
     content_id = f"{purchase}.content_id"
     return f"""CASE
                 WHEN {purchase}.content_type = 'track'
-                    THEN {_owner("tracks", "owner_id", "track_id", content_id)}
+                    THEN {track_owner(content_id)}
                 WHEN {purchase}.content_type IN ('album', 'playlist')
-                    THEN {_owner("playlists", "playlist_owner_id", "playlist_id", content_id)}
+                    THEN {playlist_owner(content_id)}
             END"""
 
 
+_IS_OF_OTHERS = f"""sol_purchases.buyer_user_id IS DISTINCT FROM {_seller("sol_purchases")}"""
 _SPECIFIER = "to_hex(found.buyer_user_id) || ':' || to_hex(found.content_id)"
 _AMOUNT = ":amount::integer * found.dollars"
 _EVERY_DEED = """
         SELECT to_hex(sol_purchases.buyer_user_id) || ':' || to_hex(sol_purchases.content_id) AS specifier
         FROM discovery.sol_purchases
     """
+
+_QUALIFYING = "valid, of at least one dollar, from slot {starting_block} on"
 
 BUYER = Rule(
     id="b",
@@ -67,7 +57,7 @@ BUYER = Rule(
         FROM discovery.sol_purchases
         WHERE {is_one_of_the_users("sol_purchases.buyer_user_id")}
             AND {_QUALIFIES}
-            AND sol_purchases.buyer_user_id IS DISTINCT FROM {_seller("sol_purchases")}
+            AND {_IS_OF_OTHERS}
         ORDER BY
             sol_purchases.buyer_user_id ASC,
             sol_purchases.content_id ASC,
@@ -75,7 +65,51 @@ BUYER = Rule(
             sol_purchases.signature::text COLLATE "C" ASC,
             sol_purchases.instruction_index ASC
     """,
+    own_deeds=f"""
+        {_EVERY_DEED}
+        WHERE sol_purchases.buyer_user_id = :user_id::bigint
+    """,
+    facts=f"""
+        SELECT
+            count(*) AS purchases,
+            count(*) FILTER (WHERE {_QUALIFIES}) AS qualifying,
+            count(*) FILTER (WHERE {_QUALIFIES} AND {_IS_OF_OTHERS}) AS of_others
+        FROM discovery.sol_purchases
+        WHERE sol_purchases.buyer_user_id = :user_id::bigint
+    """,
+    conditions=(
+        Condition(
+            what="purchases",
+            demanded=f"one that is {_QUALIFYING}",
+            has="fact.qualifying || ' of ' || fact.purchases",
+            holds="fact.qualifying >= 1",
+        ),
+        at_least_one("of them, of what others sell", "one", "fact.of_others"),
+    ),
 )
+
+_OWNED = """owned AS (
+            SELECT track.content_id
+            FROM artist
+            CROSS JOIN LATERAL (
+                SELECT tracks.track_id AS content_id
+                FROM discovery.tracks
+                WHERE tracks.owner_id = artist.user_id
+                    AND tracks.is_current
+                OFFSET 0
+            ) AS track
+            UNION
+            SELECT playlist.content_id
+            FROM artist
+            CROSS JOIN LATERAL (
+                SELECT playlists.playlist_id AS content_id
+                FROM discovery.playlists
+                WHERE playlists.playlist_owner_id = artist.user_id
+                    AND playlists.is_current
+                OFFSET 0
+            ) AS playlist
+        )"""
+_ANYBODY = "artist AS (SELECT :user_id::bigint AS user_id)"
 
 # Examined by the seller, whose own row tells of his being verified. A track and a playlist may have the same id and
 # two sellers: so whatever is sold under an id is looked at, and the earner may turn out to be somebody else. Few users
@@ -96,27 +130,7 @@ SELLER = Rule(
                 AND users.is_current
                 AND users.is_verified
         ),
-        owned AS (
-            SELECT track.content_id
-            FROM artist
-            CROSS JOIN LATERAL (
-                SELECT tracks.track_id AS content_id
-                FROM discovery.tracks
-                WHERE tracks.owner_id = artist.user_id
-                    AND tracks.is_current
-                OFFSET 0
-            ) AS track
-            UNION
-            SELECT playlist.content_id
-            FROM artist
-            CROSS JOIN LATERAL (
-                SELECT playlists.playlist_id AS content_id
-                FROM discovery.playlists
-                WHERE playlists.playlist_owner_id = artist.user_id
-                    AND playlists.is_current
-                OFFSET 0
-            ) AS playlist
-        ),
+        {_OWNED},
         sold AS MATERIALIZED (
             SELECT purchase.*
             FROM owned
@@ -166,6 +180,34 @@ SELLER = Rule(
             sold.signature::text COLLATE "C" ASC,
             sold.instruction_index ASC
     """,
+    own_deeds=f"""
+        WITH {_ANYBODY},
+        {_OWNED}
+        {_EVERY_DEED}
+        WHERE sol_purchases.content_id IN (SELECT owned.content_id FROM owned)
+            AND {_seller("sol_purchases")} = :user_id::bigint
+    """,
+    facts=f"""
+        WITH {_ANYBODY},
+        {_OWNED}
+        SELECT
+            count(*) AS purchases,
+            count(*) FILTER (WHERE {_QUALIFIES}) AS qualifying,
+            count(*) FILTER (WHERE {_QUALIFIES} AND sol_purchases.buyer_user_id <> :user_id::bigint) AS by_others
+        FROM discovery.sol_purchases
+        WHERE sol_purchases.content_id IN (SELECT owned.content_id FROM owned)
+            AND {_seller("sol_purchases")} = :user_id::bigint
+    """,
+    conditions=(
+        VERIFIED,
+        Condition(
+            what="purchases of the user's content",
+            demanded=f"one that is {_QUALIFYING}",
+            has="fact.qualifying || ' of ' || fact.purchases",
+            holds="fact.qualifying >= 1",
+        ),
+        at_least_one("of them, by others", "one", "fact.by_others"),
+    ),
 )
 
 AUDIO_MATCHING = (BUYER, SELLER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from audius_challenges.engine.explanation import VERIFIED
 from audius_challenges.engine.rule import Rule
 
 CONNECT_VERIFIED = Rule(
@@ -14,4 +15,5 @@ CONNECT_VERIFIED = Rule(
         FROM eligible
         WHERE eligible.is_verified
     """,
+    conditions=(VERIFIED,),
 )

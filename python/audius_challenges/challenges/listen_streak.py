@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from audius_challenges.database import Database
+from audius_challenges.engine.explanation import Answer, Asked, Said, prospects_of
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.users import Users, eligible_users
-from audius_challenges.engine.writing import WRITES, writing
+from audius_challenges.engine.writing import WRITES, prospects, writing
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
 from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import LISTENERS, USERS, columns_read, merged
@@ -95,8 +97,7 @@ class Streak:
         return row if is_unbroken else None
 
 
-_LISTENS = f"""
-    WITH {eligible_users()}
+_HEARD = """
     SELECT
         eligible.user_id,
         state.listen_streak AS length,
@@ -124,11 +125,27 @@ _LISTENS = f"""
             AND NOT (
                 SELECT coalesce(range_agg(
                     tsrange(pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]')
-                ), '{{}}') FROM audius_challenges.pause
+                ), '{}') FROM audius_challenges.pause
                 WHERE pause.challenge_id = :challenge_id::text
             ) @> plays.created_at
-    ) AS heard
+    ) AS heard"""
+
+_LISTENS = f"""
+    WITH {eligible_users()}{_HEARD}
     WHERE heard.listens IS NOT NULL
+"""
+
+# The same for whoever it is, whether he has listened since or not.
+_LISTENS_OF_ANYBODY = f"WITH {eligible_users(whoever=True)}{_HEARD}"
+
+_SAY = f"""
+    SELECT
+        to_char(listen.at, 'YYYY-MM-DD HH24:MI') || ' UTC' AS last_listen,
+        to_char(listen.at + {TOO_SOON} * interval '1 microsecond', 'YYYY-MM-DD HH24:MI') || ' UTC' AS counts_from,
+        to_char(listen.at + {TOO_LATE} * interval '1 microsecond', 'YYYY-MM-DD HH24:MI') || ' UTC' AS ends_at,
+        listen.at + {TOO_LATE} * interval '1 microsecond' > :as_of::timestamptz AT TIME ZONE 'UTC' AS goes_on,
+        listen.at AT TIME ZONE 'UTC' AS since
+    FROM (SELECT timestamp '2000-01-01' + :last_listen::bigint::float8 * interval '1 microsecond') AS listen (at)
 """
 
 # || '': a user's rows, by their index. Without statistics the planner would combine it with that of the challenge.
@@ -244,12 +261,8 @@ class ListenStreak(PerUser):
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Count these users' new listens; write states, and then rows, whose trigger reads them."""
-        listeners = work.db.rows(_LISTENS, challenge_id=self.id, as_of=work.as_of, **users.parameters)
-        ids = [] if nothing_written else [listener["user_id"] for listener in listeners]
-        found = work.db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids) if ids else []
-        latest = {row["user_id"]: _row(row) for row in found}
-        streaks = {listener["user_id"]: _counted(listener, latest) for listener in listeners}
-        streaks = {user_id: streak for user_id, streak in streaks.items() if streak.changed}
+        counted = self._counted(work.db, _LISTENS, work.as_of, users, nothing_written=nothing_written)
+        streaks = {user_id: streak for user_id, streak in counted.items() if streak.changed}
         if not streaks:
             return
         with work.db.plpy.subtransaction():
@@ -259,20 +272,62 @@ class ListenStreak(PerUser):
                 last_listens=_array(streak.last_listen for streak in streaks.values()),
                 lengths=_array(streak.length for streak in streaks.values()),
             )
-            rows = [(user_id, row) for user_id, streak in streaks.items() for row in streak.changed.values()]
-            work.write(
-                _WANTED,
-                nothing_written=nothing_written,
-                user_ids=_array(user_id for user_id, _ in rows),
-                specifiers=[row.specifier for _, row in rows],
-                steps=_array(row.steps for _, row in rows),
-                amounts=_array(row.amount for _, row in rows),
-                created=_array(row.created_at for _, row in rows),
-                completed=_array(row.completed_at for _, row in rows),
-            )
+            work.write(_WANTED, nothing_written=nothing_written, **_changed_rows(streaks))
+
+    def explain(self, asked: Asked) -> Answer:
+        """The streak as the next run will have counted it, and the rows that this changes."""
+        db, users = asked.db, Users.listed([asked.user_id])
+        streaks = self._counted(db, _LISTENS_OF_ANYBODY, asked.as_of, users, nothing_written=False)
+        answer = Answer(target=STREAK_LENGTH, examined=[asked.user_id])
+        if not (streak := streaks.get(asked.user_id)):
+            return answer
+        said = db.row(_SAY, last_listen=streak.last_listen, as_of=asked.as_of)
+        goes_on = bool(said["goes_on"])
+        answer.said = [
+            Said(
+                "listens in a row",
+                f"{STREAK_LENGTH}, each 16 to 48 hours after the one before",
+                f"{streak.length if goes_on else 0}",
+                goes_on and streak.length >= STREAK_LENGTH,
+            ),
+            Said(
+                "the next listen that counts",
+                f"from {said['counts_from']} on, before {said['ends_at']}" if goes_on else "any",
+                f"the last was at {said['last_listen']}" if said["last_listen"] else "there is none yet",
+                goes_on,
+                said["since"],
+            ),
+        ]
+        rows = db.rows(
+            prospects(_WANTED), challenge_id=self.id, nothing_written=False, **_changed_rows({asked.user_id: streak})
+        )
+        answer.prospects = prospects_of(rows, asked.user_id)
+        return answer
+
+    def _counted(
+        self, db: Database, listens: str, as_of: str, users: Users, *, nothing_written: bool
+    ) -> dict[int, Streak]:
+        listeners = db.rows(listens, challenge_id=self.id, as_of=as_of, **users.parameters)
+        ids = [] if nothing_written else [listener["user_id"] for listener in listeners]
+        found = db.rows(_LATEST_ROWS, challenge_id=self.id, listeners=ids) if ids else []
+        latest = {row["user_id"]: _row(row) for row in found}
+        return {listener["user_id"]: _counted(listener, latest) for listener in listeners}
 
 
 LISTEN_STREAK = ListenStreak()
+
+
+def _changed_rows(streaks: Mapping[int, Streak]) -> dict[str, Any]:
+    """The parameters of `_WANTED`."""
+    rows = [(user_id, row) for user_id, streak in streaks.items() for row in streak.changed.values()]
+    return {
+        "user_ids": _array(user_id for user_id, _ in rows),
+        "specifiers": [row.specifier for _, row in rows],
+        "steps": _array(row.steps for _, row in rows),
+        "amounts": _array(row.amount for _, row in rows),
+        "created": _array(row.created_at for _, row in rows),
+        "completed": _array(row.completed_at for _, row in rows),
+    }
 
 
 def _counted(listener: Mapping[str, Any], latest: Mapping[int, Row]) -> Streak:
@@ -280,7 +335,7 @@ def _counted(listener: Mapping[str, Any], latest: Mapping[int, Row]) -> Streak:
     streak = Streak(listener["length"], _times(last_listen)[0], row) if last_listen else Streak.after(row)
     if row and row.completed_at and streak.last_listen and row.completed_at > streak.last_listen:
         streak = Streak.after(row)
-    streak.count(_times(listener["listens"]))
+    streak.count(_times(listener["listens"] or b""))
     return streak
 
 

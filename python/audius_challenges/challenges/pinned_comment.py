@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from audius_challenges.engine.explanation import Asked, at_least_one
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.rule import Rule
+from audius_challenges.engine.turns import clock_of, is_in_turn
 from audius_challenges.engine.users import Users, is_active, is_one_of_the_users
 from audius_challenges.sources import TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED, Reads, columns_read, merged
 
-TURN_SECONDS = 600
-
 # Users who are verified by any current row. Who is not any more stays, and is passed by when it is his turn.
-_KNOW = f"""
-    INSERT INTO audius_challenges.verified_user (user_id)
+_VERIFIED = f"""
     SELECT DISTINCT users.user_id
     FROM discovery.users
     WHERE {is_one_of_the_users("users.user_id")}
         AND users.is_verified
-        AND users.is_current
+        AND users.is_current"""
+
+_KNOW = f"""
+    INSERT INTO audius_challenges.verified_user (user_id){_VERIFIED}
         AND NOT EXISTS (
             SELECT FROM audius_challenges.verified_user
             WHERE verified_user.user_id = users.user_id
@@ -51,22 +53,14 @@ _PINNED = """
         WHERE tracks.pinned_comment_id IS NOT NULL"""
 
 
-# A pin moves no number. So everybody who may pin has a second of his own in every ten minutes, by the hash of his id.
-# His turn is at the first run after it, whenever that is. He is examined if he has a pin that is not paid.
+# A pin moves no number. So everybody who may pin has his turn, and is examined if he has a pin that is not paid.
 _DUE = f"""
-    WITH clock AS MATERIALIZED (
-        SELECT
-            extract(EPOCH FROM :as_of::timestamptz)::bigint AS now,
-            coalesce(extract(EPOCH FROM max(state.as_of))::bigint, 0) AS last_run
-        FROM audius_challenges.processor_state AS state
-        WHERE state.challenge_id = 'cp'
-    ),
+    WITH {clock_of("cp")},
     turn AS MATERIALIZED (
         SELECT verified_user.user_id
         FROM audius_challenges.verified_user
         CROSS JOIN clock
-        CROSS JOIN LATERAL (SELECT hashint8(verified_user.user_id) & 1048575 AS second) AS own
-        WHERE (clock.now + own.second) / {TURN_SECONDS} > (clock.last_run + own.second) / {TURN_SECONDS}
+        WHERE {is_in_turn("verified_user.user_id")}
     )
     SELECT turn.user_id
     FROM turn
@@ -88,6 +82,9 @@ _DUE = f"""
 """
 
 
+_IS_PINNED_BY_ARTIST = is_active("pinned.owner_id", "users.is_verified")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PinnedComment(Rule):
     """A rule over the users who are known to be verified."""
@@ -107,26 +104,23 @@ class PinnedComment(Rule):
         work.db.rows(_KNOW, **users.parameters)
         super().reconcile(work, users, nothing_written=nothing_written)
 
+    def as_next_run_finds_it(self, asked: Asked) -> Rule:
+        """The rule over those whom the next run comes to know."""
+        return replace(super().as_next_run_finds_it(asked), found=_found(f"({_VERIFIED})"))
+
     def start_from_now(self, work: Work) -> int:
         """Remember who is verified: the sweep, which would find them, has a long way before it."""
         work.db.rows(_KNOW_ALL)
         return super().start_from_now(work)
 
 
-PINNED_COMMENT = PinnedComment(
-    id="cp",
-    description="pinned comment",
-    changes=(TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED),
-    is_deed=True,
-    is_of_earner=False,
-    specifier="to_hex(found.user_id) || ':' || to_hex(found.track_id)",
-    due_users=_DUE,
-    found=f"""
+def _found(known: str) -> str:
+    return f"""
         SELECT
             pinned.user_id,
             pinned.track_id,
             1 AS steps
-        FROM audius_challenges.verified_user
+        FROM {known} AS verified_user
         CROSS JOIN LATERAL (
             {_PINNED}
                 AND tracks.owner_id = verified_user.user_id
@@ -139,11 +133,54 @@ PINNED_COMMENT = PinnedComment(
             AND pinned.entity_id = pinned.track_id
             AND lower(pinned.entity_type COLLATE "C") = 'track'
             AND pinned.user_id <> pinned.owner_id
-            AND {is_active("pinned.owner_id", "users.is_verified")}
+            AND {_IS_PINNED_BY_ARTIST}
             AND {is_active("pinned.user_id")}
-    """,
-    every_deed=f"""
+    """
+
+
+_EVERY_DEED = f"""
         SELECT to_hex(pinned.user_id) || ':' || to_hex(pinned.track_id) AS specifier
         FROM ({_PINNED}) AS pinned
+    """
+
+# Without an index on comments.user_id all comments are read. From them it is two steps to the tracks that count.
+_PINNED_OF_USER = f"""{_PINNED}
+            AND comments.user_id = :user_id::bigint
+            AND tracks.track_id = comments.entity_id"""
+
+PINNED_COMMENT = PinnedComment(
+    id="cp",
+    description="pinned comment",
+    changes=(TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED),
+    is_deed=True,
+    is_of_earner=False,
+    specifier="to_hex(found.user_id) || ':' || to_hex(found.track_id)",
+    due_users=_DUE,
+    found=_found("audius_challenges.verified_user"),
+    every_deed=_EVERY_DEED,
+    own_deeds=f"""
+        SELECT to_hex(pinned.user_id) || ':' || to_hex(pinned.track_id) AS specifier
+        FROM ({_PINNED_OF_USER}) AS pinned
     """,
+    examined=f"""
+        SELECT DISTINCT pinned.owner_id AS id
+        FROM ({_PINNED_OF_USER}) AS pinned
+    """,
+    facts=f"""
+        SELECT
+            count(*) AS number,
+            count(*) FILTER (
+                WHERE pinned.user_id <> pinned.owner_id
+                    AND {_IS_PINNED_BY_ARTIST}
+            ) AS by_artists,
+            (SELECT count(*) FROM found WHERE found.user_id = :user_id::bigint) AS counted
+        FROM ({_PINNED_OF_USER}) AS pinned
+    """,
+    conditions=(
+        at_least_one("pinned comments of the user", "one on the track that pins it", "fact.number"),
+        at_least_one(
+            "pinned by an artist", "one whose account is active and verified, not the user himself", "fact.by_artists"
+        ),
+        at_least_one("both there", "neither comment nor track is deleted", "fact.counted"),
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from audius_challenges.engine.explanation import VERIFIED, Condition
 from audius_challenges.engine.rule import STEP_COUNT, Rule
 from audius_challenges.sources import TRACK_OWNERS, VERIFIED_OWNERS_OF_PLAYED
 
@@ -17,7 +18,7 @@ def _play_milestone(challenge_id: str, plays: int, after: str | None = None) -> 
         changes=(TRACK_OWNERS, VERIFIED_OWNERS_OF_PLAYED),
         specifier=f"to_hex(found.user_id) || ':{plays}'",
         completes_at=STEP_COUNT,
-        takes_part="eligible.is_verified",
+        takes_part=VERIFIED.holds,
         after=after,
         found="""
             SELECT
@@ -38,6 +39,15 @@ def _play_milestone(challenge_id: str, plays: int, after: str | None = None) -> 
             WHERE monthly.timestamp >= date '2025-01-01'
             GROUP BY owned.owner_id
         """,
+        conditions=(
+            VERIFIED,
+            Condition(
+                what="plays",
+                demanded="{target} since January 2025, of tracks that are not deleted",
+                has="coalesce(fact.steps, 0)",
+                holds="fact.steps >= :target::bigint",
+            ),
+        ),
     )
 
 

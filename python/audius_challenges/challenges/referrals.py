@@ -10,7 +10,8 @@ is an index or A is verified (these are few). What remains is found by one pass 
 
 from __future__ import annotations
 
-from audius_challenges.engine.deeds import is_known
+from audius_challenges.engine.deeds import has_no_row, is_known
+from audius_challenges.engine.explanation import VERIFIED, Condition, at_least_one
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.users import is_active, is_one_of_the_users
 from audius_challenges.sources import EVENTS_BY_REFERRER, NEWCOMERS, Source
@@ -20,17 +21,6 @@ _PAYS_REFERRER = ("r", "rv")
 
 def _pair(first: str, second: str) -> str:
     return f"to_hex({first}) || ':' || to_hex({second})"
-
-
-def _has_no_row(challenge_id: str, specifier: str) -> str:
-    """SQL that says of most pairs, and cheaply, that nothing more need be asked: they have a row."""
-    return f"""(
-                SELECT TRUE
-                FROM discovery.user_challenges AS own
-                WHERE own.challenge_id::text = (SELECT '{challenge_id}')
-                    AND own.specifier::text = {specifier}
-                LIMIT 1
-            ) IS NULL"""
 
 
 # Pairs in rows of a user who was brought: all his current rows, since a changed one may have ceased to decide.
@@ -107,9 +97,52 @@ _DISBURSED = """
 """
 
 
+_DECIDING = """(
+                SELECT
+                    user_events.id,
+                    user_events.referrer,
+                    coalesce(user_events.blocknumber, 0) AS blocknumber
+                FROM discovery.user_events
+                WHERE user_events.user_id = pair.referred
+                    AND user_events.is_current
+                ORDER BY coalesce(user_events.blocknumber, 0) DESC, user_events.id DESC
+                LIMIT 1
+            ) AS deciding"""
+_DECIDES = """coalesce(deciding.referrer = pair.user_id, FALSE)
+                AND deciding.blocknumber >= :starting_block::bigint"""
+
+_TAKEN = f"""taken AS (
+            SELECT
+                record.owner,
+                count(*) AS rewards
+            FROM (
+                SELECT
+                    to_hex(owner.user_id) AS owner,
+                    user_challenges.specifier::text AS specifier
+                FROM (SELECT DISTINCT candidate.user_id FROM candidate) AS owner
+                INNER JOIN discovery.user_challenges
+                    ON owner.user_id = user_challenges.user_id
+                WHERE user_challenges.challenge_id::text = (SELECT :challenge_id::text)
+                UNION
+                SELECT
+                    split_part(disbursed.specifier, ':', 1),
+                    disbursed.specifier
+                FROM ({_DISBURSED}) AS disbursed
+            ) AS record
+            GROUP BY record.owner
+        )"""
+
+_NOT_VERIFIED = Condition(
+    what=VERIFIED.what,
+    demanded="not verified: for a verified one there is rv",
+    has=VERIFIED.has,
+    holds="NOT eligible.is_verified",
+)
+
+
 # coalesce() around the referrer: of the equality alone the planner expects one row in two hundred, and joins what is
 # written as if it were a handful.
-def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
+def _referrals(challenge_id: str, description: str, *, account: Condition) -> Rule:
     paid_as = tuple(other for other in _PAYS_REFERRER if other != challenge_id)
     pair = _pair("pair.user_id", "pair.referred")
     return Rule(
@@ -121,7 +154,7 @@ def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
         is_deed=True,
         is_of_earner=False,
         is_capped=True,
-        takes_part=takes_part,
+        takes_part=account.holds,
         specifier=_pair("found.user_id", "found.referred"),
         paid_as=paid_as,
         found=f"""
@@ -141,7 +174,7 @@ def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
             FROM eligible
             INNER JOIN named
                 ON eligible.user_id = named.referrer
-            WHERE {_has_no_row(challenge_id, _pair("named.referrer", "named.user_id"))}
+            WHERE {has_no_row(challenge_id, _pair("named.referrer", "named.user_id"))}
         ),
         candidate AS MATERIALIZED (
             SELECT
@@ -150,42 +183,12 @@ def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
                 deciding.blocknumber,
                 deciding.id
             FROM pair
-            CROSS JOIN LATERAL (
-                SELECT
-                    user_events.id,
-                    user_events.referrer,
-                    coalesce(user_events.blocknumber, 0) AS blocknumber
-                FROM discovery.user_events
-                WHERE user_events.user_id = pair.referred
-                    AND user_events.is_current
-                ORDER BY coalesce(user_events.blocknumber, 0) DESC, user_events.id DESC
-                LIMIT 1
-            ) AS deciding
+            CROSS JOIN LATERAL {_DECIDING}
             WHERE NOT {is_known((challenge_id, *paid_as), f"ARRAY[{pair}]")}
-                AND coalesce(deciding.referrer = pair.user_id, FALSE)
-                AND deciding.blocknumber >= :starting_block::bigint
+                AND {_DECIDES}
                 AND {is_active("pair.referred")}
         ),
-        taken AS (
-            SELECT
-                record.owner,
-                count(*) AS rewards
-            FROM (
-                SELECT
-                    to_hex(owner.user_id) AS owner,
-                    user_challenges.specifier::text AS specifier
-                FROM (SELECT DISTINCT candidate.user_id FROM candidate) AS owner
-                INNER JOIN discovery.user_challenges
-                    ON owner.user_id = user_challenges.user_id
-                WHERE user_challenges.challenge_id::text = (SELECT :challenge_id::text)
-                UNION
-                SELECT
-                    split_part(disbursed.specifier, ':', 1),
-                    disbursed.specifier
-                FROM ({_DISBURSED}) AS disbursed
-            ) AS record
-            GROUP BY record.owner
-        )
+        {_TAKEN}
         SELECT
             ranked.user_id,
             ranked.referred,
@@ -214,7 +217,79 @@ def _referrals(challenge_id: str, description: str, *, takes_part: str) -> Rule:
                     AND paid.specifier::text = {_pair("user_events.referrer", "user_events.user_id")}
             )
     """,
+        own_deeds=f"""
+        SELECT DISTINCT {_pair("user_events.referrer", "user_events.user_id")} AS specifier
+        FROM discovery.user_events
+        WHERE user_events.referrer = :user_id::bigint
+            AND user_events.referrer <> user_events.user_id
+    """,
+        facts=f"""
+        WITH pair AS MATERIALIZED (
+            SELECT DISTINCT
+                user_events.referrer AS user_id,
+                user_events.user_id AS referred
+            FROM discovery.user_events
+            WHERE user_events.referrer = :user_id::bigint
+                AND user_events.is_current
+                AND user_events.referrer <> user_events.user_id
+        ),
+        brought AS (
+            SELECT
+                {_DECIDES} AS decides,
+                {is_active("pair.referred")} AS is_active
+            FROM pair
+            CROSS JOIN LATERAL {_DECIDING}
+        ),
+        candidate AS (SELECT :user_id::bigint AS user_id),
+        {_TAKEN}
+        SELECT
+            count(*) AS number,
+            count(*) FILTER (WHERE brought.decides) AS deciding,
+            count(*) FILTER (WHERE brought.decides AND brought.is_active) AS active,
+            coalesce((SELECT taken.rewards FROM taken), 0) AS taken
+        FROM brought
+    """,
+        conditions=(
+            account,
+            Condition(
+                what="users whom the user has brought",
+                demanded="one whose latest event names him, from block {starting_block} on",
+                has="fact.deciding || ' of ' || fact.number",
+                holds="fact.deciding >= 1",
+            ),
+            at_least_one("of them, active", "one", "fact.active"),
+            Condition(
+                what="rewards so far",
+                demanded="fewer than {cap}",
+                has="fact.taken",
+                holds="fact.taken < :cap::bigint",
+            ),
+        ),
     )
+
+
+_LATEST = f"""
+            SELECT DISTINCT ON (user_events.user_id)
+                user_events.user_id,
+                user_events.referrer,
+                coalesce(user_events.blocknumber, 0) AS blocknumber
+            FROM discovery.user_events
+            WHERE {is_one_of_the_users("user_events.user_id")}
+                AND user_events.is_current
+            ORDER BY
+                user_events.user_id ASC,
+                coalesce(user_events.blocknumber, 0) DESC,
+                user_events.id DESC
+        """
+_IS_ACTIVE_REFERRER = is_active("deciding.referrer")
+
+
+def _paid_for_user(table: str) -> str:
+    return f"""
+        SELECT '{table}' AS record
+        FROM {table} AS paid
+        WHERE paid.challenge_id::text = 'rd'
+            AND split_part(paid.specifier::text, ':', 1) = to_hex(:user_id::bigint)"""
 
 
 # A user is paid for once, whoever brought him, so what was paid to him, or for him to anybody, is looked for by the
@@ -227,19 +302,7 @@ REFERRED_USERS = Rule(
     specifier=_pair("found.user_id", "found.referrer"),
     earlier="ARRAY[to_hex(found.user_id)]",
     found=f"""
-        WITH deciding AS MATERIALIZED (
-            SELECT DISTINCT ON (user_events.user_id)
-                user_events.user_id,
-                user_events.referrer,
-                coalesce(user_events.blocknumber, 0) AS blocknumber
-            FROM discovery.user_events
-            WHERE {is_one_of_the_users("user_events.user_id")}
-                AND user_events.is_current
-            ORDER BY
-                user_events.user_id ASC,
-                coalesce(user_events.blocknumber, 0) DESC,
-                user_events.id DESC
-        ),
+        WITH deciding AS MATERIALIZED ({_LATEST}),
         pair AS MATERIALIZED (
             SELECT
                 deciding.user_id,
@@ -247,7 +310,7 @@ REFERRED_USERS = Rule(
             FROM deciding
             WHERE deciding.referrer <> deciding.user_id
                 AND deciding.blocknumber >= :starting_block::bigint
-                AND {_has_no_row("rd", _pair("deciding.user_id", "deciding.referrer"))}
+                AND {has_no_row("rd", _pair("deciding.user_id", "deciding.referrer"))}
         ),
         candidate AS MATERIALIZED (
             SELECT
@@ -289,10 +352,50 @@ REFERRED_USERS = Rule(
                     AND split_part(paid.specifier::text, ':', 1) = to_hex(user_events.user_id)
             )
     """,
+    own_deeds=f"""
+        SELECT DISTINCT {_pair("user_events.user_id", "user_events.referrer")} AS specifier
+        FROM discovery.user_events
+        WHERE user_events.user_id = :user_id::bigint
+            AND user_events.referrer <> user_events.user_id
+    """,
+    paid_otherwise=" UNION ALL ".join(
+        _paid_for_user(f"discovery.{table}")
+        for table in ("user_challenges", "challenge_disbursements", "sol_reward_disbursements")
+    ),
+    facts=f"""
+        SELECT
+            deciding.user_id,
+            deciding.referrer,
+            deciding.blocknumber,
+            {_IS_ACTIVE_REFERRER} AS is_active
+        FROM ({_LATEST}) AS deciding
+    """,
+    conditions=(
+        Condition(
+            what="the latest event of the user",
+            demanded="names another user as the one who brought him",
+            has="CASE WHEN fact.user_id IS NULL THEN 'there is none'"
+            " ELSE coalesce('user ' || fact.referrer, 'nobody') END",
+            holds="fact.referrer <> fact.user_id",
+        ),
+        Condition(
+            what="its block",
+            demanded="{starting_block} or later",
+            has="coalesce(fact.blocknumber::text, 'none')",
+            holds="fact.blocknumber >= :starting_block::bigint",
+        ),
+        Condition(
+            what="who brought the user",
+            demanded="active",
+            has="CASE WHEN fact.is_active THEN 'active' WHEN fact.referrer IS NOT NULL THEN 'not active'"
+            " ELSE 'nobody' END",
+            holds="fact.is_active",
+        ),
+    ),
 )
 
 REFERRALS = (
-    _referrals("r", "referrals", takes_part="NOT eligible.is_verified"),
-    _referrals("rv", "referrals by verified users", takes_part="eligible.is_verified"),
+    _referrals("r", "referrals", account=_NOT_VERIFIED),
+    _referrals("rv", "referrals by verified users", account=VERIFIED),
     REFERRED_USERS,
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from audius_challenges.engine.deeds import is_known
+from audius_challenges.engine.explanation import Asked, at_least_one
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.scores import IS_A_SCORE, TRENDING_TRACKS, is_of_the_week
@@ -61,13 +62,14 @@ def _has_rewards(table: str) -> str:
                 )"""
 
 
-_DECIDE = f"""
-    INSERT INTO audius_challenges.tastemaker_decision (track_id, winners, is_done, decided_at)
+def _decisions(undecided: str) -> str:
+    """SQL of what is decided of tracks: id and owner_id."""
+    return f"""
     SELECT
         decision.track_id,
         decision.winners,
-        decision.winners = '{{}}',
-        :as_of::timestamptz
+        decision.winners = '{{}}' AS is_done,
+        :as_of::timestamptz AS decided_at
     FROM (
         SELECT
             undecided.id AS track_id,
@@ -82,12 +84,35 @@ _DECIDE = f"""
                     {_earliest("saves", "save")}
                 )
             END::bigint[] AS winners
-        FROM unnest(:tracks::bigint[], :owners::bigint[]) AS undecided (id, owner_id)
+        FROM {undecided} AS undecided (id, owner_id)
     ) AS decision
 """
 
-_WINNERS = """audius_challenges.tastemaker_decision AS decision
+
+_DECIDE = f"""
+    INSERT INTO audius_challenges.tastemaker_decision (track_id, winners, is_done, decided_at)
+    {_decisions("unnest(:tracks::bigint[], :owners::bigint[])")}
+"""
+
+_MADE = "audius_challenges.tastemaker_decision"
+
+# Those that there are, and those that the next run makes.
+_TO_COME = f"""(
+        SELECT
+            made.track_id,
+            made.winners,
+            made.is_done,
+            made.decided_at
+        FROM {_MADE} AS made
+        UNION ALL
+        {_decisions(f"({_UNDECIDED})")}
+    )"""
+
+
+def _winners(decisions: str = _MADE) -> str:
+    return f"""{decisions} AS decision
     CROSS JOIN LATERAL unnest(decision.winners) AS winner (user_id)"""
+
 
 _DONE = f"""
     UPDATE audius_challenges.tastemaker_decision AS decision
@@ -166,11 +191,28 @@ class Tastemaker(Rule):
         super().run(work)
         work.db.rows(_DONE)
 
+    def as_next_run_finds_it(self, asked: Asked) -> Rule:
+        """The rule over the decisions of the next run, too."""
+        return replace(super().as_next_run_finds_it(asked), found=_found(_TO_COME))
+
     def start_from_now(self, work: Work) -> int:
         """The tracks that trend are decided, without winners."""
         super().start_from_now(work)
         passed: int = work.db.value(_PASS_OVER, as_of=work.as_of)
         return passed
+
+
+def _found(decisions: str = _MADE) -> str:
+    return f"""
+        SELECT
+            winner.user_id,
+            decision.track_id,
+            1 AS steps
+        FROM {_winners(decisions)}
+        WHERE NOT decision.is_done
+            AND {is_one_of_the_users("winner.user_id")}
+            AND {is_active("winner.user_id")}
+    """
 
 
 TASTEMAKER = Tastemaker(
@@ -181,17 +223,23 @@ TASTEMAKER = Tastemaker(
     specifier="to_hex(found.user_id) || ':t:' || to_hex(found.track_id)",
     due_users=f"""
     SELECT winner.user_id
-    FROM {_WINNERS}
+    FROM {_winners()}
     WHERE NOT decision.is_done
     """,
-    found=f"""
+    found=_found(),
+    facts=f"""
         SELECT
-            winner.user_id,
-            decision.track_id,
-            1 AS steps
-        FROM {_WINNERS}
-        WHERE NOT decision.is_done
-            AND {is_one_of_the_users("winner.user_id")}
-            AND {is_active("winner.user_id")}
+            count(*) AS number,
+            min(decision.decided_at) AT TIME ZONE 'UTC' AS since
+        FROM {_winners(_TO_COME)}
+        WHERE winner.user_id = :user_id::bigint
     """,
+    conditions=(
+        at_least_one(
+            "tracks that the user was early with",
+            "among the first 10 to repost or save one, when it first was in the week's top 10",
+            "fact.number",
+            "fact.since",
+        ),
+    ),
 )

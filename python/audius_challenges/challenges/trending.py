@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from audius_challenges.engine.explanation import Answer, Asked, Said, prospects_of
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.scores import IS_A_SCORE, TRENDING_TRACKS, VERSION, is_of_the_week, scored_tracks
 from audius_challenges.engine.state import Phase
 from audius_challenges.engine.users import is_active
-from audius_challenges.engine.writing import WRITES, writing
+from audius_challenges.engine.writing import WRITES, prospects, writing
 from audius_challenges.errors import UNIQUE_VIOLATION, ChallengeError, describe, sqlstate_of
 from audius_challenges.sources import Reads, columns_read, merged
 
@@ -20,6 +21,7 @@ _WEEK = """
     SELECT
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date::text AS week,
         extract(ISODOW FROM :as_of::timestamptz AT TIME ZONE 'UTC')::integer AS weekday,
+        to_char(:as_of::timestamptz AT TIME ZONE 'UTC', 'FMDay') AS day,
         (:as_of::timestamptz AT TIME ZONE 'UTC')::date < (clock_timestamp() AT TIME ZONE 'UTC')::date AS is_past
 """
 
@@ -116,13 +118,7 @@ class Trending:
         except work.db.plpy.SPIError as error:
             if sqlstate_of(error) != UNIQUE_VIOLATION:
                 raise
-            raise ChallengeError(
-                f'user_challenges already has rows of challenge "{self.id}" for the week of {today["week"]}',
-                sqlstate=UNIQUE_VIOLATION,
-                detail=f"Nothing was written: all rows of a week are written together or not at all. {describe(error)}",
-                hint="Find out who wrote them and whether they were paid (challenge_disbursements). Either delete them,"
-                f" or keep them and insert the week's winners into trending_results (type {self.ranked_type}).",
-            ) from None
+            raise self._has_rows_already(today["week"], describe(error)) from None
         work.users_examined += work.written.inserted
         if today["is_past"] and work.written.inserted:
             work.db.plpy.notice(
@@ -130,17 +126,55 @@ class Trending:
                 " and was paid from the current scores"
             )
 
+    def explain(self, asked: Asked) -> Answer:
+        """The ranks of the moment; and on a Friday without results yet, the user's rows that the next run writes.
+
+        :raises ChallengeError: if rows of the week are there already, as for a run
+        """
+        db, answer = asked.db, Answer(target=1)
+        today = db.row(_WEEK, as_of=asked.as_of)
+        is_friday = today["weekday"] == FRIDAY
+        is_paid = db.value(_IS_PAID, ranked_type=self.ranked_type, week=today["week"])
+        found = db.rows(
+            prospects(self._wanted_and("")), challenge_id=self.id, nothing_written=False, week=today["week"]
+        )
+        own = prospects_of(found, asked.user_id)
+        ranks = [one.specifier.split(":")[1] for one in own]
+        answer.said = [
+            Said(
+                "rank",
+                "1 to 10 of the week",
+                f"{', '.join(ranks)}, by the scores of the moment" if ranks else "none of these",
+                bool(ranks),
+            ),
+            Said("day", "Friday, in UTC", today["day"], is_friday),
+            Said(
+                "the week's results",
+                "not there yet",
+                "there already" if is_paid else "not there yet",
+                not is_paid,
+            ),
+        ]
+        if ranks and (is_paid or not is_friday):
+            answer.waits_for = "a week's ranks are decided on a Friday, in UTC, and once"
+        if is_friday and not is_paid:
+            if any(row["is_there"] for row in found):
+                raise self._has_rows_already(today["week"])
+            answer.prospects = own
+        return answer
+
+    def _has_rows_already(self, week: str, error: str = "") -> ChallengeError:
+        return ChallengeError(
+            f'user_challenges already has rows of challenge "{self.id}" for the week of {week}',
+            sqlstate=UNIQUE_VIOLATION,
+            detail=f"Nothing was written: all rows of a week are written together or not at all. {error}".rstrip(),
+            hint="Find out who wrote them and whether they were paid (challenge_disbursements). Either delete them,"
+            f" or keep them and insert the week's winners into trending_results (type {self.ranked_type}).",
+        )
+
     @cached_property
     def _wanted(self) -> str:
-        return f"""
-        winners AS MATERIALIZED (
-            SELECT
-                row_number() OVER (ORDER BY scored.score DESC, scored.id DESC)::integer AS rank,
-                scored.id,
-                scored.owner_id
-            FROM ({self.scored} LIMIT 10) AS scored
-        ),
-        moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
+        return self._wanted_and(f"""
         results AS (
             INSERT INTO discovery.trending_results (user_id, id, rank, type, version, week)
             SELECT
@@ -151,7 +185,18 @@ class Trending:
                 '{VERSION}',
                 :week::date
             FROM winners
+        ),""")
+
+    def _wanted_and(self, results: str) -> str:
+        return f"""
+        winners AS MATERIALIZED (
+            SELECT
+                row_number() OVER (ORDER BY scored.score DESC, scored.id DESC)::integer AS rank,
+                scored.id,
+                scored.owner_id
+            FROM ({self.scored} LIMIT 10) AS scored
         ),
+        moment AS MATERIALIZED (SELECT clock_timestamp() AS now),{results}
         wanted AS (
             SELECT
                 winners.owner_id AS user_id,

@@ -14,6 +14,17 @@ _RECORDS = (
 )
 
 
+def has_no_row(challenge_id: str, specifier: str) -> str:
+    """SQL that says of most deeds, and cheaply, that nothing more need be asked: they have a row."""
+    return f"""(
+                SELECT TRUE
+                FROM discovery.user_challenges AS own
+                WHERE own.challenge_id::text = (SELECT '{challenge_id}')
+                    AND own.specifier::text = {specifier}
+                LIMIT 1
+            ) IS NULL"""
+
+
 def is_known(challenge_ids: Sequence[str], specifiers: str) -> str:
     """SQL of whether a deed was rewarded, paid, or passed over before.
 
@@ -35,6 +46,33 @@ def is_known(challenge_ids: Sequence[str], specifiers: str) -> str:
                 CROSS JOIN unnest({specifiers}) AS deed (specifier)
                 WHERE {records}
             )"""
+
+
+def records(challenge_ids: Sequence[str], deeds: str) -> str:
+    """SQL of where deeds are known from: specifier, record (the table that tells of it).
+
+    :param deeds: SQL of rows specifier, known_as (one of the specifiers that it may have)
+    """
+    lookups = "\n            UNION ALL\n".join(
+        f"""            (
+                SELECT '{table}' AS record
+                FROM {table}
+                WHERE {name}.challenge_id::text = challenge.id
+                    AND {name}.specifier::text = deed.known_as
+                LIMIT 1
+            )"""
+        for table, name in ((table, table.split(".")[1]) for table in _RECORDS)
+    )
+    return f"""
+        SELECT
+            deed.specifier,
+            known.record
+        FROM ({deeds}) AS deed
+        CROSS JOIN unnest('{{{",".join(challenge_ids)}}}'::text[]) AS challenge (id)
+        CROSS JOIN LATERAL (
+{lookups}
+        ) AS known
+    """
 
 
 def passing_over(deeds: str) -> str:

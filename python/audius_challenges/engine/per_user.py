@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from audius_challenges.engine import sweep
+from audius_challenges.engine.explanation import Answer, Asked
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.set_aside import SetAside, may_be_one_users
 from audius_challenges.engine.state import Phase
@@ -82,6 +83,10 @@ class PerUser(ABC):
         work.users_set_aside += set_aside.save()
         if work.is_first_round and not state.sweep_rounds:
             state.completed = work.swept
+
+    @abstractmethod
+    def explain(self, asked: Asked) -> Answer:
+        """What it demands of a user, what he has, and what the next run that examines him writes. Writes nothing."""
 
     def resume(self, work: Work) -> None:  # noqa: B027 - as a rule there is nothing more to do
         """Everybody is examined again, by the run."""

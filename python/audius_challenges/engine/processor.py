@@ -8,6 +8,7 @@ from typing import Protocol
 
 from audius_challenges.catalog import Challenge
 from audius_challenges.database import Database
+from audius_challenges.engine.explanation import Answer, Asked
 from audius_challenges.engine.feed import Feed
 from audius_challenges.engine.state import Phase, State
 from audius_challenges.engine.totals import Backfill
@@ -175,6 +176,12 @@ class Processor(Protocol):
 
     def pause(self, work: Work) -> None:
         """Called instead of `run` while the challenge is inactive; writes no user challenge."""
+
+    def explain(self, asked: Asked) -> Answer:
+        """What it demands of a user, what he has, and what the next run that examines him writes. Writes nothing.
+
+        :raises ChallengeError: if the catalog row makes no sense, or the next run would fail as a whole
+        """
 
     def start_from_now(self, work: Work) -> int:
         """Take what there is as done: follow changes from the present on, without a first build.

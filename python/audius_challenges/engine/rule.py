@@ -7,26 +7,53 @@ limits, catalog and errors are the engine's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from audius_challenges.engine.deeds import is_known, passing_over
+from audius_challenges.catalog import Challenge
+from audius_challenges.engine.deeds import is_known, passing_over, records
+from audius_challenges.engine.explanation import (
+    Answer,
+    Asked,
+    Condition,
+    Prospect,
+    Said,
+    conditions_of,
+    prospects_of,
+    too_great,
+)
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
+from audius_challenges.engine.set_aside import EVERYTHING, may_be_one_users
 from audius_challenges.engine.users import (
     USER_ID,
     Key,
     Users,
+    account,
     eligible_users,
     is_one_of_the_deeds,
     join_of_eligible,
 )
-from audius_challenges.engine.writing import WRITES, writing
+from audius_challenges.engine.writing import WRITES, prospects, writing
+from audius_challenges.errors import describe
+from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import USERS, Reads, Source, columns_read, merged
 
 STEP_COUNT: Literal["step_count"] = "step_count"
 """`completes_at` of a challenge that takes as many steps as the catalog says."""
+
+
+class Terms(Protocol):
+    """What a rule goes by: a run's work, or a question."""
+
+    @property
+    def challenge(self) -> Challenge:
+        """The catalog row."""
+
+    @property
+    def as_of(self) -> str:
+        """The clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +91,14 @@ class Rule(PerUser):
     :ivar is_of_earner: whether the users to examine are those who earn; otherwise `found` looks after them, and the
         users are, say, those for whom a cap holds
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
+    :ivar conditions: what it demands of a user, for who asks why
+    :ivar facts: SQL of the one row `fact` that conditions go by, over `eligible`, `found` and :user_id::bigint
+    :ivar examined: SQL of the ids to examine for what a user earns: :user_id::bigint is he
+    :ivar own_deeds: SQL of the specifiers of `every_deed` that are of the user :user_id::bigint
+    :ivar paid_otherwise: SQL of the table (record) that says that the user :user_id::bigint was paid already, whatever
+        the specifier
+    :ivar uncapped: `found` without the caps that it has in it
+    :ivar awaits: whether `after` has to be complete already; where not, the run that is told of will complete it
     """
 
     id: str
@@ -87,6 +122,13 @@ class Rule(PerUser):
     key: Key = USER_ID
     is_of_earner: bool = True
     also_writes: str | None = None
+    conditions: tuple[Condition, ...] = ()
+    facts: str | None = None
+    examined: str | None = None
+    own_deeds: str | None = None
+    paid_otherwise: str | None = None
+    awaits: bool = True
+    uncapped: str | None = None
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
@@ -166,7 +208,101 @@ class Rule(PerUser):
         )
         return {row["specifier"]: row["user_id"] for row in found}
 
-    def _parameters(self, work: Work, users: Users) -> dict[str, Any]:
+    def explain(self, asked: Asked) -> Answer:
+        """The conditions, and what the next run that examines the user writes, by the SQL of runs."""
+        return self.as_next_run_finds_it(asked).answer(asked)
+
+    def as_next_run_finds_it(self, asked: Asked) -> Rule:
+        """The same rule, where what comes before it in the run may have changed what it goes by."""
+        return replace(self, awaits=False) if self.after in asked.completed else self
+
+    @cached_property
+    def without_cap(self) -> Rule:
+        """The same rule, if nothing were capped but by the catalog."""
+        return replace(self, found=self.uncapped) if self.uncapped else self
+
+    def answer(self, asked: Asked) -> Answer:
+        """What the rule says as it stands."""
+        db, whom = asked.db, {"user_id": asked.user_id}
+        ids = [row["id"] for row in db.rows(self.examined, **whom)] if self.examined else [asked.user_id]
+        users = Users.listed(ids)
+        answer = Answer(target=self._target(asked), examined=ids)
+        parameters = {**self._parameters(asked, users), **whom, "challenge_id": self.id, "nothing_written": False}
+        self._say(asked, answer, db.rows(self._said, **parameters))
+        answer.prospects = self.prospects(asked, answer, users, parameters)
+        if self.is_capped or self.uncapped:
+            known = {one.specifier for one in answer.prospects}
+            uncapped = self.without_cap.prospects(asked, answer, users, {**parameters, "cap": MAX_INTEGER})
+            answer.capped = [one for one in uncapped if one.specifier not in known and one.is_to_be_written]
+        answer.failures.update(too_great(asked, answer.prospects))
+        if self.is_deed:
+            answer.refused = self._refused(asked, answer)
+        return answer
+
+    def _say(self, asked: Asked, answer: Answer, rows: list[dict[str, Any]]) -> None:
+        terms = {"target": answer.target, "cap": self._cap(asked), "starting_block": asked.challenge.starting_block}
+        for row in rows:
+            condition = self.conditions[row["number"]]
+            demanded = condition.demanded.format_map(terms)
+            answer.said.append(Said(condition.what, demanded, row["has"], row["holds"], row["since"]))
+            answer.takes_part = row["takes_part"]
+        if self.after and rows:
+            since, is_complete = rows[0]["completed_at"], rows[0]["has_completed"]
+            comes = self.after in asked.completed
+            has = "complete" if is_complete else "complete with the next run" if comes else "not complete"
+            answer.said.insert(0, Said(f"challenge {self.after}", "complete", has, is_complete or comes, since))
+            answer.waits_for = None if is_complete or comes else f"challenge {self.after} is not complete"
+
+    def prospects(self, asked: Asked, answer: Answer, users: Users, parameters: Mapping[str, Any]) -> list[Prospect]:
+        """What is wanted; if that fails for one deed, the others, as a run would write them."""
+        db = asked.db
+        try:
+            with db.plpy.subtransaction():
+                return prospects_of(db.rows(self._prospect, **parameters), asked.user_id)
+        except Exception as error:
+            if not may_be_one_users(db, error):
+                raise
+            failure = describe(error)
+        try:
+            with db.plpy.subtransaction():
+                found = db.rows(self._specifiers, **parameters) if self.is_deed and users.deeds is None else []
+        except Exception as error:
+            if not may_be_one_users(db, error):
+                raise
+            found = []
+        deeds = [row["specifier"] for row in found if row["user_id"] == asked.user_id]
+        if not deeds:
+            answer.failures[users.deeds[0] if users.deeds else EVERYTHING] = failure
+        each = (replace(users, deeds=[deed]) for deed in deeds)
+        return [
+            prospect
+            for deed in each
+            for prospect in self.prospects(asked, answer, deed, {**parameters, **deed.parameters})
+        ]
+
+    def _refused(self, asked: Asked, answer: Answer) -> dict[str, str]:
+        """The deeds that are known from a record, among those that are wanted and all others that the sources have."""
+        pairs = [
+            (one.specifier, known_as)
+            for one in (*answer.prospects, *answer.capped)
+            for known_as in (one.specifier, *one.earlier)
+        ]
+        whom = {"user_id": asked.user_id}
+        refused = {}
+        if self.paid_otherwise and self.own_deeds and (paid := asked.db.rows(self.paid_otherwise, **whom)):
+            deeds = asked.db.rows(self.own_deeds, **whom)
+            refused = {deed["specifier"]: paid[0]["record"] for deed in deeds if deed["specifier"] is not None}
+        found = asked.db.rows(
+            self._records,
+            **whom,
+            specifiers=[specifier for specifier, _ in pairs],
+            known_as=[known_as for _, known_as in pairs],
+        )
+        for row in found:
+            refused.setdefault(row["specifier"], row["record"])
+        return refused
+
+    def _parameters(self, work: Terms, users: Users) -> dict[str, Any]:
         return {
             **users.parameters,
             "target": self._target(work),
@@ -176,17 +312,20 @@ class Rule(PerUser):
             "starting_block": work.challenge.starting_block,
         }
 
-    def _target(self, work: Work) -> int:
+    def _target(self, work: Terms) -> int:
         return work.challenge.target if self.completes_at == STEP_COUNT else int(self.completes_at)
 
-    def _cap(self, work: Work) -> int | None:
+    def _cap(self, work: Terms) -> int | None:
         return work.challenge.target if self.is_capped else None
 
     @cached_property
     def _wanted(self) -> str:
+        return self._wanted_and(self.also_writes)
+
+    def _wanted_and(self, also_writes: str | None) -> str:
         return f"""
         {self._found},
-        {self.also_writes + "," if self.also_writes else ""}
+        {also_writes + "," if also_writes else ""}
         rewards AS (
             {self._deeds if self.is_deed else self._one_for_each_user}
         ),
@@ -202,6 +341,71 @@ class Rule(PerUser):
             FROM rewards
         )
         """
+
+    @cached_property
+    def _prospect(self) -> str:
+        """SQL of what a run would write."""
+        earlier = "wanted.earlier" if self.is_deed else "'{}'::text[]"
+        return prospects(self._wanted_and(None), unless=self._unless, earlier=earlier)
+
+    @cached_property
+    def _said(self) -> str:
+        """SQL of what the user has of what the conditions demand, whether he counts or not."""
+        said = conditions_of(self.conditions)
+        facts = self.facts or ("SELECT count(*) AS deeds FROM found" if self.is_deed else "SELECT found.* FROM found")
+        before = "completed.completed_at AT TIME ZONE 'UTC'"
+        return f"""
+    WITH {eligible_users(self.found, facts, whoever=True)},
+        found AS MATERIALIZED (
+            {self.found}
+        ),
+        fact AS MATERIALIZED (
+            {facts}
+        ),
+        {account(said, self.takes_part)}
+        SELECT
+            said.number,
+            said.has,
+            said.holds,
+            said.since,
+            coalesce({"TRUE" if self.examined else self.takes_part}, FALSE) AS takes_part,
+            completed.specifier IS NOT NULL AS has_completed,
+            {before} AS completed_at
+        FROM account AS eligible
+        LEFT JOIN fact
+            ON TRUE
+        LEFT JOIN LATERAL (
+            SELECT
+                before.specifier,
+                before.completed_at
+            FROM discovery.user_challenges AS before
+            WHERE before.user_id = eligible.user_id
+                AND before.challenge_id::text = '{self.after or ""}'
+                AND before.is_complete
+            LIMIT 1
+        ) AS completed
+            ON TRUE
+        CROSS JOIN LATERAL {said}
+        ORDER BY said.number
+    """
+
+    @cached_property
+    def _records(self) -> str:
+        """SQL of which deeds are known from where."""
+        own = f"""
+            SELECT
+                own.specifier,
+                own.specifier
+            FROM ({self.own_deeds}) AS own
+            UNION ALL
+            """
+        deeds = f"""{own if self.own_deeds else ""}
+            SELECT
+                wanted.specifier,
+                wanted.known_as
+            FROM unnest(:specifiers::text[], :known_as::text[]) AS wanted (specifier, known_as)
+        """
+        return records((self.id, *self.paid_as), f"SELECT * FROM ({deeds}) AS either (specifier, known_as)")
 
     @property
     def _found(self) -> str:
@@ -349,7 +553,7 @@ class Rule(PerUser):
 
     @property
     def _has_completed_before(self) -> str:
-        if not self.after:
+        if not self.after or not self.awaits:
             return ""
         return f"""
             AND EXISTS (

@@ -188,13 +188,15 @@ def is_active(user: str, takes_part: str = "TRUE") -> str:
             ), FALSE)"""
 
 
-def eligible_users(*texts: str, takes_part: str = "TRUE", among: str = "TRUE") -> str:
+def eligible_users(*texts: str, takes_part: str = "TRUE", among: str = "TRUE", whoever: bool = False) -> str:
     """A common table expression `eligible`: those of the users who count (rule 8) and take part.
 
     :param texts: SQL that names the columns of `eligible` which it needs
     :param takes_part: SQL over `eligible` of who can have steps at all; others do not move, not even down
     :param among: SQL over `users` of whom else to leave out
+    :param whoever: leave out nobody: what explains looks at those who do not count, too
     """
+    counts, takes_part = ("TRUE", "TRUE") if whoever else ("NOT eligible.is_deactivated", takes_part)
     columns = _columns_of_eligible(*texts, takes_part)
     return f"""
     eligible AS (
@@ -209,8 +211,25 @@ def eligible_users(*texts: str, takes_part: str = "TRUE", among: str = "TRUE") -
             ORDER BY
                 users.user_id ASC,{DECIDING_FIRST}
         ) AS eligible
-        WHERE NOT eligible.is_deactivated
+        WHERE {counts}
             AND {takes_part}
+    )"""
+
+
+def account(*texts: str) -> str:
+    """A common table expression `account`: the row that decides about the user :user_id, whatever it says of him.
+
+    :param texts: SQL that names its columns, as those of `eligible`
+    """
+    return f"""
+    account AS (
+        SELECT
+            {_columns_of_eligible(*texts)}
+        FROM discovery.users
+        WHERE users.user_id = :user_id::bigint
+            AND users.is_current
+        ORDER BY{DECIDING_FIRST}
+        LIMIT 1
     )"""
 
 

@@ -12,15 +12,10 @@ from audius_challenges.errors import NUMERIC_VALUE_OUT_OF_RANGE, ChallengeError
 from audius_challenges.settings import MAX_INTEGER
 from audius_challenges.sources import columns_read
 
-
 # LIMIT 1, here and elsewhere: one look into an index for each row, where the planner, misled by an estimate, would read
 # and hash all rows of a challenge; the cost must follow what is examined, not what there is. And a sub-select around
 # the id: to the planner a challenge that statistics have not seen yet has one row, as good as the key.
-def _differing(unless: str) -> str:
-    return f"""
-    SELECT
-        wanted.*,
-        existing.specifier IS NULL AS is_new
+_WANTED_AND_EXISTING = """
     FROM wanted
     LEFT JOIN LATERAL (
         SELECT
@@ -34,15 +29,43 @@ def _differing(unless: str) -> str:
             AND user_challenges.challenge_id::text = (SELECT :challenge_id::text)
             AND user_challenges.specifier::text = wanted.specifier
         LIMIT 1
-    ) AS existing ON TRUE
-    WHERE CASE
+    ) AS existing ON TRUE"""
+
+
+def _is_to_be_written(unless: str) -> str:
+    return f"""CASE
         WHEN existing.specifier IS NULL
             THEN wanted.current_step_count >= 1 AND NOT ({unless})
         ELSE
             existing.is_complete IS NOT TRUE
             AND (existing.user_id, existing.current_step_count, existing.is_complete, existing.amount)
             IS DISTINCT FROM (wanted.user_id, wanted.current_step_count, wanted.is_complete, wanted.amount)
-    END
+    END"""
+
+
+def _differing(unless: str) -> str:
+    return f"""
+    SELECT
+        wanted.*,
+        existing.specifier IS NULL AS is_new{_WANTED_AND_EXISTING}
+    WHERE {_is_to_be_written(unless)}
+"""
+
+
+def prospects(wanted: str, *, unless: str = "FALSE", earlier: str = "'{}'::text[]") -> str:
+    """SQL of what a write would find (see `write_user_challenges`), without writing: each wanted row, and its fate."""
+    return f"""
+    WITH {wanted}
+    SELECT
+        wanted.user_id,
+        wanted.specifier,
+        {earlier} AS earlier,
+        wanted.current_step_count AS steps,
+        wanted.is_complete,
+        wanted.amount,
+        existing.specifier IS NOT NULL AS is_there,
+        {_is_to_be_written(unless)} AS is_to_be_written{_WANTED_AND_EXISTING}
+    ORDER BY wanted.specifier COLLATE "C"
 """
 
 

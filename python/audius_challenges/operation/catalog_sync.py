@@ -28,6 +28,8 @@ _PROD: dict[str, tuple[Any, ...]] = {
     "tp": ("trending", "100", True, None, 25346436, 10000, None),
     "c": ("aggregate", "1", True, MAX_INTEGER, 0, MAX_INTEGER, 7),
     "cp": ("aggregate", "10", True, MAX_INTEGER, 1979515, MAX_INTEGER, 7),
+    "cs": ("aggregate", "1000", False, MAX_INTEGER, 95017582, 50000, 7),
+    "w": ("aggregate", "1000", True, MAX_INTEGER, 98950182, 50000, 7),
     "t": ("aggregate", "100", True, MAX_INTEGER, 0, MAX_INTEGER, 7),
     "b": ("aggregate", "1", True, MAX_INTEGER, 220157041, 25000, 7),
     "s": ("aggregate", "5", True, MAX_INTEGER, 220157041, 25000, 7),
@@ -47,6 +49,8 @@ _STAGE: dict[str, dict[str, Any]] = {
     "tp": {"starting_block": 0, "weekly_pool": 10000},
     "c": {"cooldown_days": 0},
     "cp": {"starting_block": 2718415},
+    "cs": {"starting_block": 98445731},
+    "w": {"starting_block": 104186138, "cooldown_days": 0},
     "b": {"starting_block": 0},
     "s": {"starting_block": 0},
     "m": {"starting_block": 0},
@@ -59,6 +63,8 @@ _STAGE: dict[str, dict[str, Any]] = {
 _DEV: dict[str, dict[str, Any]] = {
     "e": {"starting_block": 0},
     "cp": {"starting_block": 0, "cooldown_days": 7},
+    "cs": {"cooldown_days": 7},
+    "w": {"starting_block": 0},
 }
 
 ENVIRONMENTS = ("prod", "stage", "dev")
