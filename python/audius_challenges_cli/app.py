@@ -219,12 +219,13 @@ def watch(
     target: Target = None,
 ) -> None:
     """Watch challenges, ticks and completions on a full screen. Without a terminal it prints one frame."""
-    from audius_challenges_cli.watch import Watch, frame_of
+    from audius_challenges_cli.watch import Look, Watch, frame_of
 
     with Database(target) as database:
+        look = Look.take(database)  # What cannot be asked is said here, not on the screen.
         screen = Watch(database, every, lambda: Database(target))
         if svg or frame or not out.is_terminal:
-            text, picture = frame_of(screen, (max(out.width, 80), max(out.height, 36)))
+            text, picture = frame_of(screen, (max(out.width, 80), len(look.challenges) + 20))
             if svg:
                 svg.write_text(picture)
             else:
@@ -244,6 +245,8 @@ def report(
     backlog, failures and users set aside. With --json, print its numbers instead."""
     from audius_challenges_cli.report import collect, render
 
+    if not as_json and not output.parent.is_dir():
+        raise CommandError(f"cannot write {output}: there is no directory {output.parent}", "Name another file by -o.")
     with Database(target) as database:
         numbers = collect(database, weeks)
     if as_json:

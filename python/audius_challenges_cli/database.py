@@ -360,7 +360,7 @@ class Database:
             SELECT
                 challenge_id, line, what, demanded, has, holds, since, state, says, specifier, amount, is_paid,
                 claimable_at
-            FROM {home}.explain_challenge(%s, %s)
+            FROM {home}.explain_challenge(%s::integer, %s)
             """,
             user.user_id,
             challenge,

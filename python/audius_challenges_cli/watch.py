@@ -82,6 +82,13 @@ class Source:
                     self._database = None
                 raise
 
+    def close(self) -> None:
+        """Ends the session, when the question under way is answered."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
 
 class Page(Screen[None]):
     """A page of text over the main screen."""
@@ -159,6 +166,7 @@ class Watch(App[None]):
         self.source = Source(database, connect)
         self.every = every
         self.look: Look | None = None
+        self.is_looking = False
 
     def compose(self) -> ComposeResult:
         """Challenges above; below them completions and what runs did; at the end what fails."""
@@ -190,9 +198,11 @@ class Watch(App[None]):
 
     def action_refresh(self) -> None:
         """Looks, unless the last look is still under way."""
-        self.take_look()
+        if not self.is_looking:
+            self.is_looking = True
+            self.take_look()
 
-    @work(thread=True, exclusive=True, group="look")
+    @work(thread=True)
     def take_look(self) -> None:
         """Looks, and shows what is seen or why nothing is."""
         try:
@@ -201,6 +211,12 @@ class Watch(App[None]):
             self.call_from_thread(self.show_complaint, error)
         else:
             self.call_from_thread(self.show_look, look)
+        finally:
+            self.is_looking = False
+
+    def on_unmount(self) -> None:
+        """Ends the session."""
+        self.source.close()
 
     def show_complaint(self, error: CommandError) -> None:
         """Says why there is nothing new; what was seen last stays."""
@@ -245,7 +261,7 @@ class Watch(App[None]):
         problem = next((row.tick_problem for row in look.challenges if row.tick_problem), None)
         failing = [row.challenge_id for row in look.challenges if row.consecutive_failures]
         backlog = max((row.backlog for row in look.challenges), default=0)
-        parts = []
+        parts = [f"failing: {', '.join(failing)}"] if failing else []
         if problem:
             parts.append(problem.split("\n")[0])
         elif look.ticks.age is None:
@@ -256,8 +272,6 @@ class Watch(App[None]):
                 parts.append(f"took {show.took(dt.timedelta(seconds=look.ticks.duration))}")
             if look.ticks.interval is not None:
                 parts.append(f"one every {show.span(look.ticks.interval)}")
-        if failing:
-            parts.append(f"failing: {', '.join(failing)}")
         if backlog:
             parts.append(f"backlog: {backlog:,} users")
         health = self.query_one("#health", Static)

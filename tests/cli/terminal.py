@@ -16,6 +16,9 @@ from typing import Any
 from devtools import REPOSITORY
 from devtools.discovery import Discovery
 
+PEOPLE = "UPDATE challenges SET starting_block = 0; SELECT build.person(id) FROM generate_series(11, 50) AS id"
+QUALIFY = "SELECT build.qualify('u', 1), build.qualify('u', 2), build.qualify('fp', 4), build.almost('u', 3)"
+RECONCILE = "SELECT FROM reconcile_challenges()"
 COMMAND = (sys.executable, "-m", "audius_challenges_cli")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -10,20 +10,8 @@ import pytest
 
 from devtools.cluster import Cluster
 from devtools.discovery import Discovery
-from tests.cli.terminal import ask, begin, on_a_screen
+from tests.cli.terminal import PEOPLE, QUALIFY, ask, begin, on_a_screen
 from tests.sessions import RUN_LOCK, RUN_ORDER, let_p_wait, rows, until, value, well
-
-PEOPLE = "SELECT build.person(id) FROM generate_series(11, 50) AS id"
-QUALIFY = "SELECT build.qualify('u', 1), build.qualify('u', 2), build.qualify('fp', 4), build.almost('u', 3)"
-RECONCILE = "SELECT FROM reconcile_challenges()"
-
-
-@pytest.fixture
-def paid(discovery: Discovery) -> Discovery:
-    """A database in which users 1 and 2 have been paid for u, and user 4 for fp."""
-    discovery.psql(PEOPLE, QUALIFY, RECONCILE)
-    return discovery
-
 
 # status
 
@@ -48,9 +36,8 @@ def test_status_for_people_names_each_challenge_and_why_nothing_ticks(paid: Disc
     assert "pg_cron" in answer.out
 
 
-def test_status_shows_the_error_of_what_fails(paid: Discovery) -> None:
-    paid.psql("ALTER TABLE comments RENAME COLUMN text TO words", RECONCILE)
-    answer = ask(paid, "status")
+def test_status_shows_the_error_of_what_fails(failing: Discovery) -> None:
+    answer = ask(failing, "status")
     assert "c fails: 1 runs in a row" in answer.out
     assert "comments" in answer.out
 
@@ -153,9 +140,9 @@ def test_names_strings_and_uris(paid: Discovery, form: str) -> None:
     assert answer.status == 0, answer
 
 
-def test_only_run_can_write(paid: Discovery) -> None:
+def test_only_run_can_write(discovery: Discovery) -> None:
     """Whoever asks cannot change anything, whatever the functions do."""
-    with closing(paid.connect()) as connection:
+    with closing(discovery.connect()) as connection:
         connection.execute(
             """
             CREATE FUNCTION write_something() RETURNS text LANGUAGE plpgsql AS
@@ -166,7 +153,7 @@ def test_only_run_can_write(paid: Discovery) -> None:
             "CREATE OR REPLACE FUNCTION audius_challenges.tick_problem() RETURNS text LANGUAGE sql AS"
             " 'SELECT public.write_something()'"
         )
-    answer = ask(paid, "status")
+    answer = ask(discovery, "status")
     assert answer.status == 3
     assert "read-only transaction" in answer.err
 
@@ -189,10 +176,9 @@ def test_history_of_one_challenge_in_people_s_form(paid: Discovery) -> None:
     assert line[-1] == "2"
 
 
-def test_history_of_failures(paid: Discovery) -> None:
+def test_history_of_failures(paid: Discovery, failing: Discovery) -> None:
     assert ask(paid, "history", "--failures", "--json").json == []
-    paid.psql("ALTER TABLE comments RENAME COLUMN text TO words", RECONCILE)
-    assert {row["challenge_id"] for row in ask(paid, "history", "--failures", "--json").json} == {"c"}
+    assert {row["challenge_id"] for row in ask(failing, "history", "--failures", "--json").json} == {"c"}
 
 
 def test_each_day_s_rewards(paid: Discovery) -> None:
