@@ -101,6 +101,7 @@ def status(target: Target = None, as_json: AsJson = False) -> None:
             )
             return
         out.print(_heading(database))
+        out.print()
         out.print(show.challenges(rows))
 
 
@@ -123,7 +124,10 @@ def doctor(target: Target = None, as_json: AsJson = False) -> None:
 @app.command()
 def explain(
     user: Annotated[str, typer.Argument(help="A user id, or a handle; @ marks a handle that is all digits.")],
-    challenge: Annotated[str | None, typer.Argument(help="Only this challenge.")] = None,
+    challenge: Annotated[
+        str | None, typer.Argument(help="This challenge, with its conditions; by default all, in brief.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Conditions, too, of all challenges.")] = False,
     target: Target = None,
     as_json: AsJson = False,
 ) -> None:
@@ -135,7 +139,8 @@ def explain(
             answer({"user_id": whom.user_id, "handle": whom.handle, "lines": lines})
             return
         descriptions = {row.challenge_id: row.description for row in database.challenges()}
-        out.print(show.explanation(whom, lines, descriptions))
+        conditions = verbose or challenge is not None
+        out.print(show.explanation(whom, lines, descriptions, conditions=conditions))
 
 
 @app.command()

@@ -122,7 +122,7 @@ def progress(challenge: Challenge) -> Text:
 
 def table(*headers: str, right: Iterable[str] = ()) -> Table:
     """An empty table in the one style that all have."""
-    made = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
+    made = Table(box=SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False, padding=(0, 1))
     numbers = set(right)
     for header in headers:
         made.add_column(
@@ -199,39 +199,42 @@ def sql(statement: str) -> Syntax:
     return Syntax(statement, "postgresql", theme="ansi_dark", background_color="default", word_wrap=True)
 
 
-def explanation(user: User, lines: Sequence[Line], descriptions: dict[str, str]) -> RenderableType:
+def explanation(
+    user: User, lines: Sequence[Line], descriptions: dict[str, str], *, conditions: bool = True
+) -> RenderableType:
     """The answer of explain.
 
     :param descriptions: what each challenge rewards, by its id
+    :param conditions: what is demanded, too, and what the user has
     """
     parts: list[RenderableType] = [
         Text.assemble("user ", (str(user.user_id), "bold"), f"  @{user.handle}" if user.handle else "")
     ]
     for challenge, of_it in groupby(lines, key=lambda line: line.challenge_id):
         parts.append(Text(""))
-        parts.extend(_explained(challenge, list(of_it), descriptions.get(challenge, "")))
+        parts.extend(_explained(challenge, list(of_it), descriptions.get(challenge, ""), conditions=conditions))
     return Group(*parts)
 
 
-def _explained(challenge: str, lines: Sequence[Line], description: str) -> list[RenderableType]:
+def _explained(challenge: str, lines: Sequence[Line], description: str, *, conditions: bool) -> list[RenderableType]:
     verdict = next((line for line in lines if line.line == "verdict"), None)
-    state = verdict.state if verdict and verdict.state else ""
+    state = (verdict.state if verdict else None) or ""
     parts: list[RenderableType] = [
         Text.assemble((challenge, "bold cyan"), f"  {description}  ", (state.replace("_", " "), _colour(state)))
     ]
     if verdict and verdict.says:
-        parts.append(Padding(Text(verdict.says), (0, 0, 0, 2)))
-    conditions = [line for line in lines if line.line == "condition"]
-    if conditions:
-        made = table("", "condition", "demanded", "has", "since")
-        for line in conditions:
-            made.add_row(
-                _holds(line.holds), line.what, line.demanded, line.has, moment(line.since) if line.since else NONE
-            )
-        parts.append(Padding(made, (0, 0, 0, 2)))
+        parts.append(_below(Text(verdict.says)))
+    asked = [line for line in lines if line.line == "condition"] if conditions else []
+    if asked:
+        has_since = any_of(asked, "since")
+        made = table("", "condition", "demanded", "has", *(["since"] if has_since else []))
+        for line in asked:
+            since = [moment(line.since) if line.since else NONE] if has_since else []
+            made.add_row(_holds(line.holds), line.what, line.demanded, line.has, *since)
+        parts.extend([Text(""), _below(made)])
     rewards = [line for line in lines if line.line == "reward"]
     if rewards:
-        made = table("reward", "state", "$AUDIO", "paid", "claimable", right=("$AUDIO",))
+        made = table("reward", "state", "$AUDIO", "paid", "claimable (UTC)", right=("$AUDIO",))
         for line in rewards:
             made.add_row(
                 Text(line.specifier or "-"),
@@ -240,8 +243,12 @@ def _explained(challenge: str, lines: Sequence[Line], description: str) -> list[
                 NONE if line.is_paid is None else Text("paid" if line.is_paid else "not yet"),
                 moment(line.claimable_at) if line.claimable_at else NONE,
             )
-        parts.append(Padding(made, (0, 0, 0, 2)))
+        parts.extend([Text(""), _below(made)])
     return parts
+
+
+def _below(part: RenderableType) -> Padding:
+    return Padding(part, (0, 0, 0, 2))
 
 
 def _holds(holds: bool | None) -> Text:
