@@ -1,4 +1,4 @@
-"""The commands behind ``make demo``, ``make test``, ``make lint`` and ``make pictures``: ``python -m devtools COMMAND``."""
+"""The commands behind the Makefile's targets, as ``make demo`` and ``make lint``: ``python -m devtools COMMAND``."""
 
 from pathlib import Path
 from typing import Annotated

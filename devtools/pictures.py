@@ -53,7 +53,8 @@ PAST: tuple[LiteralString, ...] = (
     """,
     """
     INSERT INTO challenge_disbursements (challenge_id, user_id, specifier, signature, slot, amount, created_at)
-    SELECT challenge_id, user_id, specifier, challenge_id || specifier, 1, amount::text, completed_at + INTERVAL '8 days'
+    SELECT
+        challenge_id, user_id, specifier, challenge_id || specifier, 1, amount::text, completed_at + INTERVAL '8 days'
     FROM user_challenges
     WHERE is_complete AND completed_at < now() AT TIME ZONE 'UTC' - INTERVAL '11 days'
     ON CONFLICT DO NOTHING
@@ -112,7 +113,8 @@ def make_pictures() -> list[Path]:
                 "SELECT user_id FROM user_challenges WHERE challenge_id = 'p' AND current_step_count = 6"
                 " AND NOT is_complete ORDER BY user_id LIMIT 1"
             ).fetchone()
-        assert artist and newcomer
+        assert artist
+        assert newcomer
         shell = _Shell(cluster)
         return [
             shell.watch(),

@@ -171,9 +171,10 @@ def any_of(rows: Sequence[object], name: str) -> bool:
 
 def failure(row: Challenge) -> RenderableType:
     """The last error of a challenge."""
+    times = "once" if row.consecutive_failures == 1 else f"{row.consecutive_failures:,} times in a row"
     return Panel(
         Text(row.last_error or ""),
-        title=f"{row.challenge_id} fails: {row.consecutive_failures} runs in a row",
+        title=f"{row.challenge_id} fails: {times}",
         title_align="left",
         border_style="red",
     )
