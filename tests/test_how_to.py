@@ -58,6 +58,7 @@ SITUATIONS = {
 
 # Pages that are held in another way, or by hand.
 OTHERS = {
+    "answer-a-user.md": "its commands are those of tests/cli",
     "dump-restore-upgrade.md": "its commands are those of test_restore.py and tests/deployment/test_majors.py",
     "install.md": "followed by tests/deployment/test_packages.py",
     "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",
