@@ -23,6 +23,6 @@ def paid(cluster: Cluster, full_template: str) -> Iterator[Discovery]:
 
 @pytest.fixture
 def failing(discovery: Discovery) -> Discovery:
-    """A database in which c and cp fail, for want of a column."""
+    """A database in which c fails, for want of a column."""
     discovery.psql("ALTER TABLE comments RENAME COLUMN is_visible TO can_be_seen", RECONCILE)
     return discovery
