@@ -1,6 +1,7 @@
 -- What is to be paid.
 
--- Days of 24 hours, since there is no time zone; beyond all times, an infinite one.
+-- Days of 24 hours, since there is no time zone; beyond all times, an infinite one. Without a SET clause, so that it
+-- becomes part of the queries that call it; hence every name in it is qualified.
 CREATE FUNCTION audius_challenges.claimable_at(completed_at timestamp, cooldown_days integer)
 RETURNS timestamptz
 LANGUAGE sql
@@ -12,10 +13,10 @@ SELECT pg_catalog.timezone(
     CASE
         WHEN NOT pg_catalog.isfinite(completed_at) THEN completed_at
         WHEN coalesce(cooldown_days, 0)
-            OPERATOR(pg_catalog.>) ('294276-12-31'::date OPERATOR(pg_catalog.-) completed_at::date)
+            OPERATOR(pg_catalog.>) ('294276-12-31'::pg_catalog.date OPERATOR(pg_catalog.-) completed_at::pg_catalog.date)
             THEN 'infinity'
         WHEN coalesce(cooldown_days, 0)
-            OPERATOR(pg_catalog.<) ('4713-01-01 BC'::date OPERATOR(pg_catalog.-) completed_at::date)
+            OPERATOR(pg_catalog.<) ('4713-01-01 BC'::pg_catalog.date OPERATOR(pg_catalog.-) completed_at::pg_catalog.date)
             THEN '-infinity'
         ELSE
             completed_at OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => coalesce(cooldown_days, 0))

@@ -36,6 +36,7 @@ SITUATIONS = {
         "DELETE FROM challenges WHERE id IN ('tt', 'tut', 'tp')",
         "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
     ),
+    "answer-a-users-question.md": INSTALLED,
     "least-privilege.md": (CREATE_EXTENSION, "REVOKE ALL ON user_challenges_log FROM public"),
     "mass-completion.md": INSTALLED,
     "monitor.md": INSTALLED,
@@ -58,7 +59,6 @@ SITUATIONS = {
 
 # Pages that are held in another way, or by hand.
 OTHERS = {
-    "answer-a-user.md": "its commands are those of tests/cli",
     "dump-restore-upgrade.md": "its commands are those of test_restore.py and tests/deployment/test_majors.py",
     "install.md": "followed by tests/deployment/test_packages.py",
     "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",

@@ -12,6 +12,7 @@ from tests.sessions import Connection, rows
 Privileges = dict[str, tuple[str, str, str]]
 
 MEMBERS: Privileges = {
+    "function audius_challenges.claimable_at(timestamp without time zone,integer)": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.grant_run(text)": ("", "", ""),
     "function audius_challenges.grant_status(text)": ("", "", ""),
     "function audius_challenges.install()": ("", "", ""),
@@ -25,6 +26,7 @@ MEMBERS: Privileges = {
     "function audius_challenges.trim_run_details()": ("", "EXECUTE", ""),
     "function audius_challenges.undisbursed(bigint,text,bigint,text,text,bigint)": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.unpayable_rows(text)": ("", "EXECUTE", "EXECUTE"),
+    "function public.explain_challenge(integer,text)": ("", "EXECUTE", "EXECUTE"),
     "function public.reconcile_challenges(text[],boolean,boolean,timestamp with time zone)": ("", "EXECUTE", ""),
     "function public.schedule_challenges(interval)": ("", "EXECUTE", ""),
     "function public.sync_challenge_catalog(text,text[])": ("", "EXECUTE", ""),
@@ -54,18 +56,18 @@ MEMBERS: Privileges = {
 APPLICATION: Privileges = {
     "schema public": ("USAGE", "USAGE", "USAGE"),
     "sequence public.notification_id_seq": ("", "USAGE", ""),
-    "table public.challenge_listen_streak": ("", "INSERT SELECT UPDATE", ""),
-    "table public.challenge_profile_completion": ("", "INSERT SELECT UPDATE", ""),
+    "table public.challenge_listen_streak": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table public.challenge_profile_completion": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.challenge_disbursements": ("", "SELECT", "SELECT"),
     "table public.challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.notification": ("", "INSERT SELECT", ""),
     "table public.sol_reward_disbursements": ("", "SELECT", "SELECT"),
-    "table public.trending_results": ("", "INSERT SELECT", ""),
+    "table public.trending_results": ("", "INSERT SELECT", "SELECT"),
     "table public.user_challenges": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table public.users": ("", "SELECT", "SELECT"),
 }
 # Any other is a source that some challenge reads; these are there whatever challenges come.
-SOURCE = ("", "SELECT", "")
+SOURCE = ("", "SELECT", "SELECT")
 SOURCES: Privileges = {
     f"table public.{name}": SOURCE
     for name in (

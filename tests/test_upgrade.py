@@ -167,7 +167,7 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem"
         r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill)(_pkey|_undone|\(\))?\b"
-        r"|routine audius_challenges\.(trigger_needs|undisbursed|metrics)\b"
+        r"|routine audius_challenges\.(trigger_needs|undisbursed|metrics|claimable_at)\b"
     )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
     return kept

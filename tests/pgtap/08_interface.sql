@@ -1,6 +1,6 @@
 -- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
 BEGIN;
-SELECT plan(43);
+SELECT plan(46);
 
 -- Everything that belongs to the extension.
 CREATE TEMPORARY VIEW member AS
@@ -48,9 +48,9 @@ SELECT isnt(obj_description('audius_challenges'::regnamespace, 'pg_namespace'), 
 SELECT results_eq(
     $$SELECT proname FROM routine WHERE nspname = 'public' ORDER BY proname$$,
     $$VALUES
-        ('reconcile_challenges'::name), ('schedule_challenges'), ('sync_challenge_catalog'),
+        ('explain_challenge'::name), ('reconcile_challenges'), ('schedule_challenges'), ('sync_challenge_catalog'),
         ('unschedule_challenges')$$,
-    'only the four functions that people call sit beside the discovery tables'
+    'only the five functions that people call sit beside the discovery tables'
 );
 SELECT is(
     pg_get_function_arguments('public.reconcile_challenges'::regproc),
@@ -89,6 +89,21 @@ SELECT is(
     pg_get_function_result('public.sync_challenge_catalog'::regproc),
     'TABLE(challenge_id text, action text, details text)',
     'sync_challenge_catalog returns what changed'
+);
+SELECT is(
+    pg_get_function_arguments('public.explain_challenge'::regproc),
+    'user_id integer, challenge_id text DEFAULT NULL::text',
+    'explain_challenge takes a user, and a challenge or all'
+);
+SELECT is(
+    pg_get_function_result('public.explain_challenge'::regproc),
+    'TABLE(challenge_id text, line text, what text, demanded text, has text, holds boolean, '
+    'since timestamp with time zone, state text, says text, specifier text, amount integer, is_paid boolean, '
+    'claimable_at timestamp with time zone)',
+    'explain_challenge returns conditions, rewards and verdicts'
+);
+SELECT has_function(
+    'audius_challenges', 'claimable_at', ARRAY['timestamp', 'integer'], 'there is claimable_at'
 );
 SELECT is_procedure('audius_challenges', 'tick', ARRAY['interval'], 'tick is a procedure');
 SELECT is(
@@ -187,8 +202,9 @@ SELECT results_eq(
 -- Closed search paths.
 SELECT is_empty(
     $$SELECT signature FROM routine
-    WHERE prokind = 'f' AND NOT coalesce(proconfig::text LIKE '%search_path=pg_catalog, %pg_temp%', FALSE)$$,
-    'every function has a search_path that begins with pg_catalog and ends with pg_temp'
+    WHERE prokind = 'f' AND NOT coalesce(proconfig::text LIKE '%search_path=pg_catalog, %pg_temp%', FALSE)
+        AND proname <> 'claimable_at'$$,
+    'every function has a search_path that begins with pg_catalog and ends with pg_temp, but one that is inlined'
 );
 SELECT results_eq(
     $$SELECT DISTINCT setting COLLATE "default" FROM routine

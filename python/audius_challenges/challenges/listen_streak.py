@@ -281,20 +281,21 @@ class ListenStreak(PerUser):
         answer = Answer(target=STREAK_LENGTH, examined=[asked.user_id])
         if not (streak := streaks.get(asked.user_id)):
             return answer
+        is_long_enough = streak.length >= STREAK_LENGTH
+        had = any(row.completed_at for row in streak.changed.values()) and not is_long_enough
         said = db.row(_SAY, last_listen=streak.last_listen, as_of=asked.as_of)
-        goes_on = bool(said["goes_on"])
         answer.said = [
             Said(
                 "listens in a row",
                 f"{STREAK_LENGTH}, each 16 to 48 hours after the one before",
-                f"{streak.length if goes_on else 0}",
-                goes_on and streak.length >= STREAK_LENGTH,
+                f"{streak.length}{', after a longer streak' if had else ''}",
+                is_long_enough or had,
             ),
             Said(
                 "the next listen that counts",
-                f"from {said['counts_from']} on, before {said['ends_at']}" if goes_on else "any",
+                f"from {said['counts_from']} on, before {said['ends_at']}" if said["goes_on"] else "any: a new streak",
                 f"the last was at {said['last_listen']}" if said["last_listen"] else "there is none yet",
-                goes_on,
+                None,
                 said["since"],
             ),
         ]

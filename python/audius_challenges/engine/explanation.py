@@ -11,6 +11,7 @@ from typing import Any
 from audius_challenges.catalog import Challenge
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
+from audius_challenges.errors import NUMERIC_VALUE_OUT_OF_RANGE
 from audius_challenges.settings import MAX_INTEGER
 
 
@@ -63,7 +64,7 @@ def conditions_of(challenge_conditions: tuple[Condition, ...]) -> str:
 class Said:
     """A condition, with what a user has.
 
-    :ivar holds: None: that cannot be said
+    :ivar holds: None: it is not demanded, but good to know
     :ivar since: a timestamptz as text
     """
 
@@ -137,7 +138,8 @@ def too_great(asked: Asked, prospects: list[Prospect]) -> dict[str, str]:
     """The rewards that do not fit the column they would be written to, as a run would find."""
     if asked.contract.is_bigint("user_challenges", "amount"):
         return {}
-    return {one.specifier: "integer out of range" for one in prospects if one.amount > MAX_INTEGER}
+    error = f"integer out of range (SQLSTATE {NUMERIC_VALUE_OUT_OF_RANGE})"
+    return {one.specifier: error for one in prospects if one.amount > MAX_INTEGER}
 
 
 def prospects_of(rows: list[dict[str, Any]], user_id: int) -> list[Prospect]:

@@ -223,11 +223,13 @@ class Rule(PerUser):
 
     def answer(self, asked: Asked) -> Answer:
         """What the rule says as it stands."""
-        db, whom = asked.db, {"user_id": asked.user_id}
-        ids = [row["id"] for row in db.rows(self.examined, **whom)] if self.examined else [asked.user_id]
-        users = Users.listed(ids)
-        answer = Answer(target=self._target(asked), examined=ids)
-        parameters = {**self._parameters(asked, users), **whom, "challenge_id": self.id, "nothing_written": False}
+        db, users = asked.db, Users.listed([asked.user_id])
+        whom = {"user_id": asked.user_id, "challenge_id": self.id, "nothing_written": False}
+        parameters = {**self._parameters(asked, users), **whom}
+        if self.examined:
+            users = Users.listed([row["id"] for row in db.rows(self.examined, **parameters)])
+            parameters |= users.parameters
+        answer = Answer(target=self._target(asked), examined=users.ids or [])
         self._say(asked, answer, db.rows(self._said, **parameters))
         answer.prospects = self.prospects(asked, answer, users, parameters)
         if self.is_capped or self.uncapped:

@@ -216,7 +216,8 @@ class Inquiry:
             with self.db.plpy.subtransaction():
                 answer = processor.explain(asked)
         except Exception as error:
-            if is_operator_intervention(error) or sqlstate_of(error) == INSUFFICIENT_PRIVILEGE:
+            is_of_run = isinstance(error, (ChallengeError, self.db.plpy.SPIError))
+            if not is_of_run or is_operator_intervention(error) or sqlstate_of(error) == INSUFFICIENT_PRIVILEGE:
                 raise
             if may_be_one_users(self.db, error):
                 return Answer(failures={EVERYTHING: describe(error)}), None
@@ -267,8 +268,8 @@ class Inquiry:
             for verdicts in (
                 self._of_the_challenge(processor, failure),
                 self._of_what_comes(processor, rewards),
-                self._of_the_account(answer),
-                self._of_what_is_there(answer, rewards),
+                self._of_the_account(processor, answer),
+                self._of_what_is_there(processor, answer, rewards),
             )
             for state, says in verdicts
         )
@@ -295,19 +296,23 @@ class Inquiry:
                 )
                 yield "set_aside", f"Set aside: {says}. {line.says}"
 
-    def _of_the_account(self, answer: Answer) -> Iterator[tuple[str, str]]:
+    def _of_the_account(self, processor: Processor, answer: Answer) -> Iterator[tuple[str, str]]:
         if not self.subject.is_active:
             has = self.subject.said.has
             yield "ineligible", f"Nothing is gained and nothing moves without an active account: {has}."
         elif not answer.takes_part:
-            yield "ineligible", f"The account does not qualify. {_lacks(answer.said)}"
+            yield "ineligible", f"The account does not qualify.{_lacking(processor, answer.said)}"
         elif answer.waits_for:
             yield "waits", f"Waits: {answer.waits_for}."
 
-    def _of_what_is_there(self, answer: Answer, rewards: Sequence[Line]) -> Iterator[tuple[str, str]]:
+    def _of_what_is_there(
+        self, processor: Processor, answer: Answer, rewards: Sequence[Line]
+    ) -> Iterator[tuple[str, str]]:
         states = {line.state for line in rewards}
+        steps = next((line.says for line in reversed(rewards) if line.state == "in_progress"), "")
+        lacking = _lacking(processor, answer.said)
         for state, says in (
-            ("in_progress", f"In progress. {_lacks(answer.said)}".rstrip()),
+            ("in_progress", f"In progress: {steps}{lacking}"),
             ("cap_reached", "The limit of rewards is reached."),
             ("complete", "All that was earned has been written."),
             ("paid_before", "Paid before, and never paid again."),
@@ -315,7 +320,7 @@ class Inquiry:
         ):
             if state in states:
                 yield state, says
-        yield "below_target", f"Not earned. {_lacks(answer.said)}".rstrip()
+        yield "below_target", f"Not earned.{lacking}"
 
     def _when(self, processor: Processor) -> str:
         """What keeps the next run from coming, or the user from being examined by it."""
@@ -468,12 +473,12 @@ def _refused(challenge_id: str, specifier: str, record: str) -> Line:
     return Line(challenge_id, "reward", state=state, says=says, specifier=specifier, is_paid=is_paid)
 
 
-def _lacks(said: Sequence[Said]) -> str:
-    """What does not hold, of what was said, in a sentence."""
-    lacking = [one for one in said if not one.holds]
-    return "; ".join(f"{one.what}: {one.has or 'nothing'} (demanded: {one.demanded})" for one in lacking) + "." * bool(
-        lacking
-    )
+def _lacking(processor: Processor, said: Sequence[Said]) -> str:
+    """What does not hold, in a sentence. Of deeds the first is enough: what follows is asked of what there is."""
+    lacking = [f"{one.what} ({one.has or 'nothing'}; demanded: {one.demanded})" for one in said if one.holds is False]
+    if getattr(processor, "is_deed", True):
+        lacking = lacking[:1]
+    return f" Missing: {'; '.join(lacking)}." if lacking else ""
 
 
 def _sum(lines: Sequence[Line]) -> str:

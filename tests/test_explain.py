@@ -1,0 +1,239 @@
+"""What explain_challenge() says of a user is what the next run does.
+
+It is asked about everybody before a run that examines everybody, whatever has happened; then its rewards are compared
+with what the run has written, and its conditions with whether it has.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from psycopg import errors
+
+from devtools.cluster import Cluster
+from devtools.discovery import Discovery
+from tests.model.database import Database, one_database
+from tests.model.spaces import STRANGER, USERS
+from tests.model.strategies import History, histories
+from tests.model.world import World
+from tests.sessions import RUN_ORDER, Connection, column, rows
+
+HISTORIES = int(os.environ.get("AUDIUS_CHALLENGES_EXPLAIN_HISTORIES", "10"))
+SEED = os.environ.get("AUDIUS_CHALLENGES_MODEL_SEED") or ("1" if os.environ.get("CI") else "")
+
+ONE_HISTORY = settings(
+    max_examples=2,
+    deadline=None,
+    database=None,
+    derandomize=False,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+NOBODY = 77
+"""A user id that nobody has."""
+MOST_OTHERS = 1
+"""Of users whom a history has besides the three that it is about."""
+
+ONE_REWARD = ("u", "fp", "p", "v", "p1", "p2", "p3")
+"""Challenges with one reward a user, which is earned where all conditions hold."""
+
+# By a clock of a test's own, which people cannot choose.
+EXPLAIN_AT = """
+    CREATE FUNCTION build.explain_at(user_id bigint, as_of timestamptz)
+    RETURNS TABLE (
+        challenge_id text, line text, what text, demanded text, has text, holds boolean, since timestamptz,
+        state text, says text, specifier text, amount integer, is_paid boolean, claimable_at timestamptz
+    )
+    LANGUAGE plpython3u STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO'
+    AS $$
+    plpy.execute('SELECT audius_challenges.load()')
+    from audius_challenges import entry
+    return entry.explain(plpy, user_id, None, as_of)
+    $$
+"""
+
+USER_CHALLENGES = """
+    SELECT challenge_id::text, specifier::text, user_id, is_complete, amount
+    FROM user_challenges
+"""
+
+
+@dataclass
+class Told:
+    """What is said of one user and one challenge."""
+
+    conditions: list[tuple[str, str, bool | None]]
+    rewards: dict[str | None, tuple[str, int | None]]
+    verdict: tuple[str, str]
+
+    def of(self, *states: str) -> dict[str | None, int | None]:
+        """The amounts of rewards in these states, by specifier."""
+        return {specifier: amount for specifier, (state, amount) in self.rewards.items() if state in states}
+
+    @property
+    def lacks(self) -> list[tuple[str, str, bool | None]]:
+        """The conditions that do not hold."""
+        return [condition for condition in self.conditions if condition[2] is False]
+
+
+def told(connection: Connection, user_id: int, call: str = "explain_challenge(%s)", *more: object) -> dict[str, Told]:
+    """What is said of a user, by challenge, in run order."""
+    found: dict[str, Told] = {}
+    query = f"SELECT challenge_id, line, what, has, holds, state, says, specifier, amount FROM {call}"
+    for challenge, line, what, has, holds, state, says, specifier, amount in rows(connection, query, user_id, *more):
+        here = found.setdefault(challenge, Told([], {}, ("", "")))
+        if line == "condition":
+            here.conditions.append((what, has, holds))
+        elif line == "reward":
+            assert specifier not in here.rewards, f"{challenge}: two lines of {specifier}"
+            here.rewards[specifier] = (state, amount)
+        else:
+            here.verdict = (state, says)
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """A user challenge."""
+
+    user_id: int
+    is_complete: bool
+    amount: int
+
+
+def user_challenges(connection: Connection) -> dict[tuple[str, str], Row]:
+    return {
+        (challenge, specifier): Row(user_id, is_complete, amount)
+        for challenge, specifier, user_id, is_complete, amount in rows(connection, USER_CHALLENGES)
+    }
+
+
+def is_true(
+    said: dict[str, Told],
+    user_id: int,
+    before: dict[tuple[str, str], Row],
+    after: dict[tuple[str, str], Row],
+    statuses: dict[str, str],
+) -> None:
+    """Asserts that what was said of a user is what the run has done."""
+    assert tuple(said) == RUN_ORDER
+    for challenge, one in said.items():
+        context = (user_id, challenge, one)
+        own = {key[1]: row for key, row in after.items() if key[0] == challenge and row.user_id == user_id}
+        was_complete = {key[1] for key, row in before.items() if key[0] == challenge and row.is_complete}
+        new = {name: row.amount for name, row in own.items() if row.is_complete and name not in was_complete}
+        incomplete = {name: row.amount for name, row in own.items() if not row.is_complete}
+        complete = {name: row.amount for name, row in own.items() if name in was_complete}
+        assert one.of("complete") == complete, context
+        assert one.of("next_run") == new, context
+        assert one.of("in_progress") == incomplete, context
+        state = one.verdict[0]
+        if statuses[challenge] != "ok" and not (complete and challenge in ONE_REWARD):
+            assert state == statuses[challenge] or not one.conditions[0][2], context
+            assert new == {}, context
+        elif statuses[challenge] == "ok":
+            assert (state == "next_run") == bool(new), context
+            assert new == {} or one.lacks == [], context
+            if challenge in ONE_REWARD and not one.lacks:
+                assert own[next(iter(own))].is_complete, context
+        assert one.verdict[1], context
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster, full_template: str) -> Iterator[Database]:
+    with one_database(cluster, full_template) as database:
+        database.connection.execute(EXPLAIN_AT)
+        yield database
+
+
+def some_users(connection: Connection) -> list[int]:
+    """Those whom histories are about, one of the others, and nobody."""
+    known = column(connection, "SELECT user_id FROM users UNION SELECT user_id FROM user_challenges ORDER BY user_id")
+    others = [user for user in known if user not in (*USERS, STRANGER)]
+    return [*USERS, STRANGER, *others[:MOST_OTHERS], NOBODY]
+
+
+def compare(connection: Connection, as_of: datetime | None, users: list[int]) -> int:
+    """Asks about users, and runs for all; all of it is rolled back. Returns how many rewards were foretold."""
+    with connection.transaction(force_rollback=True):
+        clock = as_of or connection.execute("SELECT now()").fetchone()[0]  # type: ignore[index]
+        before = user_challenges(connection)
+        said = {user: told(connection, user, "build.explain_at(%s, %s)", clock) for user in users}
+        query = "SELECT challenge_id, status FROM reconcile_challenges(full_scan => TRUE, as_of => %s)"
+        statuses = dict(rows(connection, query, clock))
+        after = user_challenges(connection)
+        for user, one in said.items():
+            is_true(one, user, before, after, statuses)
+        return sum(len(one.of("next_run")) for each in said.values() for one in each.values())
+
+
+def test_what_it_says_is_what_the_next_run_does(database: Database) -> None:
+    foretold = 0
+
+    def follow(history: History) -> None:
+        nonlocal foretold
+        if not any(chapter.events for chapter in history.chapters):
+            return
+        world = World(database, history.environment, history.timezone)
+        for person in history.people:
+            person.happen(world)
+        for chapter in history.chapters:
+            for event in chapter.events:
+                event.happen(world)
+                world.mirror()
+            try:
+                foretold += compare(database.connection, chapter.run.as_of, some_users(database.connection))
+                database.reconcile(replace(chapter.run, as_of=chapter.run.as_of or database.now()))
+            except errors.InvalidParameterValue as refused:
+                assert "as_of must not be earlier" in str(refused)  # noqa: PT017 - the history goes back in time
+            # What happens next goes by the rows that there are.
+            there = database.derived()["user_challenges"]
+            world.model.user_challenges = {(row.challenge_id, row.specifier): row for row in there}
+
+    first = int(SEED) if SEED else random.SystemRandom().randrange(2**32)
+    for number in range(first, first + HISTORIES):
+        try:
+            seed(number)(ONE_HISTORY(given(histories)(follow)))()
+        except BaseException:
+            print(f"again: AUDIUS_CHALLENGES_MODEL_SEED={number} AUDIUS_CHALLENGES_EXPLAIN_HISTORIES=1")
+            raise
+    assert foretold > HISTORIES
+
+
+@pytest.fixture
+def session(discovery: Discovery) -> Iterator[Connection]:
+    """A session in a fresh database, every challenge active."""
+    with closing(discovery.connect()) as connection:
+        connection.execute("UPDATE challenges SET active = TRUE, starting_block = 0")
+        connection.execute(EXPLAIN_AT)
+        yield connection
+
+
+FRIDAY = datetime.fromisoformat("2026-11-20 12:00+00:00")
+
+
+def test_who_qualifies_is_told_so_and_who_almost_does_is_told_what_he_lacks(session: Connection) -> None:
+    for number, challenge in enumerate(RUN_ORDER):
+        session.execute("SELECT build.qualify(%s, %s)", [challenge, 100 + number])
+        session.execute("SELECT build.almost(%s, %s)", [challenge, 200 + number])
+    everybody = column(session, "SELECT DISTINCT user_id FROM users")
+    assert compare(session, FRIDAY, everybody) >= len(RUN_ORDER)
+    for number, challenge in enumerate(RUN_ORDER):
+        qualified = told(session, 100 + number, "build.explain_at(%s, %s)", FRIDAY)[challenge]
+        assert (qualified.verdict[0], qualified.lacks) == ("next_run", []), challenge
+        almost = told(session, 200 + number, "build.explain_at(%s, %s)", FRIDAY)[challenge]
+        assert almost.verdict[0] != "next_run", challenge
+        assert almost.lacks != [], challenge
+    session.execute("SELECT count(*) FROM reconcile_challenges(full_scan => TRUE, as_of => %s)", [FRIDAY])
+    for number, challenge in enumerate(RUN_ORDER):
+        assert told(session, 100 + number)[challenge].verdict[0] in ("complete", "waits"), challenge
+    assert compare(session, FRIDAY, [100, 104]) == 0
