@@ -114,8 +114,9 @@ def doctor(target: Target = None, as_json: AsJson = False) -> None:
         if as_json:
             answer(found)
         else:
-            out.print(_heading(database))
-            out.print()
+            if out.is_terminal:  # A monitoring takes the first line for the answer.
+                out.print(_heading(database))
+                out.print()
             out.print(show.findings(found))
     worst = max((show.SEVERITIES.index(row.severity) for row in found), default=0)
     raise typer.Exit((Exit.OK, Exit.OK, Exit.WARNING, Exit.CRITICAL)[worst])

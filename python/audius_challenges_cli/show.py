@@ -39,8 +39,9 @@ COLOURS = {
 MARKS = {"ok": "✓", "notice": "·", "warning": "!", "critical": "✗"}
 SEVERITIES = tuple(MARKS)
 """From the mildest on."""
-GOOD_STATES = {"complete", "claimable", "paid"}
+GOOD_STATES = {"complete", "next_run"}
 BAD_STATES = {"failed", "set_aside"}
+QUIET_STATES = {"inactive", "absent"}
 BAR = "━"
 BAR_WIDTH = 10
 WRAPPED = {"condition", "demanded", "has"}
@@ -259,6 +260,8 @@ def _holds(holds: bool | None) -> Text:
 def _colour(state: str) -> str:
     if state in GOOD_STATES:
         return "green"
+    if state in QUIET_STATES:
+        return "bright_black"
     return "red" if state in BAD_STATES else "yellow"
 
 

@@ -112,10 +112,9 @@ def test_a_role_that_looks_can_ask_everything(paid: Discovery) -> None:
         connection.execute("CREATE ROLE command_watcher LOGIN")
         connection.execute("SELECT audius_challenges.grant_status('command_watcher')")
     try:
-        for command in (["status"], ["history"], ["history", "--daily"], ["explain", "1"], ["watch"], ["doctor"]):
+        for command in (["status"], ["history", "--daily"], ["explain", "1", "u"], ["watch"], ["report", "--json"]):
             answer = ask(paid, *command, user="command_watcher")
             assert answer.status < 3, (command, answer)
-        assert ask(paid, "report", "--json", user="command_watcher").status == 0
     finally:
         with closing(paid.connect()) as connection:
             connection.execute("DROP OWNED BY command_watcher")
@@ -156,6 +155,84 @@ def test_only_run_can_write(discovery: Discovery) -> None:
     answer = ask(discovery, "status")
     assert answer.status == 3
     assert "read-only transaction" in answer.err
+
+
+# doctor
+
+
+def test_doctor_says_what_the_function_says(paid: Discovery) -> None:
+    with closing(paid.connect()) as connection:
+        expected = rows(connection, "SELECT severity, what, statement FROM audius_challenges.doctor()")
+    said = ask(paid, "doctor", "--json").json
+    assert [(row["severity"], row["what"], row["statement"]) for row in said] == expected
+
+
+@pytest.mark.parametrize(
+    ("severities", "status"),
+    [(["ok"], 0), (["notice", "ok"], 0), (["notice", "warning"], 1), (["warning", "critical", "notice"], 2)],
+)
+def test_the_exit_status_is_that_of_the_worst_finding(discovery: Discovery, severities: list[str], status: int) -> None:
+    found = ", ".join(f"('{severity}', 'it is {severity}', 'a', 'b', 'SELECT 1')" for severity in severities)
+    discovery.psql(
+        "CREATE OR REPLACE FUNCTION audius_challenges.doctor() RETURNS TABLE"
+        " (severity text, what text, found text, expected text, statement text)"
+        f" LANGUAGE sql AS $$ VALUES {found} $$"
+    )
+    answer = ask(discovery, "doctor")
+    assert answer.status == status
+    worst = max(severities, key=["ok", "notice", "warning", "critical"].index)
+    assert answer.out.splitlines()[0].endswith(f" it is {worst}")
+    assert "SELECT 1" in answer.out
+
+
+# explain
+
+
+@pytest.mark.parametrize("user", ["1", "@user1", "USER1"])
+def test_explain_takes_ids_and_handles(paid: Discovery, user: str) -> None:
+    with closing(paid.connect()) as connection:
+        expected = rows(connection, "SELECT line, what, holds, state, says FROM explain_challenge(1, 'u')")
+    said = ask(paid, "explain", user, "u", "--json").json
+    assert (said["user_id"], said["handle"]) == (1, "user1")
+    assert [
+        tuple(row[name] for name in ("line", "what", "holds", "state", "says")) for row in said["lines"]
+    ] == expected
+
+
+def test_explain_of_one_challenge_has_the_conditions_and_the_verdict(paid: Discovery) -> None:
+    with closing(paid.connect()) as connection:
+        lines = "SELECT says FROM explain_challenge(3, 'u') WHERE line = 'verdict'"
+        verdict = value(connection, lines)
+        conditions = "SELECT what, holds FROM explain_challenge(3, 'u') WHERE line = 'condition'"
+        marks = {what: "✓" if holds else "✗" for what, holds in rows(connection, conditions)}
+    answer = ask(paid, "explain", "3", "u")
+    assert " ".join(verdict.split()) in " ".join(answer.out.split())
+    for what, mark in marks.items():
+        assert f"{mark}   {what} " in answer.out
+
+
+def test_explain_of_all_is_brief_unless_verbose(paid: Discovery) -> None:
+    brief, verbose = ask(paid, "explain", "1").out, ask(paid, "explain", "1", "-v").out
+    for challenge in RUN_ORDER:
+        assert f"\n{challenge}  " in brief
+        assert f"\n{challenge}  " in verbose
+    assert "demanded  " not in brief
+    assert "demanded  " in verbose
+
+
+def test_explain_a_user_who_is_not_there(paid: Discovery) -> None:
+    answer = ask(paid, "explain", "999", "u")
+    assert answer.status == 0
+    assert "ineligible" in answer.out
+    unknown = ask(paid, "explain", "nobody")
+    assert unknown.status == 1
+    assert "no user has the handle nobody" in unknown.err
+
+
+def test_explain_an_unknown_challenge(paid: Discovery) -> None:
+    answer = ask(paid, "explain", "1", "nonsense")
+    assert answer.status == 3
+    assert "nonsense" in answer.err
 
 
 # history
