@@ -22,10 +22,11 @@ ROWS = 50
 """Rows of a table at most."""
 HISTORY_DAYS = 30
 """The history that the picture of durations shows."""
-# Vega's own tableau20: neighbours differ, and there are as many as challenges.
+# Vega's own tableau20, and a few more: neighbours differ, and there are more than challenges.
 PALETTE = (
     "#4c78a8", "#9ecae9", "#f58518", "#ffbf79", "#54a24b", "#88d27a", "#b79a20", "#f2cf5b", "#439894", "#83bcb6",
     "#e45756", "#ff9d98", "#79706e", "#bab0ac", "#d67195", "#fcbfd2", "#b279a2", "#d6a5c9", "#9e765f", "#d8b5a5",
+    "#2f4b7c", "#c9b3f2", "#3b7d3a", "#f06a6a",
 )  # fmt: skip
 VIOLET, PALE, GREY = "#7e1bcc", "#d9c6ef", "#9a93a8"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
@@ -190,7 +191,7 @@ def _weekly(numbers: Numbers, measure: Measure, title: str) -> Any:
         .mark_bar()
         .encode(
             x=alt.X("yearmonthdate(week):O", title=None, axis=alt.Axis(format="%b %d", labelAngle=0)),
-            y=alt.Y("sum(value):Q", title=title, axis=alt.Axis(format="~s")),
+            y=alt.Y("sum(value):Q", title=title, axis=alt.Axis(format=",.0f", tickCount=8)),
             color=_colour(numbers, {week.challenge_id for week in numbers.weeks}),
             opacity=alt.condition(chosen, alt.value(1), alt.value(0.12)),
             tooltip=[
@@ -253,7 +254,7 @@ def _unpaid(numbers: Numbers) -> Any:
         alt.Chart(_data(values))
         .mark_bar()
         .encode(
-            x=alt.X("amount:Q", title="$AUDIO", axis=alt.Axis(format="~s")),
+            x=alt.X("amount:Q", title="$AUDIO", axis=alt.Axis(format=",.0f", tickCount=8)),
             y=alt.Y("challenge:N", title=None, sort="-x"),
             color=alt.Color(
                 "state:N",
