@@ -32,7 +32,8 @@ install_packages in devtools/bootstrap.sh lists, then set CHALLENGES_SKIP_APT=1.
     [ "$1" != deployment ] || deployment='buildah docker-compose'
     for package in \
         "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-$major-pgtap" \
-        "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv chromium \
+        "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv \
+        chromium fonts-dejavu-core \
         mmdebstrap mount iproute2 $deployment; do
         status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || status=absent
         [ "$status" = installed ] || missing="$missing $package"
