@@ -16,7 +16,7 @@ export PG_CONFIG
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test test-other test-deployment lint all build install uninstall installcheck dist deb image bench \
-	bootstrap lock clean
+	pictures bootstrap lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,10 @@ bench: ## Measure what it costs, beside the alternatives: make bench, make bench
 	devtools/bootstrap.sh bench
 	$(MAKE) --no-print-directory install
 	$(PYTHON) -m bench $(ARGS)
+
+pictures: bootstrap ## Make the pictures of docs/ anew, from a real run of some minutes
+	$(MAKE) --no-print-directory install
+	$(PYTHON) -m devtools pictures
 
 bootstrap: ## Install what is missing here: Debian packages and .venv
 	@devtools/bootstrap.sh

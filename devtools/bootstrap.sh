@@ -33,6 +33,7 @@ install_packages in devtools/bootstrap.sh lists, then set CHALLENGES_SKIP_APT=1.
     for package in \
         "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-$major-pgtap" \
         "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv \
+        chromium fonts-dejavu-core \
         mmdebstrap mount iproute2 $deployment; do
         status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || status=absent
         [ "$status" = installed ] || missing="$missing $package"
@@ -65,6 +66,11 @@ if ! up_to_date requirements.txt; then
     # Debian's Python, not one that happens to come first in PATH: it is the one PL/Python is built with.
     run /usr/bin/python3 -m venv --clear .venv
     install_requirements requirements.txt
+fi
+if ! sha256sum --check --status .venv/command.sha256 2>/dev/null; then
+    # The command audius-challenges, as it is here: a change of its code needs no new installation.
+    run .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable python
+    sha256sum python/pyproject.toml requirements.txt >.venv/command.sha256
 fi
 if [ "${1:-}" = bench ] && ! up_to_date requirements-bench.txt; then
     install_requirements requirements-bench.txt

@@ -1,4 +1,4 @@
-"""The commands behind ``make demo``, ``make test`` and ``make lint``: ``python -m devtools COMMAND``."""
+"""The commands behind the Makefile's targets, as ``make demo`` and ``make lint``: ``python -m devtools COMMAND``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +49,15 @@ def explain_command() -> None:
     for complaint in complaints:
         typer.secho(complaint, err=True, fg="red")
     raise typer.Exit(1 if complaints else 0)
+
+
+@app.command("pictures")
+def pictures_command() -> None:
+    """Make the pictures of docs/ anew, from a real run."""
+    from devtools.pictures import make_pictures  # noqa: PLC0415
+
+    for path in make_pictures():
+        typer.echo(path)
 
 
 @app.command("lint")

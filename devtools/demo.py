@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any, LiteralString
 
@@ -107,6 +108,7 @@ class _Demo:
                 self.pay_a_friday()
                 self.change_data_and_wait()
                 self.show_status()
+                self.ask_and_watch()
             self.let_play()
         self.console.print("The cluster is stopped and its files are removed.")
 
@@ -222,6 +224,17 @@ class _Demo:
             "FROM challenge_status;"
         )
 
+    def ask_and_watch(self) -> None:
+        self.step("Ask it, and watch it: the command audius-challenges")
+        self.say("A user asks why he has, or has not, been rewarded:")
+        artist = self.value(
+            "SELECT user_id FROM user_challenges WHERE challenge_id = 'u' AND is_complete"
+            " ORDER BY completed_at DESC LIMIT 1"
+        )
+        self.ask("explain", str(artist), "u")
+        self.say("How it fares, on a screen that goes on by itself (here one frame of it):")
+        self.ask("watch", "--frame")
+
     def let_play(self) -> None:
         if not self.on_terminal:
             return
@@ -230,6 +243,8 @@ class _Demo:
         self.say("Connect from another terminal:")
         _show_command(self.console, shlex.join(["psql", dsn]))
         self.say(f"or from a program, with the connection string\n  {dsn}")
+        self.say("or watch it there:")
+        _show_command(self.console, shlex.join([".venv/bin/audius-challenges", "watch", "-d", dsn]))
         self.say("and try:")
         for idea in (
             "SELECT * FROM reconcile_challenges(dry_run => TRUE);",
@@ -334,6 +349,19 @@ class _Demo:
                 self.console.print(Text(f"  {line.rstrip()}", style="bright_black"))
         if process.returncode != 0:
             raise subprocess.CalledProcessError(process.returncode, shlex.join(command))
+
+    def ask(self, *arguments: str) -> None:
+        """Shows the command audius-challenges, and what it says; CalledProcessError if it cannot ask."""
+        program = Path(sys.executable).with_name("audius-challenges")
+        _show_command(self.console, shlex.join([str(program.relative_to(REPOSITORY)), *arguments]))
+        environment = self.cluster.environment() | {"PGDATABASE": DATABASE, "COLUMNS": str(self.console.width)}
+        if self.console.is_terminal:
+            environment["FORCE_COLOR"] = "1"
+        command = [str(program), *arguments]
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+        )
+        self.console.print(Text.from_ansi(done.stdout))
 
     def sql(self, statement: str) -> Sequence[Row]:
         """Shows statements, runs them and shows the rows of the last one; returns them."""

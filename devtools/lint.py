@@ -7,7 +7,14 @@ from pathlib import Path
 
 from devtools import REPOSITORY
 
-PYTHON_PATHS = ("python/audius_challenges", "extension/assemble.py", "devtools", "tests", "bench")
+PYTHON_PATHS = (
+    "python/audius_challenges",
+    "python/audius_challenges_cli",
+    "extension/assemble.py",
+    "devtools",
+    "tests",
+    "bench",
+)
 SQL_PATHS = ("sql", "discovery", "tests/challenges", "tests/pgtap")
 
 

@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 
 compile() {
     .venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --upgrade \
-        --custom-compile-command 'make lock' "$@" pyproject.toml
+        --custom-compile-command 'make lock' "$@"
 }
 
-compile --group dev --output-file requirements.txt
-compile --group bench --constraint requirements.txt --output-file requirements-bench.txt
+# With what the command asks for: python/pyproject.toml.
+compile --group dev --output-file requirements.txt pyproject.toml python/pyproject.toml
+compile --group bench --constraint requirements.txt --output-file requirements-bench.txt pyproject.toml

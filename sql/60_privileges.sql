@@ -134,7 +134,8 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
-        ' audius_challenges.metrics(), audius_challenges.doctor(), audius_challenges.examine(), audius_challenges.job_facts(),'
+        ' audius_challenges.metrics(), audius_challenges.doctor(), audius_challenges.examine(),'
+        ' audius_challenges.job_facts(),'
         ' audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint),'
         ' %s.explain_challenge(integer, text) TO %I',
         home,
@@ -167,8 +168,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS
-'Grants a role what it needs to read challenge_status, challenge_history, undisbursed_challenges and metrics(), to call '
-'doctor(), and to explain challenges: to read the discovery tables that challenges read';
+'Grants a role what it needs to read challenge_status, challenge_history and undisbursed_challenges, to call metrics() '
+'and doctor(), and to explain challenges: to read the discovery tables that challenges read';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script
 -- touches are taken for the extension's own, and pg_dump would leave out what people have granted on it since. From

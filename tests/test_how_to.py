@@ -66,6 +66,7 @@ OTHERS = {
     "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",
     "run-the-image.md": "its commands are those of tests/deployment/test_image.py",
     "troubleshoot.md": "its situations take locks and failures; tests/test_runs.py makes them",
+    "watch-and-report.md": "its commands are those of tests/cli",
     "upgrade.md": "its way back is run by tests/test_upgrade.py, which does the rest in its own words",
 }
 

@@ -24,7 +24,9 @@ RUN_ORDER = f"{PACKAGE}.challenges.__init__"
 @cache
 def modules() -> dict[str, Path]:
     """The package's modules by their full names; a package itself is its `__init__`."""
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+    }
 
 
 def room(module: str) -> str:
@@ -97,3 +99,13 @@ def test_modules_import_each_other_in_no_circle() -> None:
 
 def test_every_room_has_modules() -> None:
     assert {room_or_none(module) for module in modules()} == {None, *ROOMS}
+
+
+def test_the_command_asks_by_sql_alone() -> None:
+    """It imports nothing of the package that runs in the backend, which is not where it is installed."""
+    for path in sorted((ROOT / "audius_challenges_cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert PACKAGE not in {name.split(".", maxsplit=1)[0] for name in names}, path.name

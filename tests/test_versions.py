@@ -47,6 +47,10 @@ def test_the_python_package_has_the_version_of_the_control_file(version: str) ->
     assert found(r'^__version__ = "(.*)"$', "python/audius_challenges/__init__.py") == version
 
 
+def test_the_command_has_the_version_of_the_control_file(version: str) -> None:
+    assert found(r'^__version__ = "(.*)"$', "python/audius_challenges_cli/__init__.py") == version
+
+
 def test_the_changelog_ends_with_the_version_of_the_control_file(version: str) -> None:
     assert found(r"^## (\d\S*)", "CHANGELOG.md") == version
 

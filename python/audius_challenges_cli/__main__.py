@@ -1,0 +1,5 @@
+"""``python -m audius_challenges_cli``."""
+
+from audius_challenges_cli.app import main
+
+main()
