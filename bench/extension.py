@@ -151,7 +151,7 @@ def after_changes_with_indexes(subject: Subject) -> Timing:
     indexer = Indexer(subject)
     with subject.connect() as connection:
         for index in HELPFUL_INDEXES:
-            connection.execute(index.statement)
+            connection.execute(index.statement())
         connection.execute(TICK)
         while _is_catching_up(connection):
             connection.execute(TICK)

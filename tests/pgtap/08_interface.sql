@@ -1,6 +1,6 @@
 -- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
 BEGIN;
-SELECT plan(46);
+SELECT plan(47);
 
 -- Everything that belongs to the extension.
 CREATE TEMPORARY VIEW member AS
