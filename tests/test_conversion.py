@@ -155,9 +155,11 @@ def assert_exact(world: World) -> None:
 
 FOLLOWED = ("users", "follows", "saves", "reposts", "tracks", "playlists", "plays")
 """The sources that 1.1.0 read."""
+COMPUTED = {"u", "fp", "p", "v", "e", "p1", "p2", "p3", "tt", "tut", "tp"}
+"""The challenges that it knew."""
 
 
-@each([feed for feed in FEEDS if feed.table in FOLLOWED])
+@each([feed for feed in FEEDS if feed.table in FOLLOWED and feed.steps.keys() <= COMPUTED])
 def test_whatever_is_open_or_unread_at_the_update_is_found(world: World, feed: Feed) -> None:
     earliest, across, saved, between = (world.writer() for _ in range(4))
     feed.write(earliest, 1, NEXT)
