@@ -159,22 +159,19 @@ def _referrals(challenge_id: str, description: str, *, account: Condition) -> Ru
         paid_as=paid_as,
         found=f"""
         WITH named AS MATERIALIZED (
-            SELECT
-                user_events.referrer,
-                user_events.user_id
+            SELECT DISTINCT
+                user_events.referrer AS user_id,
+                user_events.user_id AS referred
             FROM discovery.user_events
             WHERE {is_one_of_the_users("user_events.referrer")}
                 AND user_events.is_current
                 AND user_events.referrer <> user_events.user_id
+                AND {has_no_row(challenge_id, _pair("user_events.referrer", "user_events.user_id"))}
         ),
         pair AS MATERIALIZED (
-            SELECT DISTINCT
-                eligible.user_id,
-                named.user_id AS referred
-            FROM eligible
-            INNER JOIN named
-                ON eligible.user_id = named.referrer
-            WHERE {has_no_row(challenge_id, _pair("named.referrer", "named.user_id"))}
+            SELECT named.*
+            FROM named
+            WHERE (named.user_id = ANY(SELECT eligible.user_id FROM eligible)) IS TRUE
         ),
         candidate AS MATERIALIZED (
             SELECT
