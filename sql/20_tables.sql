@@ -25,7 +25,8 @@ CREATE TABLE audius_challenges.processor_state (
     is_exempt boolean NOT NULL DEFAULT FALSE,
     completed bigint NOT NULL DEFAULT 0,
     cut_off timestamptz,
-    as_of timestamptz
+    as_of timestamptz,
+    is_asked_for boolean NOT NULL DEFAULT TRUE
 )
 WITH (fillfactor = 50);
 
@@ -60,6 +61,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
 'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
+COMMENT ON COLUMN audius_challenges.processor_state.is_asked_for IS
+'Whether it runs; not so where an update has brought it, and it had a row in challenges: somebody else may be paying it';
 
 CREATE TABLE audius_challenges.look (
     source text NOT NULL,

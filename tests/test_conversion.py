@@ -19,7 +19,7 @@ import pytest
 
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery
-from tests.sessions import Connection
+from tests.sessions import Connection, notices
 from tests.test_changes import (
     CROWD,
     FEEDS,
@@ -527,3 +527,40 @@ def test_listens_that_1_1_0_has_skipped_count_once_the_user_is_eligible(world: W
     world.execute("SELECT build.person(302, blocknumber => %s)", NEXT)
     world.tick()
     assert_streaks(world, {1: [day(1)], 301: [day(1)], 302: [day(1)]})
+
+
+# Challenges that 1.1.0 did not know
+
+
+def test_what_another_service_pays_waits_until_somebody_asks_for_it(world: World) -> None:
+    world.execute(
+        """
+        INSERT INTO challenges (id, type, amount, active, starting_block) VALUES
+            ('c', 'aggregate', '1', TRUE, 0), ('m', 'boolean', '1', TRUE, 0), ('t', 'aggregate', '100', FALSE, 0)
+        """
+    )
+    world.execute("SELECT build.qualify_c(5001), build.qualify_m(5002)")
+    with notices(world.connection) as heard:
+        update(world)
+    assert ("new challenges wait to be asked for, since somebody else may be paying them: c,m,t") in [
+        notice.message for notice in heard
+    ]
+    world.tick(2)
+    status = "SELECT status FROM challenge_status WHERE challenge_id IN ('c', 'm', 't', 'rd')"
+    assert world.rows(status) == [("absent",)] * 4
+    new = "SELECT challenge_id, user_id FROM user_challenges WHERE challenge_id IN ('c', 'm')"
+    assert world.rows(new) == []
+    findings = "SELECT found, statement FROM audius_challenges.doctor() WHERE what = 'challenges wait to be asked for'"
+    assert world.rows(findings) == [("c,m,t", "SELECT * FROM audius_challenges.start_from_now('{c,m,t}');")]
+
+    # A dry run of one shows it, and asks for nothing.
+    dry = "SELECT rows_completed FROM reconcile_challenges('{m}', dry_run => TRUE)"
+    assert world.rows(dry) == [(1,)]
+    world.tick()
+    assert world.rows(new) == []
+    assert world.rows("SELECT * FROM audius_challenges.start_from_now('{c}')") == [("c", 1)]
+    assert world.rows("SELECT action FROM sync_challenge_catalog('prod', '{m}')") != []
+    world.execute("UPDATE challenges SET starting_block = 0 WHERE id = 'm'")
+    world.execute("SELECT build.comment(7, 5003), build.person(5003)")
+    world.tick()
+    assert sorted(world.rows(new)) == [("c", 5003), ("m", 5002)]

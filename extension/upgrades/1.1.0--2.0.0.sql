@@ -14,7 +14,8 @@ ADD COLUMN found_active boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN is_exempt boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN completed bigint NOT NULL DEFAULT 0,
 ADD COLUMN cut_off timestamptz,
-ADD COLUMN as_of timestamptz;
+ADD COLUMN as_of timestamptz,
+ADD COLUMN is_asked_for boolean NOT NULL DEFAULT TRUE;
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
 'Number of the look up to which it has read its sources; null: it does not follow them, and examines all users first';
@@ -31,6 +32,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
 'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
+COMMENT ON COLUMN audius_challenges.processor_state.is_asked_for IS
+'Whether it runs; not so where an update has brought it, and it had a row in challenges: somebody else may be paying it';
 
 UPDATE audius_challenges.processor_state
 SET as_of = last_success;
@@ -533,6 +536,35 @@ BEGIN
             AND pg_shdepend.objid = signature.now
             AND pg_shdepend.deptype = 'i';
     END LOOP;
+END
+$block$;
+
+-- Somebody else may be paying the challenges that 1.1.0 did not know. Those that have a row wait to be asked for.
+DO $block$
+DECLARE
+    waiting text;
+BEGIN
+    IF to_regclass('@extschema@.challenges') IS NULL THEN
+        RETURN;
+    END IF;
+    WITH marked AS (
+        INSERT INTO audius_challenges.processor_state (challenge_id, is_asked_for)
+        SELECT
+            challenges.id,
+            FALSE
+        FROM @extschema@.challenges
+        WHERE challenges.id::text IN ('c', 'cp', 'cs', 'w', 't', 'b', 's', 'm', 'r', 'rv', 'rd')
+        RETURNING challenge_id
+    )
+    SELECT string_agg(marked.challenge_id, ',' ORDER BY marked.challenge_id COLLATE "C")
+    INTO waiting
+    FROM marked;
+    IF waiting IS NOT NULL THEN
+        RAISE NOTICE 'new challenges wait to be asked for, since somebody else may be paying them: %', waiting
+            USING HINT = format(
+                'Once nobody else pays them: SELECT * FROM audius_challenges.start_from_now(''{%s}'');', waiting
+            );
+    END IF;
 END
 $block$;
 

@@ -93,11 +93,16 @@ _LOAD = """
             coalesce(challenges.starting_block, 0)
         )::text AS fingerprint
     FROM discovery.challenges
+    WHERE NOT EXISTS (
+        SELECT FROM audius_challenges.processor_state AS state
+        WHERE state.challenge_id = challenges.id::text
+            AND NOT state.is_asked_for
+    )
 """
 
 CATALOG = columns_read(_LOAD)
 
 
 def load_catalog(db: Database) -> dict[str, Challenge]:
-    """Read the whole catalog, by id."""
+    """Read the whole catalog, by id; a challenge that waits to be asked for is as one without a row."""
     return {row["id"]: Challenge(**row) for row in db.rows(_LOAD)}

@@ -15,7 +15,7 @@ from audius_challenges.errors import (
     WRONG_OBJECT_TYPE,
     ChallengeError,
 )
-from audius_challenges.sources import HELPFUL_INDEXES, PRINTED_TYPES, TABLES, WRITTEN, Index, Reads
+from audius_challenges.sources import HELPFUL_INDEXES, PINS, PRINTED_TYPES, TABLES, WRITTEN, Index, Reads
 
 _COLUMNS = AnyPlan("""
     SELECT
@@ -247,7 +247,7 @@ def read_contract(db: Database) -> Contract:
     found = db.rows(_ELSEWHERE, missing=missing) if missing else []
     elsewhere = {row["table_name"]: row["schemas"] for row in found}
     contract = Contract(db.schema, columns, views, keyless, elsewhere)
-    db.indexes = existing_indexes(db, HELPFUL_INDEXES)
+    db.indexes = existing_indexes(db, (*HELPFUL_INDEXES, PINS))
     db.absent = {table: TABLES[table].empty for table in contract.absent}
     return contract
 

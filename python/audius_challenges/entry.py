@@ -10,6 +10,7 @@ from functools import wraps
 
 from audius_challenges.annotations import TYPE_CHECKING, Any
 from audius_challenges.database import Database, Plpy, home_schema, require_writable
+from audius_challenges.engine.state import ask_for
 from audius_challenges.errors import ChallengeError, as_postgres_error, null_argument
 from audius_challenges.operation import run, transaction
 
@@ -118,6 +119,8 @@ def sync_catalog(
     transaction.set_search_path(db)
     differences = catalog_sync.compare_catalog(db, environment, challenge_ids)
     catalog_sync.align_catalog(db, environment, differences)
+    if challenge_ids is not None:
+        ask_for(db, [one for one in challenge_ids if one is not None])
     return [(one.id, "inserted" if one.missing else "updated", one.details) for one in differences]
 
 

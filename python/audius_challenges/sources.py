@@ -320,6 +320,9 @@ COMMENTS_BY_USER = Index("comments", "user_id")
 PINS_BY_OWNER = Index("tracks", "owner_id", where="pinned_comment_id IS NOT NULL")
 EVENTS_BY_REFERRER = Index("user_events", "referrer", where="referrer IS NOT NULL")
 
+# Serves for what PINS_BY_OWNER does, if somebody has made it.
+PINS = Index("tracks", "pinned_comment_id", where="pinned_comment_id IS NOT NULL")
+
 HELPFUL_INDEXES = (COMMENTS_BY_USER, PINS_BY_OWNER, EVENTS_BY_REFERRER)
 """Those that the application lacks, and that are used where somebody creates them."""
 

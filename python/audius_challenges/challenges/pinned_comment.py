@@ -6,12 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from audius_challenges.engine.deeds import has_no_row, is_set_aside
 from audius_challenges.engine.explanation import Asked, at_least_one
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.turns import clock_of, is_in_turn
 from audius_challenges.engine.users import Users, is_active, is_one_of_the_users
-from audius_challenges.sources import TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED, Reads, columns_read, merged
+from audius_challenges.sources import (
+    PINS,
+    PINS_BY_OWNER,
+    TRACK_OWNERS,
+    VERIFIED_OWNERS_OF_COMMENTED,
+    Reads,
+    columns_read,
+    merged,
+)
 
 # Users who are verified by any current row. Who is not any more stays, and is passed by when it is his turn.
 _VERIFIED = f"""
@@ -53,7 +62,27 @@ _PINNED = """
         WHERE tracks.pinned_comment_id IS NOT NULL"""
 
 
-# A pin moves no number. So everybody who may pin has his turn, and is examined if he has a pin that is not paid.
+def _pair(user_id: str, track_id: str) -> str:
+    return f"to_hex({user_id}) || ':' || to_hex({track_id})"
+
+
+_IS_OPEN = f"""{has_no_row("cp", _pair("pinned.user_id", "pinned.track_id"))}
+            AND NOT {is_set_aside("cp", "pinned.owner_id", _pair("pinned.user_id", "pinned.track_id"))}"""
+
+# A pin moves no number. Where an index leads to the pins there are, whoever has one that is not paid is examined at
+# every run. Otherwise everybody who may pin has his turn, and is examined then: to look at all tracks takes too long.
+_DUE_BY_INDEX = f"""
+    SELECT pinned.owner_id AS user_id
+    FROM (
+        {_PINNED}
+            AND tracks.owner_id <> comments.user_id
+    ) AS pinned
+    WHERE EXISTS (
+            SELECT FROM audius_challenges.verified_user
+            WHERE verified_user.user_id = pinned.owner_id
+        )
+        AND {_IS_OPEN}
+"""
 _DUE = f"""
     WITH {clock_of("cp")},
     turn AS MATERIALIZED (
@@ -71,13 +100,7 @@ _DUE = f"""
                 AND tracks.owner_id <> comments.user_id
             OFFSET 0
         ) AS pinned
-        WHERE (
-            SELECT TRUE
-            FROM discovery.user_challenges
-            WHERE user_challenges.challenge_id::text = 'cp'
-                AND user_challenges.specifier::text = to_hex(pinned.user_id) || ':' || to_hex(pinned.track_id)
-            LIMIT 1
-        ) IS NULL
+        WHERE {_IS_OPEN}
     )
 """
 
@@ -97,12 +120,16 @@ class PinnedComment(Rule):
     @cached_property
     def statements(self) -> Mapping[str, str]:
         """What remembers who is verified, too."""
-        return {**super().statements, "know": _KNOW, "know all": _KNOW_ALL}
+        return {**super().statements, "know": _KNOW, "know all": _KNOW_ALL, "due by index": _DUE_BY_INDEX}
 
     def reconcile(self, work: Work, users: Users, *, nothing_written: bool) -> None:
         """Remember who of them is verified, and write what they have pinned."""
         work.db.rows(_KNOW, **users.parameters)
         super().reconcile(work, users, nothing_written=nothing_written)
+
+    def due_of(self, work: Work) -> str | None:
+        """Every open pin, where an index leads to them."""
+        return _DUE_BY_INDEX if work.db.indexes.intersection((PINS, PINS_BY_OWNER)) else self.due
 
     def as_next_run_finds_it(self, asked: Asked) -> Rule:
         """The rule over those whom the next run comes to know."""
@@ -139,7 +166,7 @@ def _found(known: str) -> str:
 
 
 _EVERY_DEED = f"""
-        SELECT to_hex(pinned.user_id) || ':' || to_hex(pinned.track_id) AS specifier
+        SELECT {_pair("pinned.user_id", "pinned.track_id")} AS specifier
         FROM ({_PINNED}) AS pinned
     """
 
@@ -154,12 +181,12 @@ PINNED_COMMENT = PinnedComment(
     changes=(TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED),
     is_deed=True,
     is_of_earner=False,
-    specifier="to_hex(found.user_id) || ':' || to_hex(found.track_id)",
+    specifier=_pair("found.user_id", "found.track_id"),
     due_users=_DUE,
     found=_found("audius_challenges.verified_user"),
     every_deed=_EVERY_DEED,
     own_deeds=f"""
-        SELECT to_hex(pinned.user_id) || ':' || to_hex(pinned.track_id) AS specifier
+        SELECT {_pair("pinned.user_id", "pinned.track_id")} AS specifier
         FROM ({_PINNED_OF_USER}) AS pinned
     """,
     examined=f"""

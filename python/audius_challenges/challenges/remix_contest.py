@@ -6,7 +6,7 @@ The caps are the host's and the contest's, so the host is examined, with all his
 from __future__ import annotations
 
 from audius_challenges.engine.caps import UNCAPPED, granting
-from audius_challenges.engine.deeds import has_no_row, is_known
+from audius_challenges.engine.deeds import has_no_row, is_known, is_set_aside
 from audius_challenges.engine.explanation import at_least_one
 from audius_challenges.engine.owners import track_owner
 from audius_challenges.engine.rule import Rule
@@ -73,6 +73,7 @@ _DUE = f"""
     {_REMIXER}
     WHERE remixer.user_id <> contest.user_id
         AND {has_no_row("w", _specifier("contest.event_id", "remixer.user_id"))}
+        AND NOT {is_set_aside("w", "contest.user_id", _specifier("contest.event_id", "remixer.user_id"))}
         AND {is_active("contest.user_id", "users.is_verified")}
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from audius_challenges.engine.deeds import is_known
+from audius_challenges.engine.deeds import is_known, is_set_aside
 from audius_challenges.engine.explanation import Asked, at_least_one
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.rule import Rule
@@ -147,9 +147,16 @@ _PASS_OVER = f"""
             )
         ON CONFLICT (track_id) DO NOTHING
         RETURNING 1
+    ),
+    given_up AS (
+        UPDATE audius_challenges.tastemaker_decision AS decision
+        SET
+            winners = '{{}}',
+            is_done = TRUE
+        WHERE NOT decision.is_done
+        RETURNING 1
     )
-    SELECT count(*) AS passed_over
-    FROM passed
+    SELECT (SELECT count(*) FROM passed) + (SELECT count(*) FROM given_up) AS passed_over
 """
 
 
@@ -195,10 +202,14 @@ class Tastemaker(Rule):
         """The rule over the decisions of the next run, too."""
         return replace(super().as_next_run_finds_it(asked), found=_found(_TO_COME))
 
-    def start_from_now(self, work: Work) -> int:
-        """The tracks that trend are decided, without winners."""
-        super().start_from_now(work)
+    def pass_over(self, work: Work) -> int:
+        """The tracks that trend are decided, without winners; so are those whose winners have not all been written."""
         passed: int = work.db.value(_PASS_OVER, as_of=work.as_of)
+        if not work.db.value(f"SELECT EXISTS ({TRENDING_TRACKS})"):
+            work.db.plpy.notice(
+                f'challenge "{self.id}": no track trends now, so those that come are not passed over',
+                hint="If scores are missing only for a while, call it again once they are back, before the next tick.",
+            )
         return passed
 
 
@@ -225,6 +236,7 @@ TASTEMAKER = Tastemaker(
     SELECT winner.user_id
     FROM {_winners()}
     WHERE NOT decision.is_done
+        AND NOT {is_set_aside("t", "winner.user_id", "to_hex(winner.user_id) || ':t:' || to_hex(decision.track_id)")}
     """,
     found=_found(),
     facts=f"""

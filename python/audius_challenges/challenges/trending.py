@@ -224,6 +224,10 @@ class Trending:
         work.state.catalog_seen = work.challenge.fingerprint
         return 0
 
+    def pass_over(self, work: Work) -> int | None:  # noqa: ARG002 - a week is written once in any case
+        """No single deeds are rewarded."""
+        return None
+
 
 TRENDING = (
     Trending(

@@ -25,6 +25,16 @@ def has_no_row(challenge_id: str, specifier: str) -> str:
             ) IS NULL"""
 
 
+def is_set_aside(challenge_id: str, examined_id: str, specifier: str = "''") -> str:
+    """SQL of whether a deed is set aside, or all that is examined together with it."""
+    return f"""EXISTS (
+                SELECT FROM audius_challenges.set_aside AS aside
+                WHERE aside.challenge_id = '{challenge_id}'
+                    AND aside.examined_id = {examined_id}
+                    AND aside.specifier IN ('', {specifier})
+            )"""
+
+
 def is_known(challenge_ids: Sequence[str], specifiers: str) -> str:
     """SQL of whether a deed was rewarded, paid, or passed over before.
 

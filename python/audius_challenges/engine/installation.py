@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from audius_challenges.database import AnyPlan, Database
+from audius_challenges.sources import TABLES
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Installation:
     :ivar cluster: the system identifier of the cluster
     :ivar relation: the object id of `user_challenges`
     :ivar guards: the triggers and foreign keys of `user_challenges`, by what they call and reference; a table that
-        takes its place has them under other names
+        takes its place has them under other names. And the optional tables that are there
     :ivar names: their names here, which is what 1.1.0 remembered
     """
 
@@ -33,10 +34,17 @@ class Installation:
         return (self.cluster, self.relation) == (present.cluster, present.relation)
 
     def missing(self, present: Installation) -> list[str]:
-        """The guards that were there, and are not at present."""
+        """The triggers and keys that were there, and are not at present."""
         lost = Counter(self.guards) - Counter(present.guards)
-        return sorted(guard for guard in lost if guard not in present.names)
+        return sorted(guard for guard in lost if guard not in present.names and guard not in _TABLES)
 
+    def missing_tables(self, present: Installation) -> list[str]:
+        """The optional tables that were there, and are not at present: what they say is not gone (rule 13)."""
+        return sorted(_TABLES.intersection(self.guards).difference(present.guards))
+
+
+_OPTIONAL = [table.name for table in TABLES.values() if table.is_optional]
+_TABLES = frozenset(f"table {name}" for name in _OPTIONAL)
 
 _REMEMBERED = """
     SELECT
@@ -80,6 +88,13 @@ _PRESENT = AnyPlan("""
                 ON pg_constraint.confrelid = referenced.oid
             WHERE pg_constraint.conrelid = relation.oid
                 AND pg_constraint.contype = 'f'
+            UNION ALL
+            SELECT
+                'table ' || optional.relname::text,
+                optional.relname::text
+            FROM pg_class AS optional
+            WHERE optional.relnamespace = namespace.oid
+                AND optional.relname = ANY(:optional::text[])
         ) AS each
     ) AS guard
 """)
@@ -105,7 +120,7 @@ def remembered_installation(db: Database) -> Installation | None:
 
 def present_installation(db: Database) -> Installation | None:
     """The database that this is; None where there is no `user_challenges`."""
-    return next((_installation(**row) for row in db.rows(_PRESENT, schema=db.schema)), None)
+    return next((_installation(**row) for row in db.rows(_PRESENT, schema=db.schema, optional=_OPTIONAL)), None)
 
 
 def remember_installation(db: Database, present: Installation) -> None:

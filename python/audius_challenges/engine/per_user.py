@@ -33,8 +33,15 @@ class PerUser(ABC):
 
     @property
     def due(self) -> str | None:
-        """SQL of the ids of the users to examine at every run, for what leaves no trace in a source."""
+        """SQL of the ids of the users to examine at every run, for what leaves no trace in a source.
+
+        What is set aside is not due: it is tried again when it changes, and once a round.
+        """
         return None
+
+    def due_of(self, work: Work) -> str | None:  # noqa: ARG002 - as a rule it is the same in every database
+        """The same, by the indexes that there are."""
+        return self.due
 
     @property
     def without_past(self) -> str | None:
@@ -73,6 +80,7 @@ class PerUser(ABC):
             work.feed.follow(state, sources)
         work.is_first_build = state.phase is Phase.FIRST_BUILD
         work.is_first_round = not state.sweep_rounds
+        work.is_behind = state.phase is not Phase.WATCHING
         set_aside = SetAside(work.db, state, self.key)
         for turn, is_sweep, nothing_written in self._turn(work):
             work.is_sweep = is_sweep
@@ -107,7 +115,14 @@ class PerUser(ABC):
         work.state.sweep_position = None
         work.state.nothing_written = False
         work.state.is_exempt = False
-        return 0
+        return self.pass_over(work) or 0
+
+    def pass_over(self, work: Work) -> int | None:  # noqa: ARG002 - as a rule no single deeds are rewarded
+        """Pass over the deeds that are there, for good, whatever the catalog says.
+
+        :returns: how many; None: there are no deeds to pass over
+        """
+        return None
 
     def _followed(self, work: Work) -> list[Source]:
         """The sources, without those that lack an index to go by; where one comes or goes, everybody is examined."""
@@ -152,9 +167,8 @@ class PerUser(ABC):
             return
         state = work.state
         affected = set() if work.is_first_build else self._changed(work)
-        if self.due:
-            due = {row["user_id"] for row in work.db.rows(self.due, as_of=work.as_of)}
-            affected |= due.difference(state.set_aside)
+        if due := self.due_of(work):
+            affected |= {row["user_id"] for row in work.db.rows(due, as_of=work.as_of)}
         nothing_written = work.is_first_build and state.nothing_written
         is_by_rounds = self.round_users is not None and state.phase is Phase.WATCHING
         for users in sweep.next_slices(work):

@@ -47,9 +47,10 @@ class Work:
     :ivar written: what was written so far in this run
     :ivar is_first_build: whether the run is (part of) the challenge's first build
     :ivar is_first_round: whether it is part of the sweep's first round
+    :ivar is_behind: whether there were users whom no run had examined when it began
     :ivar is_exempt: whether completions are not limited
     :ivar is_sweep: whether the users being examined are the sweep's slice
-    :ivar swept: how many rewards the first round of the sweep has completed, this run's included
+    :ivar swept: how many rewards the first round has completed, this run's included
     """
 
     db: Database
@@ -69,6 +70,7 @@ class Work:
     is_first_round: bool = False
     is_exempt: bool = field(init=False)
     is_sweep: bool = False
+    is_behind: bool = False
     swept: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,12 +81,21 @@ class Work:
         """Whether a first build has slices left."""
         return self.is_first_build and self.state.phase is Phase.FIRST_BUILD
 
+    @property
+    def is_of_first_round(self) -> bool:
+        """Whether what is written now belongs to the first round.
+
+        Once the past was left out, it is what the sweep finds: what comes in is limited by the run alone.
+        """
+        return self.is_first_round and (self.is_sweep or self.is_behind)
+
     def write(
         self,
         wanted: str,
         *,
         only_new: bool = False,
         unless: str = "FALSE",
+        at_once: bool = False,
         nothing_written: bool = False,
         **values: object,
     ) -> None:
@@ -98,13 +109,14 @@ class Work:
             wanted,
             only_new=only_new,
             unless=unless,
+            at_once=at_once,
             nothing_written=nothing_written,
             backfill=self.backfill,
             challenge_id=self.challenge.id,
             **values,
         )
         self.written.add(written)
-        if self.is_first_round and self.is_sweep:
+        if self.is_of_first_round:
             self.swept += written.completed
         if not self.is_exempt:
             self._require_few()
@@ -114,7 +126,7 @@ class Work:
         let_pass = (
             f"SET {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{name}}}', full_scan => true);"
         )
-        if self.written.completed > limit and not (self.is_first_round and self.is_sweep):
+        if self.written.completed > limit and not self.is_of_first_round:
             raise ChallengeError(
                 f'challenge "{name}" would complete at least {self.written.completed} rewards in one run;'
                 f" {PREFIX}max_completions is {limit}",
@@ -187,4 +199,10 @@ class Processor(Protocol):
         """Take what there is as done: follow changes from the present on, without a first build.
 
         :returns: how many deeds are passed over
+        """
+
+    def pass_over(self, work: Work) -> int | None:
+        """Pass over the deeds that are there, for good, whatever the catalog says.
+
+        :returns: how many; None: there are no deeds to pass over
         """

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from audius_challenges.annotations import Any, Protocol
 from audius_challenges.catalog import Challenge
-from audius_challenges.engine.deeds import is_known, passing_over, records
+from audius_challenges.engine.deeds import is_known, is_set_aside, passing_over, records
 from audius_challenges.engine.explanation import (
     Answer,
     Asked,
@@ -166,7 +166,7 @@ class Rule(PerUser):
         """The write, who is due, and what can be set aside singly."""
         return {
             **({"slice": self.key.slice, "progress": self.key.progress} if self.key != USER_ID else {}),
-            "write": writing(self._wanted, unless=self._unless),
+            "write": writing(self._wanted, unless=self._unless, at_once=self._at_once),
             **({"due": self.due} if self.due else {}),
             **({"round": self.round_users} if self.round_users else {}),
             **({"deeds": self._specifiers} if self.is_deed else {}),
@@ -187,15 +187,15 @@ class Rule(PerUser):
         work.write(
             self._wanted,
             unless=self._unless,
+            at_once=self._at_once,
             nothing_written=nothing_written,
             **self._parameters(work, users),
         )
 
-    def start_from_now(self, work: Work) -> int:
-        """Pass over the deeds that are there, for good."""
-        super().start_from_now(work)
+    def pass_over(self, work: Work) -> int | None:
+        """The deeds that the rule knows."""
         if not self.every_deed:
-            return 0
+            return None
         passed: int = work.db.value(passing_over(self.every_deed), challenge_id=self.id)
         return passed
 
@@ -348,7 +348,7 @@ class Rule(PerUser):
     def _prospect(self) -> str:
         """SQL of what a run would write."""
         earlier = "wanted.earlier" if self.is_deed else "'{}'::text[]"
-        return prospects(self._wanted_and(None), unless=self._unless, earlier=earlier)
+        return prospects(self._wanted_and(None), unless=self._unless, at_once=self._at_once, earlier=earlier)
 
     @cached_property
     def _said(self) -> str:
@@ -550,6 +550,11 @@ class Rule(PerUser):
         return is_known((self.id, *self.paid_as), "wanted.specifier || wanted.earlier")
 
     @property
+    def _at_once(self) -> bool:
+        """Whether a row that is there is left alone: to a deed of one step it says that it was paid before."""
+        return self.is_deed and self.completes_at == 1
+
+    @property
     def _takes_part(self) -> str:
         return f"({self.takes_part}){self._has_completed_before}"
 
@@ -578,4 +583,5 @@ class Rule(PerUser):
             WHERE own.challenge_id::text = (SELECT '{self.id}')
                 AND {own}
         )
+        AND NOT {is_set_aside(self.id, "found.user_id")}
     """

@@ -39,6 +39,7 @@ class State:
     :ivar completed: how many rewards the first round has completed so far
     :ivar set_aside: ids of the users who are set aside, or of the rows that lead to them (see `Rule.key`)
     :ivar cut_off: when a tick was cut off in its turn (seconds since 1970); None: it has succeeded since
+    :ivar is_asked_for: whether it runs; not so where an update has brought it and somebody else may be paying it
     :ivar round_completed: whether this run has completed a round
     """
 
@@ -55,6 +56,7 @@ class State:
     completed: int = 0
     set_aside: list[int] = field(default_factory=list)
     cut_off: float | None = field(default=None, compare=False)
+    is_asked_for: bool = field(default=True, compare=False)
     round_completed: bool = field(default=False, compare=False)
 
     def complete_round(self) -> None:
@@ -82,6 +84,7 @@ _LOAD = """
         found_active,
         is_exempt,
         completed,
+        is_asked_for,
         ARRAY(
             SELECT DISTINCT aside.examined_id
             FROM audius_challenges.set_aside AS aside
@@ -214,6 +217,15 @@ def load_states(db: Database) -> dict[str, State]:
         row["challenge_id"]: State(**{**row, "phase": Phase(row["phase"]) if row["phase"] else None})
         for row in db.rows(_LOAD)
     }
+
+
+def ask_for(db: Database, challenge_ids: Sequence[str]) -> None:
+    """Have these challenges run, if an update has left them waiting for somebody to ask for them."""
+    db.rows(
+        "UPDATE audius_challenges.processor_state SET is_asked_for = TRUE"
+        " WHERE NOT is_asked_for AND challenge_id = ANY(:challenge_ids::text[])",
+        challenge_ids=list(challenge_ids),
+    )
 
 
 def remember_active(db: Database, state: State) -> None:

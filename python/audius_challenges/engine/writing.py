@@ -32,27 +32,30 @@ _WANTED_AND_EXISTING = """
     ) AS existing ON TRUE"""
 
 
-def _is_to_be_written(unless: str) -> str:
+_DIFFERS = """existing.is_complete IS NOT TRUE
+            AND (existing.user_id, existing.current_step_count, existing.is_complete, existing.amount)
+            IS DISTINCT FROM (wanted.user_id, wanted.current_step_count, wanted.is_complete, wanted.amount)"""
+
+
+def _is_to_be_written(unless: str, *, at_once: bool) -> str:
     return f"""CASE
         WHEN existing.specifier IS NULL
             THEN wanted.current_step_count >= 1 AND NOT ({unless})
         ELSE
-            existing.is_complete IS NOT TRUE
-            AND (existing.user_id, existing.current_step_count, existing.is_complete, existing.amount)
-            IS DISTINCT FROM (wanted.user_id, wanted.current_step_count, wanted.is_complete, wanted.amount)
+            {"FALSE" if at_once else _DIFFERS}
     END"""
 
 
-def _differing(unless: str) -> str:
+def _differing(unless: str, *, at_once: bool) -> str:
     return f"""
     SELECT
         wanted.*,
         existing.specifier IS NULL AS is_new{_WANTED_AND_EXISTING}
-    WHERE {_is_to_be_written(unless)}
+    WHERE {_is_to_be_written(unless, at_once=at_once)}
 """
 
 
-def prospects(wanted: str, *, unless: str = "FALSE", earlier: str = "'{}'::text[]") -> str:
+def prospects(wanted: str, *, unless: str = "FALSE", at_once: bool = False, earlier: str = "'{}'::text[]") -> str:
     """SQL of what a write would find (see `write_user_challenges`), without writing: each wanted row, and its fate."""
     return f"""
     WITH {wanted}
@@ -64,11 +67,12 @@ def prospects(wanted: str, *, unless: str = "FALSE", earlier: str = "'{}'::text[
         wanted.is_complete,
         wanted.amount,
         existing.specifier IS NOT NULL AS is_there,
-        {_is_to_be_written(unless)} AS is_to_be_written{_WANTED_AND_EXISTING}
+        {_is_to_be_written(unless, at_once=at_once)} AS is_to_be_written{_WANTED_AND_EXISTING}
     ORDER BY wanted.specifier COLLATE "C"
 """
 
 
+_LEAVE_ALONE = "ON CONFLICT (challenge_id, specifier) DO NOTHING"
 _UPDATE_INCOMPLETE = """
     ON CONFLICT (challenge_id, specifier) DO UPDATE SET
         user_id = excluded.user_id,
@@ -144,11 +148,12 @@ class Written:
         self.totals.add(other.totals)
 
 
-def writing(wanted: str, *, only_new: bool = False, unless: str = "FALSE") -> str:
+def writing(wanted: str, *, only_new: bool = False, unless: str = "FALSE", at_once: bool = False) -> str:
     """SQL of the one write; see `write_user_challenges`."""
+    on_conflict = "" if only_new else _LEAVE_ALONE if at_once else _UPDATE_INCOMPLETE
     return f"""
         WITH {wanted},
-        differing AS ({"SELECT *, TRUE AS is_new FROM wanted" if only_new else _differing(unless)}),
+        differing AS ({"SELECT *, TRUE AS is_new FROM wanted" if only_new else _differing(unless, at_once=at_once)}),
         written AS (
             INSERT INTO discovery.user_challenges AS existing
                 (challenge_id, user_id, specifier, is_complete, current_step_count,
@@ -165,7 +170,7 @@ def writing(wanted: str, *, only_new: bool = False, unless: str = "FALSE") -> st
                 CASE WHEN differing.is_complete THEN differing.completed_at END
             FROM differing
             ORDER BY differing.specifier COLLATE "C"
-            {"" if only_new else _UPDATE_INCOMPLETE}
+            {on_conflict}
             RETURNING
                 existing.specifier::text AS specifier,
                 existing.is_complete,
@@ -206,6 +211,7 @@ def write_user_challenges(
     *,
     only_new: bool = False,
     unless: str = "FALSE",
+    at_once: bool = False,
     nothing_written: bool = False,
     backfill: Backfill,
     **values: Any,
@@ -216,6 +222,7 @@ def write_user_challenges(
         current_step_count, is_complete, amount, created_at (timestamptz), completed_at (timestamp, UTC)
     :param only_new: every wanted row must be new: one that is there already is an error
     :param unless: SQL over `wanted` of whether a row that is not there must not be written
+    :param at_once: a row that is there is left alone, complete or not: what is wanted comes complete or not at all
     :param nothing_written: nothing is looked up, since no row of these users was ever written; one that somebody else
         has written meanwhile is updated if it is incomplete, whether it differs or not
     :param backfill: how far the past of the challenge is counted
@@ -223,7 +230,7 @@ def write_user_challenges(
     :raises plpy.SPIError: with only_new, if one of the rows exists (unique_violation)
     """
     written = db.row(
-        writing(wanted, only_new=only_new, unless=unless),
+        writing(wanted, only_new=only_new, unless=unless, at_once=at_once),
         nothing_written=nothing_written,
         **backfill.parameters,
         **values,

@@ -44,6 +44,14 @@ _TABLE = """
 """
 
 
+_WAITING = """
+    SELECT state.challenge_id
+    FROM audius_challenges.processor_state AS state
+    WHERE NOT state.is_asked_for
+    ORDER BY state.challenge_id COLLATE "C"
+"""
+
+
 def _rows_that(condition: str) -> str:
     """SQL that counts complete rows by challenge, up to a number in all."""
     return f"""
@@ -188,7 +196,18 @@ def catalog(examined: Examined) -> Iterator[Finding]:
         ((environment, compare_catalog(db, environment, schema=examined.home)) for environment in ENVIRONMENTS),
         key=lambda compared: len(compared[1]),
     )
+    if waiting := db.rows(_WAITING):
+        ids = ",".join(row["challenge_id"] for row in waiting)
+        yield Finding(
+            NOTICE,
+            "challenges wait to be asked for",
+            ids,
+            "an update has brought them, and somebody else may be paying them; when nobody is: pass over what is there",
+            f"SELECT * FROM audius_challenges.start_from_now('{{{ids}}}');",
+        )
     for one in differences:
+        if not one.missing and one.id not in examined.catalog:
+            continue
         if one.missing:
             expected = f"the row of {nearest}, unless it was retired: {one.details}"
             yield Finding(NOTICE, f'challenge "{one.id}" is not in the catalog', "no row", expected, one.correction)

@@ -272,7 +272,9 @@ class Inquiry:
 
     def _of_the_challenge(self, processor: Processor, failure: str | None) -> Iterator[tuple[str, str]]:
         if processor.id not in self.catalog:
-            yield "absent", "The challenge is not in the catalog, so nobody gains anything."
+            state = self.states.get(processor.id)
+            why = "is not in the catalog" if state is None or state.is_asked_for else "waits to be asked for"
+            yield "absent", f"The challenge {why}, so nobody gains anything."
         elif not self.catalog[processor.id].active:
             yield "inactive", "The challenge is not active, so nothing moves."
         elif failure := failure or self.failing.get(processor.id):

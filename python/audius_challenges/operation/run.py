@@ -19,6 +19,7 @@ from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
 from audius_challenges.engine.state import (
     State,
+    ask_for,
     exempt_if_nothing_completed,
     forget_looks,
     later_than,
@@ -301,6 +302,8 @@ def reconcile(
         outcomes: list[Outcome] = []
         try:
             with db.plpy.subtransaction():
+                if challenge_ids is not None:
+                    ask_for(db, [processor.id for processor in processors])
                 run = Run.begin(db, settings, Surroundings.read(db), as_of, full_scan=full_scan)
                 outcomes.extend(run.process(processor) for processor in processors)
                 if dry_run:
@@ -447,6 +450,7 @@ def start_from_now(
         started: list[tuple[str, int]] = []
         try:
             with db.plpy.subtransaction():
+                ask_for(db, [processor.id for processor in processors])
                 run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
                 started.extend(_start_from_now(run, processors))
                 if dry_run:
@@ -461,7 +465,14 @@ def _start_from_now(run: Run, processors: Iterable[Processor]) -> Iterator[tuple
         raise run.catalog
     run.exempt_first_build()
     for processor in processors:
-        if processor.id in run.catalog:
+        if processor.id not in run.catalog:
+            # Its row may come any time: what is there now can be passed over before it does.
+            if not run.contract.has(processor.reads):
+                continue
+            deeds = processor.pass_over(run.work(processor, absent_challenge(processor.id)))
+            if deeds is not None:
+                yield processor.id, deeds
+        else:
             if not run.contract.is_whole:
                 run.contract.require(processor.reads)
             began = time.time()

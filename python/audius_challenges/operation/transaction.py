@@ -119,7 +119,16 @@ class Surroundings:
             tables = ", ".join(self.contract.keyless)
             hint = f"If no restore is under way, create the primary key of {tables}; nothing runs without it."
             return f"no primary key on {tables} yet", hint
-        if self.are_moved and self.remembered and (missing := self.remembered.missing(self.present)):
+        return self._why_incomplete()
+
+    def _why_incomplete(self) -> tuple[str, str] | None:
+        """What was there and is not."""
+        if self.present is None or self.remembered is None:
+            return None
+        if gone := self.remembered.missing_tables(self.present):
+            hint = "If no restore is under way, bring it back, or do without it: SELECT * FROM reconcile_challenges();"
+            return f"{', '.join(gone)}, which was there, is missing", hint
+        if self.are_moved and (missing := self.remembered.missing(self.present)):
             reason = f"user_challenges has no {', no '.join(missing)} yet"
             hint = (
                 "If no restore is under way, create it;"
