@@ -17,6 +17,7 @@ import pytest
 from devtools.cluster import NO_SETTINGS, Cluster
 from devtools.debian_root import SUITES, machine_major, root_of
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
+from devtools.pgtap import LAUNCHER
 
 if TYPE_CHECKING:
     from tests.sessions import NewCluster
@@ -124,7 +125,7 @@ def cron_cluster(new_cluster: NewCluster) -> Discovery:
     cluster = new_cluster()
     require_extension(cluster)
     database = create_discovery(cluster, "discovery")
-    database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
+    database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION, LAUNCHER)
     return database
 
 
