@@ -630,14 +630,14 @@ LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.person(user_id);
     SELECT build.person(user_id * 10, is_verified => TRUE);
     SELECT build.track(user_id * 10, user_id * 10);
-    SELECT build.track(user_id, user_id);
-    SELECT build.remix(user_id * 10, user_id);
+    SELECT build.track(user_id * 10 + 7, user_id);
+    SELECT build.remix(user_id * 10, user_id * 10 + 7);
 $$;
 CREATE FUNCTION build.qualify_cs(user_id integer)
 RETURNS void
 LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.almost_cs(user_id);
-    SELECT build.save(user_id * 10, user_id);
+    SELECT build.save(user_id * 10, user_id * 10 + 7);
 $$;
 
 -- Somebody else, who is verified, names a track of the user a winner.
@@ -646,15 +646,15 @@ RETURNS void
 LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.person(user_id);
     SELECT build.person(user_id * 10, is_verified => TRUE);
-    SELECT build.track(user_id, user_id);
-    SELECT build.contest(user_id + 1000, user_id * 10, winners => jsonb_build_array(user_id));
+    SELECT build.track(user_id * 10 + 7, user_id);
+    SELECT build.contest(user_id + 1000, user_id * 10, winners => jsonb_build_array(user_id * 10 + 7));
 $$;
 CREATE FUNCTION build.almost_w(user_id integer)
 RETURNS void
 LANGUAGE sql SET search_path FROM CURRENT AS $$
     SELECT build.person(user_id);
     SELECT build.person(user_id * 10, is_verified => TRUE);
-    SELECT build.track(user_id, user_id);
+    SELECT build.track(user_id * 10 + 7, user_id);
     SELECT build.contest(user_id + 1000, user_id * 10, winners => '[]');
 $$;
 

@@ -267,8 +267,12 @@ def paid_before_and_after_a_swap(discovery: Discovery, table: str | None, *, is_
             session.execute(
                 f"""
                 CREATE FUNCTION sync() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN INSERT INTO new_{table} SELECT new.*; RETURN NULL; END $$;
-                CREATE TRIGGER sync AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION sync();
+                BEGIN
+                    DELETE FROM new_{table} AS copied WHERE tg_op = 'UPDATE' AND copied::text = old::text;
+                    INSERT INTO new_{table} SELECT new.*;
+                    RETURN NULL;
+                END $$;
+                CREATE TRIGGER sync AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION sync();
                 """
             )
         qualify_everybody(session, 50)

@@ -26,7 +26,7 @@ VALUES
 ('tp', '2025-03-07:1', NULL),
 ('c', 'ff:202506', '255:202506'),
 ('cp', 'ff:9f6', NULL),
-('cs', '9f6:ff', 'ff'),
+('cs', '9f6:9fd', '9fd'),
 ('w', '4e7:ff', NULL),
 ('t', 'ff:t:9f6', NULL),
 ('b', 'ff:9f6', NULL),
