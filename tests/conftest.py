@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from tests.sessions import NewCluster
 
 # Asserts in these show values, too.
-pytest.register_assert_rewrite("tests.anatomy", "tests.histories", "tests.model", "tests.pages", "tests.sessions")
+pytest.register_assert_rewrite(
+    "tests.anatomy",
+    "tests.cli.terminal",
+    "tests.deployment.containers",
+    "tests.histories",
+    "tests.model",
+    "tests.pages",
+    "tests.sessions",
+)
 
 BARE = "discovery_bare"
 FULL = "discovery_full"
