@@ -4,6 +4,8 @@ PG_CONFIG ?= pg_config
 PYTHON = .venv/bin/python
 # sudo where the server's extension directory is not ours to write, and nothing is to be staged in DESTDIR.
 SUDO = $(if $(DESTDIR),,$(shell test -w "$$($(PG_CONFIG) --sharedir)/extension" || echo sudo))
+CAN_INSTALL = test -z "$(SUDO)" || command -v sudo >/dev/null || { echo "make $@: the server's extension directory is not \
+	writable here, and there is no sudo; run it as root" >&2; exit 1; }
 VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" extension/audius_challenges.control)
 ARCHIVE = audius_challenges-$(VERSION)
 CHECK_DATABASE = audius_challenges_check
@@ -21,11 +23,12 @@ export PG_CONFIG
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: bootstrap ## Show the extension at work on a throw-away cluster
+demo: ## Show the extension at work on a throw-away cluster
+	@devtools/bootstrap.sh
 	$(MAKE) --no-print-directory install
 	$(PYTHON) -m devtools demo
 
-test: bootstrap ## Run every test on this machine's PostgreSQL: pgTAP, then pytest
+test: bootstrap ## Run every test on this machine's PostgreSQL: pgTAP, then pytest (15 minutes)
 	$(MAKE) --no-print-directory install
 	$(PYTHON) -m devtools pgtap
 	$(PYTHON) -m pytest
@@ -48,9 +51,11 @@ build: ## Assemble the extension's scripts, extension/*.sql
 	$(MAKE) -C extension all PG_CONFIG=$(PG_CONFIG)
 
 install: build ## Install the extension into a server: make install PG_CONFIG=/path/to/pg_config
+	@$(CAN_INSTALL)
 	$(SUDO) $(MAKE) -C extension install PG_CONFIG=$(PG_CONFIG)
 
 uninstall: ## Remove the extension's files from the server
+	@$(CAN_INSTALL)
 	$(SUDO) $(MAKE) -C extension uninstall PG_CONFIG=$(PG_CONFIG)
 
 installcheck: ## Try an installed extension by psql and pg_prove, on the server that PGHOST, PGPORT, PGUSER name
@@ -86,7 +91,7 @@ pictures: bootstrap ## Make the pictures of docs/ anew, from a real run of some 
 	$(PYTHON) -m devtools pictures
 
 bootstrap: ## Install what is missing here: Debian packages and .venv
-	@devtools/bootstrap.sh
+	@devtools/bootstrap.sh tests
 
 lock: bootstrap ## Renew the pinned requirements
 	devtools/lock.sh

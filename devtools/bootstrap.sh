@@ -2,9 +2,11 @@
 # Installs what building, testing and the demo need and this machine lacks: Debian packages (by apt, with sudo unless
 # root) and .venv with the pinned Python tools. Prints each command that it runs; runs none when all is there.
 #
-#   devtools/bootstrap.sh               for the demo, the tests and lint
-#   devtools/bootstrap.sh bench         the same and what the benchmarks' charts need
-#   devtools/bootstrap.sh deployment    the same and what building and reading the container image needs, and monitoring
+#   devtools/bootstrap.sh               for the build and the demo
+#   devtools/bootstrap.sh tests         the same and what the tests, lint and pictures need, a browser among it
+#   devtools/bootstrap.sh bench         the same as tests and what the benchmarks' charts need
+#   devtools/bootstrap.sh deployment    the same as tests and what building and reading the container image needs, and
+#                                       monitoring
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,13 +30,14 @@ install_packages() {
 install_packages in devtools/bootstrap.sh lists, then set CHALLENGES_SKIP_APT=1." ;;
     esac
     missing=
+    tests=
     deployment=
+    [ -z "$1" ] || tests="postgresql-$major-pgtap libtap-parser-sourcehandler-pgtap-perl chromium fonts-dejavu-core
+        mmdebstrap mount iproute2"
     [ "$1" != deployment ] || deployment='buildah docker-compose prometheus prometheus-postgres-exporter'
     for package in \
-        "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-$major-pgtap" \
-        "postgresql-server-dev-$major" libtap-parser-sourcehandler-pgtap-perl make python3-venv \
-        chromium fonts-dejavu-core \
-        mmdebstrap mount iproute2 $deployment; do
+        "postgresql-$major" "postgresql-plpython3-$major" "postgresql-$major-cron" "postgresql-server-dev-$major" \
+        make python3-venv $tests $deployment; do
         status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || status=absent
         [ "$status" = installed ] || missing="$missing $package"
     done
@@ -61,6 +64,10 @@ install_requirements() {
     sha256sum "$1" >".venv/$1.sha256"
 }
 
+case ${1:-} in
+    '' | tests | bench | deployment) ;;
+    *) fail "there is no $1; possible are tests, bench and deployment" ;;
+esac
 [ -n "${CHALLENGES_SKIP_APT:-}" ] || install_packages "${1:-}"
 if ! up_to_date requirements.txt; then
     # Debian's Python, not one that happens to come first in PATH: it is the one PL/Python is built with.

@@ -17,12 +17,21 @@ import pytest
 from devtools.cluster import NO_SETTINGS, Cluster
 from devtools.debian_root import SUITES, machine_major, root_of
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
+from devtools.pgtap import LAUNCHER
 
 if TYPE_CHECKING:
     from tests.sessions import NewCluster
 
 # Asserts in these show values, too.
-pytest.register_assert_rewrite("tests.anatomy", "tests.histories", "tests.model", "tests.pages", "tests.sessions")
+pytest.register_assert_rewrite(
+    "tests.anatomy",
+    "tests.cli.terminal",
+    "tests.deployment.containers",
+    "tests.histories",
+    "tests.model",
+    "tests.pages",
+    "tests.sessions",
+)
 
 BARE = "discovery_bare"
 FULL = "discovery_full"
@@ -124,7 +133,7 @@ def cron_cluster(new_cluster: NewCluster) -> Discovery:
     cluster = new_cluster()
     require_extension(cluster)
     database = create_discovery(cluster, "discovery")
-    database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
+    database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION, LAUNCHER)
     return database
 
 

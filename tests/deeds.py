@@ -31,7 +31,7 @@ X1 = Rule(
         WHERE {is_one_of_the_users("reposts.user_id")}
             AND reposts.is_current
             AND NOT reposts.is_delete
-            AND coalesce(reposts.blocknumber, 0) >= :starting_block::integer
+            AND coalesce(reposts.blocknumber, 0) >= :starting_block::bigint
     """,
 )
 

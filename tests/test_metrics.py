@@ -67,7 +67,7 @@ def test_totals_are_those_of_the_rows(session: Connection) -> None:
     tick(session)
     query = "SELECT challenge_id, count(*), sum(amount) FROM user_challenges WHERE is_complete GROUP BY 1"
     expected = {challenge: (completions, audio) for challenge, completions, audio in rows(session, query)}
-    assert expected.keys() == {"p", "v"}
+    assert expected.keys() >= {"p", "v"}
     for place, name in enumerate(("completions_total", "audio_total")):
         found = of_challenges(session, name)
         assert {challenge: number for challenge, number in found.items() if number} == {

@@ -789,3 +789,17 @@ def test_a_role_with_grant_run_runs_them(watching: Connection, discovery: Discov
     finally:
         watching.execute("DROP OWNED BY deeds_runner")
         watching.execute("DROP ROLE deeds_runner")
+
+
+def test_a_rule_that_names_no_conditions_is_explained_by_what_it_finds(connection: Connection) -> None:
+    for user_id in (1, 2):
+        person(connection, user_id)
+        save(connection, user_id, 10, 11)
+    save(connection, 2, 12)
+    repost(connection, 1, 10, block=102)
+    query = "SELECT what, demanded, has, holds FROM explain_challenge(%s, 'x2') WHERE line = 'condition'"
+    assert rows(connection, query, 1)[1:] == [("saved albums", "one", "0", False)]
+    assert rows(connection, query, 2)[1:] == [("saved albums", "one", "1", True)]
+    query = "SELECT challenge_id, state FROM explain_challenge(1) WHERE line = 'verdict' AND challenge_id LIKE 'x%%'"
+    assert dict(rows(connection, query))["x1"] == "next_run"
+    assert dict(rows(connection, query))["x2"] == "in_progress"

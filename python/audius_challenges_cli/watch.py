@@ -33,6 +33,10 @@ FEW = 5
 """Challenges that are named of each run."""
 ERRORS = 3
 """Errors that are shown at once."""
+WIDE = 90
+"""Columns of a terminal from which on the headers of the challenges have room."""
+COLUMNS = ("", "challenge", "status", "last success", "progress", "failures", "set aside")
+NARROW_COLUMNS = ("", "challenge", "status", "success", "progress", "fails", "aside")
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ class Watch(App[None]):
         """Makes the tables, looks, and looks again and again."""
         self.theme = "textual-dark"
         challenges = self.query_one("#challenges", Challenges)
-        for name in ("", "challenge", "status", "last success", "progress", "failures", "set aside"):
+        for name in COLUMNS if self.size.width >= WIDE else NARROW_COLUMNS:
             challenges.add_column(name)
         runs = self.query_one("#list", DataTable)
         for name in ("run (UTC)", "took", "completed", "challenges", "failed"):

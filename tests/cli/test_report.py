@@ -65,7 +65,7 @@ def drawn(report: Path) -> str:
 def browse(*options: str) -> str:
     """What Chromium prints."""
     program = shutil.which("chromium")
-    assert program, "devtools/bootstrap.sh installs chromium"
+    assert program, "devtools/bootstrap.sh tests installs chromium"
     done = subprocess.run(
         [program, *BROWSER, "--virtual-time-budget=20000", *options],
         capture_output=True,

@@ -1,5 +1,5 @@
 -- The census: which challenges there are, in run order, what their catalog is, and what a run may read and write.
--- The one file that lists them all, so that none comes or goes unnoticed: a new challenge is a line here.
+-- It lists them all, so that none comes or goes unnoticed: a new challenge is a line here, and in 12_specifiers.sql.
 BEGIN;
 SELECT plan(10);
 

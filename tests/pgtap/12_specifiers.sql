@@ -1,5 +1,5 @@
 -- The census of specifiers: what each challenge writes for user 255 who qualifies, to the letter. A disburser pays each
--- specifier once, so a format that changes unnoticed pays twice. The one file that lists them all.
+-- specifier once, so a format that changes unnoticed pays twice. A new challenge is a line here, as in 01_census.sql.
 BEGIN;
 SELECT plan(4);
 

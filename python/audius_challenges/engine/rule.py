@@ -19,6 +19,7 @@ from audius_challenges.engine.explanation import (
     Condition,
     Prospect,
     Said,
+    at_least_one,
     conditions_of,
     prospects_of,
     too_great,
@@ -91,7 +92,7 @@ class Rule(PerUser):
     :ivar is_of_earner: whether the users to examine are those who earn; otherwise `found` looks after them, and the
         users are, say, those for whom a cap holds
     :ivar also_writes: a further common table expression that writes what is found to a table of its own
-    :ivar conditions: what it demands of a user, for who asks why
+    :ivar conditions: what it demands of a user, for who asks why; if empty, the steps or deeds that are found
     :ivar facts: SQL of the one row `fact` that conditions go by, over `eligible`, `found` and :user_id::bigint
     :ivar examined: SQL of the ids to examine for what a user earns: :user_id::bigint is he
     :ivar own_deeds: SQL of the specifiers of `every_deed` that are of the user :user_id::bigint
@@ -244,7 +245,7 @@ class Rule(PerUser):
     def _say(self, asked: Asked, answer: Answer, rows: list[dict[str, Any]]) -> None:
         terms = {"target": answer.target, "cap": self._cap(asked), "starting_block": asked.challenge.starting_block}
         for row in rows:
-            condition = self.conditions[row["number"]]
+            condition = self._demands[row["number"]]
             demanded = condition.demanded.format_map(terms)
             answer.said.append(Said(condition.what, demanded, row["has"], row["holds"], row["since"]))
             answer.takes_part = row["takes_part"]
@@ -351,10 +352,22 @@ class Rule(PerUser):
         return prospects(self._wanted_and(None), unless=self._unless, at_once=self._at_once, earlier=earlier)
 
     @cached_property
+    def _demands(self) -> tuple[Condition, ...]:
+        """The conditions, or what can be said of any rule."""
+        if self.conditions:
+            return self.conditions
+        if self.is_deed:
+            return (at_least_one(self.description, "one", "fact.deeds"),)
+        steps = "coalesce(fact.steps, 0)"
+        return (Condition(self.description, "{target}", has=steps, holds=f"{steps} >= :target::bigint"),)
+
+    @cached_property
     def _said(self) -> str:
         """SQL of what the user has of what the conditions demand, whether he counts or not."""
-        said = conditions_of(self.conditions)
-        facts = self.facts or ("SELECT count(*) AS deeds FROM found" if self.is_deed else "SELECT found.* FROM found")
+        said = conditions_of(self._demands)
+        deeds = "SELECT count(*) FILTER (WHERE found.steps >= :target::bigint) AS deeds FROM found"
+        found = deeds if self.is_deed else "SELECT found.* FROM found"
+        facts = (self.facts if self.conditions else None) or found
         before = "completed.completed_at AT TIME ZONE 'UTC'"
         return f"""
     WITH {eligible_users(self.found, facts, whoever=True)},
