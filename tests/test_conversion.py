@@ -558,9 +558,9 @@ def test_what_another_service_pays_waits_until_somebody_asks_for_it(world: World
     assert world.rows(dry) == [(1,)]
     world.tick()
     assert world.rows(new) == []
-    assert world.rows("SELECT * FROM audius_challenges.start_from_now('{c}')") == [("c", 1)]
+    assert world.rows("SELECT challenge_id FROM audius_challenges.start_from_now('{c}')") == [("c",)]
     assert world.rows("SELECT action FROM sync_challenge_catalog('prod', '{m}')") != []
     world.execute("UPDATE challenges SET starting_block = 0 WHERE id = 'm'")
-    world.execute("SELECT build.comment(7, 5003), build.person(5003)")
+    world.execute("SELECT build.person(5003), build.comment(7, 5003, blocknumber => %s)", NEXT)
     world.tick()
     assert sorted(world.rows(new)) == [("c", 5003), ("m", 5002)]

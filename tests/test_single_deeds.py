@@ -108,43 +108,58 @@ def test_the_limit_over_the_first_round_counts_who_is_due(discovery: Discovery) 
         assert len(column(session, PAID, "t")) == 3
 
 
-def test_a_deed_that_is_set_aside_keeps_no_other_waiting(session: Connection) -> None:
-    session.execute("SELECT count(build.person(n)) FROM generate_series(10001, 10400) AS n")
-    for challenge in ("t", "w", "cp"):
-        session.execute("SELECT build.qualify(%s, 255)", [challenge])
-        session.execute(REFUSE.format(f"new.challenge_id = '{challenge}'"))
-        tick(session)
-        query = "SELECT examined_id FROM audius_challenges.set_aside WHERE challenge_id = %s"
-        assert len(column(session, query, challenge)) == 1
-        session.execute("DROP TRIGGER refuse ON user_challenges; DROP FUNCTION refuse")
-        aside = value(session, "SELECT specifier FROM audius_challenges.set_aside WHERE challenge_id = %s", challenge)
-        session.execute(REFUSE.format(f"new.specifier = '{aside}'"))
-        # Another deed of whom that challenge examines, which no number tells of.
-        session.execute("SET audius_challenges.sweep_users = 0")
-        if challenge == "t":
-            session.execute("SELECT build.track(77, 2550), build.repost(255, 77), build.track_score(77, 1)")
-        elif challenge == "w":
-            session.execute("SELECT build.person(256), build.track(78, 256, blocknumber => 1)")
-            session.execute(
-                "UPDATE events SET event_data = jsonb_set(event_data, '{winners}', event_data -> 'winners' || '78')"
-            )
-        else:
-            session.execute("SELECT build.comment(79, 256, 2550, blocknumber => 1), build.pin(2550, 79)")
-        session.execute("UPDATE audius_challenges.processor_state SET as_of = now() - INTERVAL '10 minutes'")
-        tick(session)
-        assert len(column(session, PAID, challenge)) == 1, challenge
-        session.execute("DROP TRIGGER refuse ON user_challenges; DROP FUNCTION refuse")
-        session.execute("SET audius_challenges.sweep_users = 5000")
-        tick(session)
-        assert len(column(session, PAID, challenge)) == (1 if challenge == "cp" else 2), challenge
+CROWD = """
+    SELECT
+        count(build.person(10000 + n, blocknumber => 1000)),
+        count(build.track(900000 + n, 10000 + n, blocknumber => 1000))
+    FROM generate_series(1, 1000) AS n
+"""
+"""More rows than the change detection keeps in view."""
+ANOTHER = {
+    "t": "SELECT build.track(77, 2550), build.repost(255, 77), build.track_score(77, 1)",
+    "w": """
+        SELECT build.person(256, blocknumber => 1), build.track(78, 256, blocknumber => 1);
+        UPDATE events SET event_data = jsonb_set(event_data, '{winners}', event_data -> 'winners' || '78')
+    """,
+    "cp": """
+        SELECT
+            build.person(256, blocknumber => 1), build.track(78, 2550, blocknumber => 1),
+            build.comment(79, 256, 78, blocknumber => 1), build.pin(78, 79)
+    """,
+}
+"""Another deed of whom that challenge examines; of those of cp and w no number tells."""
+
+
+@pytest.mark.parametrize("challenge", ANOTHER)
+def test_a_deed_that_is_set_aside_keeps_no_other_waiting(session: Connection, challenge: str) -> None:
+    session.execute(CROWD)
+    session.execute("SELECT build.qualify(%s, 255)", [challenge])
+    session.execute(REFUSE.format("new.specifier = 'ff:t:9f6' OR new.user_id = 255 AND new.challenge_id <> 't'"))
+    tick(session)
+    assert value(session, "SELECT count(*) FROM audius_challenges.set_aside WHERE challenge_id = %s", challenge) == 1
+    session.execute("SET audius_challenges.sweep_users = 0")
+    tick(session)
+    session.execute(ANOTHER[challenge])
+    session.execute("UPDATE audius_challenges.processor_state SET as_of = now() - INTERVAL '10 minutes'")
+    tick(session)
+    assert len(column(session, PAID, challenge)) == 1
+    session.execute("DROP TRIGGER refuse ON user_challenges")
+    session.execute("SET audius_challenges.sweep_users = 5000")
+    tick(session)
+    assert len(column(session, PAID, challenge)) == 2
+    assert value(session, "SELECT count(*) FROM audius_challenges.set_aside WHERE challenge_id = %s", challenge) == 0
 
 
 @pytest.mark.parametrize("index", ["(owner_id) WHERE pinned_comment_id IS NOT NULL", "(pinned_comment_id)"])
 def test_where_an_index_leads_to_pins_they_are_examined_at_every_run(session: Connection, index: str) -> None:
-    session.execute("SELECT count(build.person(n)) FROM generate_series(10001, 10400) AS n")
+    session.execute(CROWD)
     session.execute("SELECT build.almost_cp(255)")
     tick(session)
     session.execute("SET audius_challenges.sweep_users = 0")
+    # The next look goes by the position of this one.
+    session.execute(
+        "SELECT count(build.track(950000 + n, 10001, blocknumber => 1001)) FROM generate_series(1, 1000) AS n"
+    )
     tick(session)
     session.execute("SELECT build.pin(2550, 2550)")
     tick(session)

@@ -560,7 +560,7 @@ BEGIN
     INTO waiting
     FROM marked;
     IF waiting IS NOT NULL THEN
-        RAISE NOTICE 'new challenges wait to be asked for, since somebody else may be paying them: %', waiting
+        RAISE WARNING 'new challenges wait to be asked for, since somebody else may be paying them: %', waiting
             USING HINT = format(
                 'Once nobody else pays them: SELECT * FROM audius_challenges.start_from_now(''{%s}'');', waiting
             );
