@@ -286,6 +286,7 @@ class Watch(App[None]):
         made = self.query_one("#challenges", Challenges)
         cursor = made.cursor_row
         made.clear()
+        *_, failures, set_aside = (column.label.cell_len for column in made.ordered_columns)
         for row in look.challenges:
             made.add_row(
                 Text(row.challenge_id, style="bold"),
@@ -293,8 +294,8 @@ class Watch(App[None]):
                 show.status(row.status),
                 show.ago(row.last_success),
                 show.progress(row),
-                _right(show.number(row.consecutive_failures, "bold red"), 8),
-                _right(show.number(row.users_set_aside, "yellow"), 9),
+                _right(show.number(row.consecutive_failures, "bold red"), failures),
+                _right(show.number(row.users_set_aside, "yellow"), set_aside),
             )
         made.move_cursor(row=cursor)
 

@@ -22,12 +22,12 @@ SIZE = (120, 44)
 Scene = Callable[[Watch, Pilot[None]], Awaitable[None]]
 
 
-def play(discovery: Discovery, scene: Scene, every: float = 60) -> None:
+def play(discovery: Discovery, scene: Scene, every: float = 60, size: tuple[int, int] = SIZE) -> None:
     """Opens the screen, plays a scene after its first look, and closes it."""
 
     async def run() -> None:
         app = Watch(Database(discovery.dsn()), every, lambda: Database(discovery.dsn()))
-        async with app.run_test(size=SIZE) as pilot:
+        async with app.run_test(size=size) as pilot:
             await settle(app, pilot)
             await scene(app, pilot)
 
@@ -58,6 +58,16 @@ def test_every_challenge_is_there_with_its_status(paid: Discovery) -> None:
         assert shown == expected
 
     play(paid, scene)
+
+
+def test_all_columns_of_the_challenges_fit_80_columns(paid: Discovery) -> None:
+    async def scene(app: Watch, _: Pilot[None]) -> None:
+        table = app.query_one("#challenges", DataTable)
+        assert table.row_count == len(RUN_ORDER)
+        assert len(table.columns) == 7
+        assert table.virtual_size.width <= 80
+
+    play(paid, scene, size=(80, 44))
 
 
 def test_completions_and_runs_are_those_of_the_history(paid: Discovery) -> None:
