@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from audius_challenges.sources import HELPFUL_INDEXES, NEEDED_INDEXES
+from audius_challenges.sources import HELPFUL_INDEXES, NEEDED_INDEXES, TABLES
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from tests.sessions import Connection, NewCluster, knows_seconds, replace_package, rows, tick, until, value
@@ -481,6 +481,110 @@ def test_challenges_that_fail_are_found_until_they_succeed(connection: Connectio
         assert finding.expected == "UPDATE challenges SET amount = ... WHERE id = 'v';"
     connection.execute("UPDATE challenges SET amount = '5' WHERE id = 'v'")
     tick(connection)
+
+
+# What grant_run has given the role, and PUBLIC has not: words between GRANT or REVOKE and the role.
+GRANTED = """
+    WITH access_list AS (
+        SELECT format('%s %s', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, oid::regclass) AS object,
+            relacl AS entries
+        FROM pg_class
+        UNION ALL
+        SELECT format('ROUTINE %s', oid::regprocedure), proacl
+        FROM pg_proc
+        UNION ALL
+        SELECT format('SCHEMA %I', nspname), nspacl
+        FROM pg_namespace
+    )
+    SELECT format('%s ON %s', entry.privilege_type, access_list.object)
+    FROM access_list
+    CROSS JOIN aclexplode(entries) AS entry
+    WHERE entry.grantee = 'runner'::regrole
+        AND NOT EXISTS (
+            SELECT FROM aclexplode(entries) AS to_all
+            WHERE to_all.grantee = 0 AND to_all.privilege_type = entry.privilege_type
+        )
+    ORDER BY 1
+"""
+
+
+LACKS = re.compile("role runner lacks privileges( that ticks do without)?")
+
+
+def test_each_grant_of_a_role_that_ticks_is_missed(database: Discovery, connection: Connection) -> None:
+    run(database, *RUNNER)
+    granted = [grant for (grant,) in rows(connection, GRANTED)]
+    for expected in (
+        "DELETE ON TABLE audius_challenges.history",
+        "EXECUTE ON ROUTINE audius_challenges.tick(interval)",
+        "SELECT ON TABLE challenge_status",
+        "USAGE ON SCHEMA cron",
+        "USAGE ON SEQUENCE notification_id_seq",
+    ):
+        assert expected in granted
+    for grant in granted:
+        connection.execute(f"REVOKE {grant} FROM runner")
+
+        # Of the triggers' tables, the check of the triggers says so, too.
+        found = [each for each in ask(connection) if LACKS.fullmatch(each.what)]
+
+        assert len(found) == 1, grant
+        (finding,) = found
+        privilege, name = re.fullmatch(r"(\w+) ON \w+ (.*)", grant).groups()  # type: ignore[union-attr]
+        assert finding.found.startswith(f"{privilege} ON "), (grant, finding)
+        assert name in finding.found, (grant, finding)
+        assert finding.statement == "SELECT audius_challenges.grant_run('runner');"
+        connection.execute(finding.statement)
+    is_well(connection)
+    run(database, *NO_RUNNER)
+
+
+def test_what_a_tick_can_do_without_is_only_worth_knowing(database: Discovery, connection: Connection) -> None:
+    run(database, *RUNNER, "REVOKE USAGE ON SCHEMA cron FROM runner")
+    (finding,) = ask(connection)
+    assert (finding.severity, finding.found) == ("notice", "USAGE ON SCHEMA cron")
+    run(database, "REVOKE EXECUTE ON PROCEDURE audius_challenges.tick FROM runner")
+    (finding,) = ask(connection)
+    assert (finding.severity, finding.what) == ("critical", "role runner lacks privileges")
+    run(database, *NO_RUNNER)
+
+
+def test_grants_on_columns_do_where_they_are_on_all_that_are_read(database: Discovery, connection: Connection) -> None:
+    run(
+        database,
+        *RUNNER,
+        "REVOKE SELECT ON users FROM runner",
+        "GRANT SELECT (user_id, is_current) ON users TO runner",
+    )
+    (finding,) = ask(connection)
+    assert (finding.severity, finding.found) == ("critical", "SELECT ON public.users")
+
+    columns = ", ".join([*TABLES["users"].columns, "xmin"])
+    run(database, f"GRANT SELECT ({columns}) ON users TO runner")
+
+    is_well(connection)
+    with closing(database.connect()) as session:
+        session.execute("SET ROLE runner")
+        statuses = {status for (status,) in rows(session, "SELECT status FROM reconcile_challenges()")}
+        assert statuses == {"ok", "inactive"}
+    run(database, *NO_RUNNER)
+
+
+def test_a_challenge_that_may_not_is_mended_by_a_grant(database: Discovery, connection: Connection) -> None:
+    run(database, *RUNNER, "REVOKE SELECT ON saves FROM runner")
+    with closing(database.connect()) as session:
+        session.execute("SET SESSION AUTHORIZATION runner")
+        with pytest.raises(Exception, match=r"\d+ of \d+ challenges failed"):
+            tick(session)
+        failing = [each for each in ask(connection) if each.what.endswith(" fails")]
+        assert failing
+        finding = failing[0]
+        assert "permission denied for table saves (SQLSTATE 42501)" in finding.found
+        assert finding.statement == "SELECT audius_challenges.grant_run('runner');"
+        connection.execute(finding.statement)
+        tick(session)
+    is_well(connection)
+    run(database, *NO_RUNNER)
 
 
 def test_users_set_aside_are_found_until_they_are_written(connection: Connection) -> None:

@@ -1,7 +1,7 @@
 """The tables of the discovery schema, each declared once: its columns, the column that grows, who needs what on it.
 
-The contract checks what a database has against these declarations, `grant_run` grants by them, and a challenge reads
-the columns that its SQL names (`columns_read`).
+The contract checks what a database has against these declarations, `grant_run` grants by them, the doctor misses by
+them what was not granted, and a challenge reads the columns that its SQL names (`columns_read`).
 """
 
 from __future__ import annotations
@@ -280,6 +280,12 @@ TABLES: Mapping[str, Table] = {
 }
 
 WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "INSERT" in table.privileges)
+
+EMPTIED = ("look", "set_aside", "history")
+"""The tables of the schema audius_challenges that runs delete rows from."""
+
+WITHHELD = ("grant_run(text)", "grant_status(text)", "install()")
+"""The routines of the schema audius_challenges that a role does not get with `grant_run`."""
 
 
 @dataclass(frozen=True)
