@@ -302,15 +302,16 @@ class Index:
     where: str = ""
     further: str = ""
 
-    def statement(self, schema: str = "") -> str:
+    def statement(self, schema: str = "", *, at_once: bool = False) -> str:
         """SQL that creates one.
 
         :param schema: of the table, quoted if it needs quotes
+        :param at_once: not CONCURRENTLY, which a partitioned table does not take
         """
         table = f"{schema}.{self.table}" if schema else self.table
         columns = f"{self.column}, {self.further}" if self.further else self.column
         where = f" WHERE {self.where}" if self.where else ""
-        return f"CREATE INDEX CONCURRENTLY ON {table} ({columns}){where};"
+        return f"CREATE INDEX {'' if at_once else 'CONCURRENTLY '}ON {table} ({columns}){where};"
 
     def is_one(self, predicate: str | None) -> bool:
         """Whether an index that begins with the column serves as this one.
