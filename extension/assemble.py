@@ -58,6 +58,13 @@ def discovery_tables() -> str:
     return ", ".join(f"'{table.name}'" for table in tables if table.columns)
 
 
+def own(names: str) -> str:
+    """What the package lists by that name of the schema audius_challenges."""
+    sys.path.insert(0, str(PACKAGE.parent))
+    listed = getattr(importlib.import_module("audius_challenges.sources"), names)
+    return ", ".join(f"audius_challenges.{name}" for name in listed)
+
+
 def read_sql(pattern: str) -> list[str]:
     """The files of sql/ in their order, with what is made of the package in its place."""
     sources = read_package()
@@ -66,6 +73,8 @@ def read_sql(pattern: str) -> list[str]:
         "@PACKAGE_SOURCES@": as_literal(sources),
         "@DISCOVERY_PRIVILEGES@": discovery_privileges(),
         "@DISCOVERY_TABLES@": discovery_tables(),
+        "@EMPTIED_TABLES@": own("EMPTIED"),
+        "@WITHHELD_ROUTINES@": own("WITHHELD"),
     }
     place = re.compile("|".join(places))
     return [

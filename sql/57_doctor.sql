@@ -98,6 +98,9 @@ STABLE
 ROWS 10
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+    granting text := pg_catalog.format('SELECT audius_challenges.grant_status(%L);', current_user);
+    is_standby boolean := pg_catalog.pg_is_in_recovery();
 BEGIN
     RETURN QUERY SELECT finding.* FROM audius_challenges.examine() AS finding;
 EXCEPTION
@@ -107,8 +110,9 @@ EXCEPTION
             'warning'::text,
             'this role may not look'::text,
             SQLERRM::text,
-            'a role with what grant_status() grants'::text,
-            pg_catalog.format('SELECT audius_challenges.grant_status(%L);', current_user);
+            'a role with what grant_status() grants'::text
+            || CASE WHEN is_standby THEN '; on the primary: ' || granting ELSE '' END,
+            CASE WHEN is_standby THEN '' ELSE granting END;
     WHEN OTHERS THEN
         RETURN QUERY
         SELECT

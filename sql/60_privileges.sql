@@ -19,11 +19,7 @@ DECLARE
 BEGIN
     PERFORM audius_challenges.grant_status(role_name);
     EXECUTE pg_catalog.format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA audius_challenges TO %I', role_name);
-    EXECUTE pg_catalog.format(
-        'REVOKE EXECUTE ON ROUTINE audius_challenges.grant_run(text), audius_challenges.grant_status(text),'
-        ' audius_challenges.install() FROM %I',
-        role_name
-    );
+    EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE @WITHHELD_ROUTINES@ FROM %I', role_name);
     EXECUTE pg_catalog.format(
         'GRANT EXECUTE ON ROUTINE %1$s.reconcile_challenges(text[], boolean, boolean, timestamptz),'
         ' %1$s.schedule_challenges(interval), %1$s.unschedule_challenges(),'
@@ -34,9 +30,7 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
     );
-    EXECUTE pg_catalog.format(
-        'GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside, audius_challenges.history TO %I', role_name
-    );
+    EXECUTE pg_catalog.format('GRANT DELETE ON @EMPTIED_TABLES@ TO %I', role_name);
     FOR relation IN
         SELECT
             class.relname AS name,

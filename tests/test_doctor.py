@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from audius_challenges.sources import HELPFUL_INDEXES, NEEDED_INDEXES
+from audius_challenges.sources import COMMENTS_BY_USER, HELPFUL_INDEXES, NEEDED_INDEXES, TABLES
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from tests.sessions import Connection, NewCluster, knows_seconds, replace_package, rows, tick, until, value
@@ -34,15 +34,16 @@ class Finding(NamedTuple):
 
 @pytest.fixture(scope="module")
 def database(root: Path | None) -> Iterator[Discovery]:
-    """A healthy database with a schedule, on a server of its own; each test leaves it as it was."""
+    """A healthy database with a schedule, on a server of its own, with the indexes of production and no others.
+
+    Each test leaves it as it was.
+    """
     settings = {"max_prepared_transactions": "5", "wal_level": "logical"}
     with Cluster(root=root, cron_database="discovery", settings=settings) as cluster:
         require_extension(cluster)
         database = create_discovery(cluster, "discovery")
         database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
         with closing(database.connect()) as connection:
-            for index in HELPFUL_INDEXES:
-                connection.execute(index.statement())
             until(lambda: rows(connection, LAUNCHER), "the launcher")
             connection.execute(EVERY_HOUR)
             tick(connection)
@@ -87,6 +88,7 @@ class Trouble:
 
     by_hand: what a person does where no statement is given; "tick" ticks
     after: what else puts the database back as it was
+    remains: what is found by the same name afterwards
     """
 
     does: Sequence[str]
@@ -96,7 +98,8 @@ class Trouble:
     statement: str = ""
     by_hand: Sequence[str] = ()
     after: Sequence[str] = ()
-    before: Sequence[str] = field(default=())
+    before: Sequence[str] = ()
+    remains: Sequence[str] = ()
 
 
 COMPLETE = "SELECT build.complete('v', 255, 'ff', 5, blocknumber => {})"
@@ -230,6 +233,71 @@ TROUBLES = {
         "step_count: 4 -> 3",
         "UPDATE public.challenges SET step_count = 3 WHERE id = 'u';",
     ),
+    "an amount that is none beside a shorter cooldown": Trouble(
+        ["UPDATE challenges SET amount = '', cooldown_days = 9 WHERE id = 'u'"],
+        "critical",
+        'challenge "u" differs from the catalog',
+        'challenge "u" has an invalid amount in the catalog: ""',
+        "UPDATE public.challenges SET amount = '1' WHERE id = 'u';",
+        after=["UPDATE challenges SET cooldown_days = 7 WHERE id = 'u'"],
+        remains=["cooldown_days: 9 -> 7"],
+    ),
+    "a longer cooldown": Trouble(
+        ["UPDATE challenges SET cooldown_days = 9 WHERE id = 'u'"],
+        "notice",
+        'challenge "u" differs from the catalog',
+        "cooldown_days: 9 -> 7",
+        by_hand=["UPDATE challenges SET cooldown_days = 7 WHERE id = 'u'"],
+    ),
+    "a cooldown where there should be none": Trouble(
+        ["UPDATE challenges SET cooldown_days = 9 WHERE id = 'v'"],
+        "notice",
+        'challenge "v" differs from the catalog',
+        "cooldown_days: 9 -> null",
+        by_hand=["UPDATE challenges SET cooldown_days = NULL WHERE id = 'v'"],
+    ),
+    "a lower amount": Trouble(
+        ["UPDATE challenges SET amount = '4' WHERE id = 'v'"],
+        "notice",
+        'challenge "v" differs from the catalog',
+        "amount: 4 -> 5",
+        by_hand=["UPDATE challenges SET amount = '5' WHERE id = 'v'"],
+    ),
+    "a later start": Trouble(
+        ["UPDATE challenges SET starting_block = 9 WHERE id = 'v'"],
+        "notice",
+        'challenge "v" differs from the catalog',
+        "starting_block: 9 -> 0",
+        by_hand=["UPDATE challenges SET starting_block = 0 WHERE id = 'v'"],
+    ),
+    "a challenge that is switched off": Trouble(
+        ["UPDATE challenges SET active = FALSE WHERE id = 'v'"],
+        "notice",
+        'challenge "v" differs from the catalog',
+        "active: false -> true",
+        by_hand=["UPDATE challenges SET active = TRUE WHERE id = 'v'"],
+    ),
+    "a higher amount and a shorter cooldown": Trouble(
+        ["UPDATE challenges SET amount = '2', cooldown_days = 0 WHERE id = 'u'"],
+        "notice",
+        'challenge "u" differs from the catalog',
+        "amount: 2 -> 1, cooldown_days: 0 -> 7",
+        "UPDATE public.challenges SET amount = '1', cooldown_days = 7 WHERE id = 'u';",
+    ),
+    "challenges that wait": Trouble(
+        ["UPDATE audius_challenges.processor_state SET is_asked_for = FALSE WHERE challenge_id IN ('fp', 'v')"],
+        "notice",
+        "challenges wait to be asked for",
+        "fp,v",
+        "SELECT * FROM audius_challenges.start_from_now('{fp,v}');",
+    ),
+    "all challenges wait": Trouble(
+        ["UPDATE audius_challenges.processor_state SET is_asked_for = FALSE"],
+        "notice",
+        "challenges wait to be asked for",
+        "b,c,.*,v,w",
+        r"SELECT \* FROM audius_challenges.start_from_now\('{b,c,.*,v,w}'\);",
+    ),
     "a retired challenge": Trouble(
         ["DELETE FROM challenges WHERE id = 'v'"],
         "notice",
@@ -339,6 +407,32 @@ TROUBLES = {
         "CREATE INDEX CONCURRENTLY ON public.notification USING gin (user_ids);",
         after=["DROP FUNCTION tell() CASCADE", "DROP INDEX notification_user_ids_idx"],
     ),
+    "a trigger's search that cannot be told": Trouble(
+        [
+            (
+                "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " PERFORM FROM notification WHERE new.user_id = ANY(user_ids) AND type = 'c'; RETURN NULL; END $$"
+            ),
+            "CREATE TRIGGER tell AFTER INSERT ON user_challenges FOR EACH ROW EXECUTE FUNCTION tell()",
+        ],
+        "notice",
+        "trigger tell searches notification for each completed reward without an index",
+        r"\d+ rows \(.*\)",
+        by_hand=["DROP FUNCTION tell() CASCADE"],
+    ),
+    "a trigger's search by another name for a column of the row": Trouble(
+        [
+            (
+                "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " PERFORM FROM notification WHERE NEW.specifier = notification.specifier; RETURN NULL; END $$"
+            ),
+            "CREATE TRIGGER tell AFTER INSERT ON user_challenges FOR EACH ROW EXECUTE FUNCTION tell()",
+        ],
+        "notice",
+        "trigger tell searches notification for each completed reward without an index",
+        r"\d+ rows \(.*\)",
+        by_hand=["DROP FUNCTION tell() CASCADE"],
+    ),
     "a table that was never analyzed": Trouble(
         [
             "ALTER TABLE aggregate_user SET (autovacuum_enabled = off)",
@@ -426,7 +520,7 @@ def test_a_trouble_is_found_and_gone_once_its_statement_has_run(
     assert finding.expected
     assert bool(finding.statement) is not bool(trouble.by_hand)
     run(database, *([finding.statement] if finding.statement else trouble.by_hand))
-    assert not [each for each in ask(asked) if re.fullmatch(trouble.what, each.what)]
+    assert [each.found for each in ask(asked) if re.fullmatch(trouble.what, each.what)] == list(trouble.remains)
     run(database, *trouble.after)
 
 
@@ -481,6 +575,110 @@ def test_challenges_that_fail_are_found_until_they_succeed(connection: Connectio
         assert finding.expected == "UPDATE challenges SET amount = ... WHERE id = 'v';"
     connection.execute("UPDATE challenges SET amount = '5' WHERE id = 'v'")
     tick(connection)
+
+
+# What grant_run has given the role, and PUBLIC has not: words between GRANT or REVOKE and the role.
+GRANTED = """
+    WITH access_list AS (
+        SELECT format('%s %s', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, oid::regclass) AS object,
+            relacl AS entries
+        FROM pg_class
+        UNION ALL
+        SELECT format('ROUTINE %s', oid::regprocedure), proacl
+        FROM pg_proc
+        UNION ALL
+        SELECT format('SCHEMA %I', nspname), nspacl
+        FROM pg_namespace
+    )
+    SELECT format('%s ON %s', entry.privilege_type, access_list.object)
+    FROM access_list
+    CROSS JOIN aclexplode(entries) AS entry
+    WHERE entry.grantee = 'runner'::regrole
+        AND NOT EXISTS (
+            SELECT FROM aclexplode(entries) AS to_all
+            WHERE to_all.grantee = 0 AND to_all.privilege_type = entry.privilege_type
+        )
+    ORDER BY 1
+"""
+
+
+LACKS = re.compile("role runner lacks privileges( that ticks do without)?")
+
+
+def test_each_grant_of_a_role_that_ticks_is_missed(database: Discovery, connection: Connection) -> None:
+    run(database, *RUNNER)
+    granted = [grant for (grant,) in rows(connection, GRANTED)]
+    for expected in (
+        "DELETE ON TABLE audius_challenges.history",
+        "EXECUTE ON ROUTINE audius_challenges.tick(interval)",
+        "SELECT ON TABLE challenge_status",
+        "USAGE ON SCHEMA cron",
+        "USAGE ON SEQUENCE notification_id_seq",
+    ):
+        assert expected in granted
+    for grant in granted:
+        connection.execute(f"REVOKE {grant} FROM runner")
+
+        # Of the triggers' tables, the check of the triggers says so, too.
+        found = [each for each in ask(connection) if LACKS.fullmatch(each.what)]
+
+        assert len(found) == 1, grant
+        (finding,) = found
+        privilege, name = re.fullmatch(r"(\w+) ON \w+ (.*)", grant).groups()  # type: ignore[union-attr]
+        assert finding.found.startswith(f"{privilege} ON "), (grant, finding)
+        assert name in finding.found, (grant, finding)
+        assert finding.statement == "SELECT audius_challenges.grant_run('runner');"
+        connection.execute(finding.statement)
+    is_well(connection)
+    run(database, *NO_RUNNER)
+
+
+def test_what_a_tick_can_do_without_is_only_worth_knowing(database: Discovery, connection: Connection) -> None:
+    run(database, *RUNNER, "REVOKE USAGE ON SCHEMA cron FROM runner")
+    (finding,) = ask(connection)
+    assert (finding.severity, finding.found) == ("notice", "USAGE ON SCHEMA cron")
+    run(database, "REVOKE EXECUTE ON PROCEDURE audius_challenges.tick FROM runner")
+    (finding,) = ask(connection)
+    assert (finding.severity, finding.what) == ("critical", "role runner lacks privileges")
+    run(database, *NO_RUNNER)
+
+
+def test_grants_on_columns_do_where_they_are_on_all_that_are_read(database: Discovery, connection: Connection) -> None:
+    run(
+        database,
+        *RUNNER,
+        "REVOKE SELECT ON users FROM runner",
+        "GRANT SELECT (user_id, is_current) ON users TO runner",
+    )
+    (finding,) = ask(connection)
+    assert (finding.severity, finding.found) == ("critical", "SELECT ON public.users")
+
+    columns = ", ".join([*TABLES["users"].columns, "xmin"])
+    run(database, f"GRANT SELECT ({columns}) ON users TO runner")
+
+    is_well(connection)
+    with closing(database.connect()) as session:
+        session.execute("SET ROLE runner")
+        statuses = {status for (status,) in rows(session, "SELECT status FROM reconcile_challenges()")}
+        assert statuses == {"ok", "inactive"}
+    run(database, *NO_RUNNER)
+
+
+def test_a_challenge_that_may_not_is_mended_by_a_grant(database: Discovery, connection: Connection) -> None:
+    run(database, *RUNNER, "REVOKE SELECT ON saves FROM runner")
+    with closing(database.connect()) as session:
+        session.execute("SET SESSION AUTHORIZATION runner")
+        with pytest.raises(Exception, match=r"\d+ of \d+ challenges failed"):
+            tick(session)
+        failing = [each for each in ask(connection) if each.what.endswith(" fails")]
+        assert failing
+        finding = failing[0]
+        assert "permission denied for table saves (SQLSTATE 42501)" in finding.found
+        assert finding.statement == "SELECT audius_challenges.grant_run('runner');"
+        connection.execute(finding.statement)
+        tick(session)
+    is_well(connection)
+    run(database, *NO_RUNNER)
 
 
 def test_users_set_aside_are_found_until_they_are_written(connection: Connection) -> None:
@@ -627,6 +825,7 @@ def test_an_index_that_is_gone_is_named_and_created(discovery: Discovery) -> Non
         WHERE relation.relname = %s AND attname = %s
     """
     with closing(discovery.connect()) as connection:
+        replace_package(connection, "large", "PAGES_WORTH_AN_INDEX = -1", "operation/checks_of_data")
         for index in HELPFUL_INDEXES:
             connection.execute(index.statement())
         for index in (*NEEDED_INDEXES, *HELPFUL_INDEXES):
@@ -645,13 +844,114 @@ def test_an_index_that_is_gone_is_named_and_created(discovery: Discovery) -> Non
             assert not [each for each in ask(connection) if each.what.startswith("no index on ")]
 
 
+def test_a_statement_leaves_to_people_what_pays_more(connection: Connection) -> None:
+    connection.execute("UPDATE challenges SET step_count = 4, cooldown_days = 9 WHERE id = 'u'")
+    (finding,) = ask(connection)
+    assert finding.found == "step_count: 4 -> 3, cooldown_days: 9 -> 7"
+    assert finding.expected == (
+        "what prod has, the nearest environment, unless it was changed on purpose;"
+        " whether to change cooldown_days is yours to decide"
+    )
+    assert finding.statement == "UPDATE public.challenges SET step_count = 3 WHERE id = 'u';"
+    connection.execute("UPDATE challenges SET step_count = 3, cooldown_days = 7 WHERE id = 'u'")
+
+
+def test_an_index_that_would_help_is_named_where_a_large_table_would_be_read_by_it(connection: Connection) -> None:
+    helpful = COMMENTS_BY_USER.statement("public")
+    is_well(connection)
+    connection.execute(
+        "INSERT INTO comments (comment_id, text, user_id, entity_id, entity_type, created_at, updated_at, txhash,"
+        " blockhash) SELECT id, repeat('long', 100), 1, 1, 'Track', now(), now(), '', ''"
+        " FROM generate_series(1, 20000) AS id"
+    )
+    connection.execute("ANALYZE comments")
+
+    (finding,) = ask(connection)
+
+    assert (finding.severity, finding.what) == ("notice", "no index on comments (user_id)")
+    assert finding.statement == helpful
+    # Nobody who reads it runs.
+    connection.execute("CREATE TEMP TABLE active AS SELECT id FROM challenges WHERE active")
+    connection.execute("UPDATE challenges SET active = FALSE WHERE id IN ('c', 'cp')")
+    assert not [each for each in ask(connection) if each.what == finding.what]
+    connection.execute("UPDATE challenges SET active = TRUE WHERE id IN (SELECT id FROM active)")
+    connection.execute(finding.statement)
+    is_well(connection)
+    connection.execute("DROP INDEX comments_user_id_idx")
+    connection.execute("TRUNCATE comments")
+
+
+PARTITIONED = """
+    ALTER TABLE {table} RENAME TO whole;
+    CREATE TABLE {table} (LIKE whole INCLUDING DEFAULTS) PARTITION BY RANGE (created_at);
+    CREATE TABLE part PARTITION OF {table} DEFAULT;
+"""
+WHOLE = "DROP TABLE {table}; ALTER TABLE whole RENAME TO {table}"
+
+
+def test_a_partitioned_table_is_offered_no_index_that_it_does_not_take(connection: Connection) -> None:
+    connection.execute(PARTITIONED.format(table="comments"))
+    found = [each for each in ask(connection) if each.what.startswith("no index on comments")]
+    assert {each.statement for each in found} == {
+        index.statement("public").replace(" CONCURRENTLY", "") for index in NEEDED_INDEXES if index.table == "comments"
+    }
+    for each in found:
+        assert each.expected.endswith("; the table is partitioned, so writers wait until the index is built")
+        connection.execute(each.statement)
+    assert not [each for each in ask(connection) if each.what.startswith("no index on comments")]
+    connection.execute("INSERT INTO comments SELECT * FROM whole")
+    connection.execute(WHOLE.format(table="comments"))
+
+
+def test_neither_is_a_partitioned_table_that_a_trigger_searches(connection: Connection) -> None:
+    trouble = TROUBLES["a trigger's table without an index"]
+    for statement in (*trouble.does, PARTITIONED.format(table="notification").replace("created_at", "timestamp")):
+        connection.execute(statement)
+    (finding,) = (each for each in ask(connection) if each.what == trouble.what)
+    assert finding.statement == trouble.statement.replace(" CONCURRENTLY", "")
+    assert finding.expected.endswith("writers wait until the index is built")
+    connection.execute(finding.statement)
+    assert not [each for each in ask(connection) if each.what == trouble.what]
+    connection.execute("ALTER SEQUENCE notification_id_seq OWNED BY NONE")
+    connection.execute(WHOLE.format(table="notification"))
+    connection.execute("ALTER SEQUENCE notification_id_seq OWNED BY notification.id")
+    connection.execute("DROP FUNCTION tell() CASCADE")
+
+
+def test_on_a_standby_statements_are_for_the_primary(new_cluster: NewCluster, root: Path | None) -> None:
+    primary = new_cluster()
+    database = create_discovery(primary, "discovery")
+    database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
+    database.psql(
+        "UPDATE challenges SET step_count = 4 WHERE id = 'u'",
+        "CREATE ROLE watcher",
+        "GRANT USAGE ON SCHEMA audius_challenges TO watcher",
+        "GRANT EXECUTE ON FUNCTION audius_challenges.doctor() TO watcher",
+    )
+    data_dir = primary.new_directory("standby")
+    options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+    primary.run("pg_basebackup", f"--pgdata={primary.inside(data_dir)}", *options)
+    with Cluster.adopt(data_dir, root=root) as standby:
+        found = {each.what: each for each in ask(Discovery(standby, database.name))}
+        with closing(Discovery(standby, database.name).connect()) as session:
+            assert value(session, "SELECT pg_is_in_recovery()") is True
+            session.execute("SET ROLE watcher")
+            (refused,) = ask(session)
+    finding = found['challenge "u" differs from the catalog']
+    correction = "UPDATE public.challenges SET step_count = 3 WHERE id = 'u';"
+    assert finding.statement == ""
+    assert finding.expected.endswith(f"; on the primary: {correction}")
+    assert [each.statement for each in found.values() if each.statement] == []
+    assert [each.statement for each in ask(database) if "step_count" in each.statement] == [correction]
+    assert (refused.what, refused.statement) == ("this role may not look", "")
+    assert refused.expected.endswith("; on the primary: SELECT audius_challenges.grant_status('watcher');")
+
+
 def test_the_launcher_that_is_gone_is_found(new_cluster: NewCluster) -> None:
     cluster = new_cluster()
     database = create_discovery(cluster, "discovery")
     database.psql("CREATE EXTENSION pg_cron", CREATE_EXTENSION)
     with closing(database.connect()) as connection:
-        for index in HELPFUL_INDEXES:
-            connection.execute(index.statement())
         until(lambda: rows(connection, LAUNCHER), "the launcher")
         is_well(database)
         connection.execute(f"SELECT pg_terminate_backend(pid) FROM ({LAUNCHER}) AS launcher")
@@ -669,8 +969,6 @@ def test_without_pg_cron_it_says_how_to_get_it(new_cluster: NewCluster) -> None:
     database = create_discovery(cluster, "discovery")
     database.psql(CREATE_EXTENSION)
     with closing(database.connect()) as connection:
-        for index in HELPFUL_INDEXES:
-            connection.execute(index.statement())
         until(lambda: rows(connection, LAUNCHER), "the launcher")
         (finding,) = ask(database)
         assert (finding.severity, finding.found) == (

@@ -1,7 +1,7 @@
 """The tables of the discovery schema, each declared once: its columns, the column that grows, who needs what on it.
 
-The contract checks what a database has against these declarations, `grant_run` grants by them, and a challenge reads
-the columns that its SQL names (`columns_read`).
+The contract checks what a database has against these declarations, `grant_run` grants by them, the doctor misses by
+them what was not granted, and a challenge reads the columns that its SQL names (`columns_read`).
 """
 
 from __future__ import annotations
@@ -281,6 +281,12 @@ TABLES: Mapping[str, Table] = {
 
 WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "INSERT" in table.privileges)
 
+EMPTIED = ("look", "set_aside", "history")
+"""The tables of the schema audius_challenges that runs delete rows from."""
+
+WITHHELD = ("grant_run(text)", "grant_status(text)", "install()")
+"""The routines of the schema audius_challenges that a role does not get with `grant_run`."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -296,15 +302,16 @@ class Index:
     where: str = ""
     further: str = ""
 
-    def statement(self, schema: str = "") -> str:
+    def statement(self, schema: str = "", *, at_once: bool = False) -> str:
         """SQL that creates one.
 
         :param schema: of the table, quoted if it needs quotes
+        :param at_once: not CONCURRENTLY, which a partitioned table does not take
         """
         table = f"{schema}.{self.table}" if schema else self.table
         columns = f"{self.column}, {self.further}" if self.further else self.column
         where = f" WHERE {self.where}" if self.where else ""
-        return f"CREATE INDEX CONCURRENTLY ON {table} ({columns}){where};"
+        return f"CREATE INDEX {'' if at_once else 'CONCURRENTLY '}ON {table} ({columns}){where};"
 
     def is_one(self, predicate: str | None) -> bool:
         """Whether an index that begins with the column serves as this one.

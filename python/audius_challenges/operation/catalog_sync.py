@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from audius_challenges.annotations import Any
 from audius_challenges.catalog import require_known
@@ -164,12 +164,26 @@ class Difference:
     """How one catalog row differs from the reference: missing, or in which columns.
 
     :ivar correction: the statement that corrects just this row, or inserts it if it is missing
+    :ivar changes: of a row that is there: column -> what it has, what the reference has
+    :ivar table: the table of the catalog, as statements name it
     """
 
     id: str
     missing: bool
     details: str
     correction: str
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    table: str = ""
+
+    def correction_of(self, names: Sequence[str]) -> str:
+        """The statement that corrects these columns of this row."""
+        assignments = ", ".join(f"{name} = {_literal(self.changes[name][1])}" for name in names)
+        return f"UPDATE {self.table} SET {assignments} WHERE id = '{self.id}';"
+
+    @property
+    def generous(self) -> list[str]:
+        """The columns by which the reference pays more than what is there, or sooner."""
+        return [name for name, (existing, wanted) in self.changes.items() if _is_generous(name, existing, wanted)]
 
 
 def compare_catalog(
@@ -211,11 +225,19 @@ def _difference(row: Row, environment: str, prefix: str) -> Difference:
         values = ", ".join(f"{name}: {_show(row[name])}" for name in _COLUMNS)
         insertion = f"SELECT * FROM {prefix}sync_challenge_catalog('{environment}', '{{{row['id']}}}');"
         return Difference(row["id"], True, values, insertion)
-    differing = [name for name in _COLUMNS if existing[name] != row[name]]
-    changes = ", ".join(f"{name}: {_show(existing[name])} -> {_show(row[name])}" for name in differing)
-    assignments = ", ".join(f"{name} = {_literal(row[name])}" for name in differing)
-    correction = f"UPDATE {prefix}challenges SET {assignments} WHERE id = '{row['id']}';"
-    return Difference(row["id"], False, changes, correction)
+    differing = {name: (existing[name], row[name]) for name in _COLUMNS if existing[name] != row[name]}
+    details = ", ".join(f"{name}: {_show(old)} -> {_show(new)}" for name, (old, new) in differing.items())
+    difference = Difference(row["id"], False, details, "", differing, f"{prefix}challenges")
+    return replace(difference, correction=difference.correction_of(list(differing)))
+
+
+def _is_generous(name: str, existing: Any, wanted: Any) -> bool:
+    """Whether a column would pay more, or sooner; an amount that is none pays nothing."""
+    if name == "amount":
+        return not (existing or "").strip().isdecimal() or int(wanted) > int(existing)
+    if name == "active":
+        return bool(wanted)
+    return name in ("cooldown_days", "starting_block") and (wanted or 0) < (existing or 0)
 
 
 def _show(value: Any) -> str:

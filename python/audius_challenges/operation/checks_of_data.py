@@ -22,24 +22,46 @@ MOST_PAGES = 10_000
 # Pages of a table from which on statistics matter.
 MANY_PAGES = 1000
 
+# Pages of a table (8 MB) from which on it is worth another index.
+PAGES_WORTH_AN_INDEX = 1000
+
 # Rows are counted up to so many.
 MOST_COUNTED = 1000
 
+LOCKS = "; the table is partitioned, so writers wait until the index is built"
+
 BY_BLOCK = Index("user_challenges", "completed_blocknumber", where="is_complete")
 
+# Of a partitioned table what its parts have in all; nothing analyzes it by itself.
 _TABLE = """
     SELECT
         relation.relname::text AS name,
-        relation.reltuples < 0 AS is_never_analyzed,
-        pg_relation_size(relation.oid) / current_setting('block_size')::bigint AS pages,
-        pg_size_pretty(pg_table_size(relation.oid)) AS size,
-        greatest(relation.reltuples, 0)::bigint AS rows
+        relation.relkind = 'r' AND relation.reltuples < 0 AS is_never_analyzed,
+        parts.bytes / current_setting('block_size')::bigint AS pages,
+        pg_size_pretty(parts.table_bytes) AS size,
+        parts.rows
     FROM pg_class AS relation
     INNER JOIN pg_namespace AS namespace
         ON namespace.oid = relation.relnamespace
         AND namespace.nspname = :schema::text
+    CROSS JOIN LATERAL (
+        SELECT
+            sum(pg_relation_size(stored.oid))::bigint AS bytes,
+            sum(pg_table_size(stored.oid)) AS table_bytes,
+            sum(greatest(stored.reltuples, 0))::bigint AS rows
+        FROM (
+            SELECT relation.oid
+            UNION
+            SELECT tree.relid
+            FROM pg_partition_tree(relation.oid) AS tree
+            WHERE tree.isleaf
+        ) AS part
+        INNER JOIN pg_class AS stored
+            ON part.oid = stored.oid
+        WHERE stored.relkind = 'r'
+    ) AS parts
     WHERE relation.relname = ANY(:tables::text[])
-        AND relation.relkind = 'r'
+        AND relation.relkind IN ('r', 'p')
     ORDER BY relation.relname
 """
 
@@ -146,7 +168,7 @@ _LEADING = """
 """
 
 _LOOKUP = re.compile(r"\bfrom\s+(?:\w+\.)?notification\b([^;]*)", re.IGNORECASE)
-_COMPARED = re.compile(r"\b(?:\w+\.)?(\w+)\s*(=|@>)")
+_COMPARED = re.compile(r"\b(?:(\w+)\.)?(\w+)\s*(=|@>)")
 
 
 def restore(examined: Examined) -> Iterator[Finding]:
@@ -162,8 +184,7 @@ def tables(examined: Examined) -> Iterator[Finding]:
     """Tables and columns of active challenges that are missing, or are none."""
     found: dict[str, tuple[ChallengeError, list[str]]] = {}
     for processor in CHALLENGES:
-        challenge = examined.catalog.get(processor.id)
-        if examined.catalog and not (challenge and challenge.active):
+        if not examined.is_active(processor.id):
             continue
         try:
             examined.contract.require(processor.reads)
@@ -188,14 +209,11 @@ def _add_key(examined: Examined) -> str:
 
 
 def catalog(examined: Examined) -> Iterator[Finding]:
-    """Rows of the catalog that differ from those of the environment that is nearest."""
+    """Challenges that wait, and rows of the catalog that differ from those of the environment that is nearest.
+
+    Which environment it is, is a guess: no statement changes a row so that more is paid, or older deeds, or sooner.
+    """
     db = examined.db
-    if not examined.catalog:
-        return
-    nearest, differences = min(
-        ((environment, compare_catalog(db, environment, schema=examined.home)) for environment in ENVIRONMENTS),
-        key=lambda compared: len(compared[1]),
-    )
     if waiting := db.rows(_WAITING):
         ids = ",".join(row["challenge_id"] for row in waiting)
         yield Finding(
@@ -205,21 +223,32 @@ def catalog(examined: Examined) -> Iterator[Finding]:
             "an update has brought them, and somebody else may be paying them; when nobody is: pass over what is there",
             f"SELECT * FROM audius_challenges.start_from_now('{{{ids}}}');",
         )
+    # Those that wait are not in it.
+    if not examined.catalog:
+        return
+    nearest, differences = min(
+        ((environment, compare_catalog(db, environment, schema=examined.home)) for environment in ENVIRONMENTS),
+        key=lambda compared: len(compared[1]),
+    )
     for one in differences:
         if not one.missing and one.id not in examined.catalog:
             continue
         if one.missing:
-            expected = f"the row of {nearest}, unless it was retired: {one.details}"
+            expected = f"the row of {nearest}, the nearest environment, unless it was retired: {one.details}"
             yield Finding(NOTICE, f'challenge "{one.id}" is not in the catalog', "no row", expected, one.correction)
             continue
-        challenge = examined.catalog[one.id]
+        what = f'challenge "{one.id}" differs from the catalog'
         try:
-            _ = challenge.amount
+            _ = examined.catalog[one.id].amount
         except ChallengeError as error:
-            severity, found, expected = CRITICAL, error.message, str(error.detail)
-        else:
-            severity, found, expected = NOTICE, one.details, f"what {nearest} has, unless it was changed on purpose"
-        yield Finding(severity, f'challenge "{one.id}" differs from the catalog', found, expected, one.correction)
+            yield Finding(CRITICAL, what, error.message, str(error.detail), one.correction_of(["amount"]))
+            continue
+        left = one.generous
+        others = [name for name in one.changes if name not in left]
+        expected = f"what {nearest} has, the nearest environment, unless it was changed on purpose"
+        if left:
+            expected += f"; whether to change {', '.join(left)} is yours to decide"
+        yield Finding(NOTICE, what, one.details, expected, one.correction_of(others) if others else "")
 
 
 def block_numbers(examined: Examined) -> Iterator[Finding]:
@@ -234,8 +263,8 @@ def block_numbers(examined: Examined) -> Iterator[Finding]:
             "not checked: block numbers of complete rows",
             f"user_challenges has {tables[0]['size']}, and no index on completed_blocknumber of complete rows",
             "such an index, by which these are found at once; or now and then the column unpayable_rows of"
-            " challenge_status, which reads all rows",
-            BY_BLOCK.statement(examined.home),
+            " challenge_status, which reads all rows" + _lock(examined, "user_challenges"),
+            _create(examined, BY_BLOCK),
         )
         return
     present = db.value(NEXT_COMPLETED_BLOCKNUMBER)
@@ -332,22 +361,49 @@ def fridays(examined: Examined) -> Iterator[Finding]:
 
 
 def indexes(examined: Examined) -> Iterator[Finding]:
-    """Indexes that challenges need, or that would help."""
-    there = existing_indexes(examined.db, (*NEEDED_INDEXES, *HELPFUL_INDEXES))
+    """Indexes that challenges need, or that would help active ones with a table of some size."""
+    db = examined.db
+    there = existing_indexes(db, (*NEEDED_INDEXES, *HELPFUL_INDEXES))
+    helped = db.rows(_TABLE, schema=db.schema, tables=[index.table for index in HELPFUL_INDEXES])
+    large = {row["name"] for row in helped if row["pages"] > PAGES_WORTH_AN_INDEX}
     for index in (*NEEDED_INDEXES, *HELPFUL_INDEXES):
         columns = examined.contract.columns.get(index.table, {})
         if index in there or index.column not in columns or index.table in examined.contract.views:
             continue
         is_needed = index in NEEDED_INDEXES
+        if not is_needed and not (index.table in large and _helps(examined, index)):
+            continue
         yield Finding(
             WARNING if is_needed else NOTICE,
             f"no index on {index.table} ({index.column})",
             "runs read the whole table" if is_needed else "some changes are found by the sweep only, so later",
-            "production has such an index"
-            if is_needed
-            else "an index that helps, if its cost when rows are written is worth it",
-            index.statement(examined.home),
+            (
+                "production has such an index"
+                if is_needed
+                else "an index that helps, if its cost when rows are written is worth it"
+            )
+            + _lock(examined, index.table),
+            _create(examined, index),
         )
+
+
+def _helps(examined: Examined, index: Index) -> bool:
+    """Whether an active challenge reads what the index leads by."""
+    led_by = {index.column, *index.where.split()[:1]}
+    return any(
+        led_by <= processor.reads.get(index.table, frozenset()) and examined.is_active(processor.id)
+        for processor in CHALLENGES
+    )
+
+
+def _create(examined: Examined, index: Index) -> str:
+    """SQL that creates an index as its table takes it."""
+    return index.statement(examined.home, at_once=index.table in examined.partitioned)
+
+
+def _lock(examined: Examined, table: str) -> str:
+    """What has to be said of creating an index on a table."""
+    return LOCKS if table in examined.partitioned else ""
 
 
 def statistics(examined: Examined) -> Iterator[Finding]:
@@ -370,21 +426,36 @@ def notifications(examined: Examined) -> Iterator[Finding]:
     tables = db.rows(_TABLE, schema=db.schema, tables=["notification"])
     if not tables:
         return
+    columns = examined.contract.columns.get("notification", {})
     leading = {(row["name"], row["method"]) for row in db.rows(_LEADING, schema=db.schema)}
     for trigger in triggers_on(db, "user_challenges"):
         for lookup in _LOOKUP.findall(without_comments(trigger["source"])):
             compared = _COMPARED.findall(lookup)
-            if not compared or any((name, "gin" if sign == "@>" else "btree") in leading for name, sign in compared):
+            # What the row of user_challenges has is not compared with itself.
+            known = [
+                (name, sign) for of, name, sign in compared if of.lower() not in ("new", "old") and name in columns
+            ]
+            if not compared or any((name, "gin" if sign == "@>" else "btree") in leading for name, sign in known):
                 continue
-            name, sign = next((each for each in compared if each[1] == "@>"), compared[0])
-            kind = f"USING gin ({name})" if sign == "@>" else f"({name})"
             yield Finding(
                 WARNING if tables[0]["pages"] > MOST_PAGES else NOTICE,
                 f"trigger {trigger['name']} searches notification for each completed reward without an index",
-                f"{tables[0]['rows']} rows ({tables[0]['size']}), by {name}",
-                f"an index {kind}",
-                f"CREATE INDEX CONCURRENTLY ON {examined.home}.notification {kind};",
+                *_index_for(examined, f"{tables[0]['rows']} rows ({tables[0]['size']})", known, len(compared)),
             )
+
+
+def _index_for(examined: Examined, size: str, known: list[tuple[str, str]], compared: int) -> tuple[str, str, str]:
+    """What is searched, what would do, and SQL of it if all that is compared are columns of `notification`."""
+    if len(known) < compared:
+        return size, "an index that its search can use; its text does not tell by which column", ""
+    name, sign = next((each for each in known if each[1] == "@>"), known[0])
+    kind = f"USING gin ({name})" if sign == "@>" else f"({name})"
+    concurrently = "" if "notification" in examined.partitioned else "CONCURRENTLY "
+    return (
+        f"{size}, by {name}",
+        f"an index {kind}{_lock(examined, 'notification')}",
+        f"CREATE INDEX {concurrently}ON {examined.home}.notification {kind};",
+    )
 
 
 def logical_replication(examined: Examined) -> Iterator[Finding]:

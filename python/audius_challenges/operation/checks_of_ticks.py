@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from audius_challenges.database import Row
-from audius_challenges.errors import ChallengeError
+from audius_challenges.errors import INSUFFICIENT_PRIVILEGE, ChallengeError
 from audius_challenges.operation.findings import CRITICAL, NOTICE, WARNING, Examined, Finding
 from audius_challenges.operation.scheduling import FIRST_WITH_SECONDS, TICK_HALF_MINUTE, TRIM_COMMAND, pg_cron_version
 from audius_challenges.operation.stillness import find_stillness
@@ -21,7 +21,7 @@ from audius_challenges.settings import (
     stored_settings,
     unknown_settings,
 )
-from audius_challenges.sources import TABLES
+from audius_challenges.sources import EMPTIED, TABLES, WITHHELD, Table
 
 # One or two failures resolve themselves: a lock, a restart.
 MANY_FAILURES = 3
@@ -39,53 +39,127 @@ _FAILURES = """
     ORDER BY challenge_id
 """
 
+# Routines that jobs call, and those that these need.
+OF_TICKS = ("tick", "load", "trim_run_details")
+
+# What grant_run grants, as far as it is missing. Grants on columns do where they are on all that are declared.
 _LACKING = """
-    SELECT needed.privilege
-    FROM (
+    WITH member AS (
         SELECT
-            'USAGE ON SCHEMA ' || namespace.nspname,
-            has_schema_privilege(:role::text::name, namespace.oid, 'USAGE')
-        FROM pg_namespace AS namespace
-        WHERE namespace.nspname IN ('audius_challenges', :schema::text)
-        UNION ALL
+            dependency.classid,
+            dependency.objid AS oid
+        FROM pg_extension AS extension
+        INNER JOIN pg_depend AS dependency
+            ON dependency.refclassid = 'pg_extension'::regclass
+            AND dependency.refobjid = extension.oid
+            AND dependency.deptype = 'e'
+        WHERE extension.extname = 'audius_challenges'
+    ),
+
+    relation AS (
         SELECT
-            'EXECUTE ON ' || routine.routine,
-            has_function_privilege(:role::text::name, routine.routine, 'EXECUTE')
-        FROM unnest(ARRAY[
-            'audius_challenges.tick(interval)'::regprocedure, 'audius_challenges.load()'::regprocedure
-        ]) AS routine (routine)
-        UNION ALL
-        SELECT
-            format('%s ON %I.%I', wanted.privilege, namespace.nspname, relation.relname),
-            CASE wanted.privilege
-                WHEN 'DELETE' THEN has_table_privilege(:role::text::name, relation.oid, 'DELETE')
-                ELSE has_any_column_privilege(:role::text::name, relation.oid, wanted.privilege)
-            END
+            found.oid,
+            wanted.privilege,
+            wanted.columns,
+            wanted.is_for_ticks,
+            format('%s ON %I.%I', wanted.privilege, namespace.nspname, found.relname) AS description
         FROM (
             SELECT
-                :schema::text,
-                declared.name,
-                unnest(string_to_array(declared.privileges, ', '))
-            FROM unnest(:tables::text[], :privileges::text[]) AS declared (name, privileges)
+                class.oid,
+                of_a_run.privilege,
+                '' AS columns,
+                class.relkind = 'r' AS is_for_ticks
+            FROM member
+            INNER JOIN pg_class AS class
+                ON member.classid = 'pg_class'::regclass
+                AND member.oid = class.oid
+            CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS of_a_run (privilege)
+            WHERE CASE
+                    WHEN class.relkind = 'v' THEN of_a_run.privilege = 'SELECT'
+                    WHEN of_a_run.privilege = 'DELETE' THEN class.relname = ANY(:emptied::text[])
+                    ELSE class.relkind = 'r'
+                END
             UNION ALL
             SELECT
-                'audius_challenges',
-                own.relname,
-                of_a_run.privilege
-            FROM pg_class AS own
-            CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS of_a_run (privilege)
-            WHERE own.relnamespace = 'audius_challenges'::regnamespace
-                AND own.relkind = 'r'
-                AND (of_a_run.privilege <> 'DELETE' OR own.relname IN ('look', 'set_aside'))
-        ) AS wanted (schema, name, privilege)
+                class.oid,
+                unnest(string_to_array(declared.privileges, ', ')),
+                declared.columns,
+                TRUE
+            FROM unnest(:tables::text[], :privileges::text[], :columns::text[]) AS declared (name, privileges, columns)
+            INNER JOIN pg_class AS class
+                ON class.relname = declared.name
+                AND class.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema::text)
+        ) AS wanted
+        INNER JOIN pg_class AS found
+            ON wanted.oid = found.oid
         INNER JOIN pg_namespace AS namespace
-            ON namespace.nspname = wanted.schema
-        INNER JOIN pg_class AS relation
-            ON relation.relnamespace = namespace.oid
-            AND relation.relname = wanted.name
-    ) AS needed (privilege, is_there)
+            ON namespace.oid = found.relnamespace
+    )
+
+    SELECT
+        needed.privilege,
+        needed.is_for_ticks
+    FROM (
+        SELECT
+            'USAGE ON SCHEMA ' || quote_ident(namespace.nspname),
+            namespace.nspname <> 'cron',
+            has_schema_privilege(:role::text::name, namespace.oid, 'USAGE')
+        FROM pg_namespace AS namespace
+        WHERE namespace.nspname IN ('audius_challenges', 'cron', :schema::text)
+            OR namespace.nspname = ANY(
+                regexp_split_to_array(current_setting('audius_challenges.trigger_schemas', TRUE), ' *, *')
+            )
+        UNION ALL
+        SELECT
+            'EXECUTE ON ' || routine.oid::regprocedure,
+            routine.proname = ANY(:of_ticks::text[]),
+            has_function_privilege(:role::text::name, routine.oid, 'EXECUTE')
+        FROM member
+        INNER JOIN pg_proc AS routine
+            ON member.classid = 'pg_proc'::regclass
+            AND member.oid = routine.oid
+        WHERE routine.oid <> ALL(:withheld::text[]::regprocedure[])
+        UNION ALL
+        SELECT
+            relation.description,
+            relation.is_for_ticks,
+            has_table_privilege(:role::text::name, relation.oid, relation.privilege)
+            OR (
+                relation.privilege <> 'DELETE'
+                AND relation.columns <> ''
+                AND (
+                    SELECT bool_and(has_column_privilege(:role::text::name, attrelid, attnum, relation.privilege))
+                    FROM pg_attribute
+                    WHERE attrelid = relation.oid
+                        AND attname = ANY(string_to_array(relation.columns, ' '))
+                        AND (attnum > 0 OR relation.privilege = 'SELECT')
+                )
+            )
+        FROM relation
+        UNION ALL
+        SELECT
+            format('USAGE ON SEQUENCE %I.%I', namespace.nspname, sequence.relname),
+            TRUE,
+            -- Also asked of what is no sequence, before the condition below.
+            CASE WHEN sequence.relkind = 'S' THEN has_sequence_privilege(:role::text::name, sequence.oid, 'USAGE') END
+        FROM pg_namespace AS namespace
+        INNER JOIN pg_class AS filled
+            ON filled.relnamespace = namespace.oid
+            AND filled.relname = 'notification'
+        INNER JOIN pg_depend AS dependency
+            ON dependency.refclassid = 'pg_class'::regclass
+            AND dependency.refobjid = filled.oid
+            AND dependency.classid = 'pg_class'::regclass
+            AND dependency.deptype IN ('a', 'i')
+        INNER JOIN pg_class AS sequence
+            ON sequence.oid = dependency.objid
+            AND sequence.relkind = 'S'
+        WHERE namespace.nspname = :schema::text
+    ) AS needed (privilege, is_for_ticks, is_there)
     WHERE NOT needed.is_there
-    ORDER BY needed.privilege
+    ORDER BY
+        NOT needed.is_for_ticks,
+        needed.privilege
 """
 
 _HIDDEN = """
@@ -227,12 +301,20 @@ def failures(examined: Examined) -> Iterator[Finding]:
     """Challenges whose last run failed."""
     for row in examined.db.rows(_FAILURES):
         error, _, hint = (row["last_error"] or "").partition(" HINT: ")
+        # What policies hide is a finding of its own: no grant mends that.
+        is_refused = f"(SQLSTATE {INSUFFICIENT_PRIVILEGE})" in error and "row-level security" not in error
         yield Finding(
             CRITICAL if row["consecutive_failures"] >= MANY_FAILURES else WARNING,
             f'challenge "{row["challenge_id"]}" fails',
             f"{row['consecutive_failures']} times in a row: {error}",
             hint or "see docs/reference/errors.md",
+            _grants(examined, examined.roles) if is_refused else "",
         )
+
+
+def _grants(examined: Examined, roles: list[str]) -> str:
+    """SQL that grants roles what runs take."""
+    return " ".join(f"SELECT audius_challenges.grant_run({examined.literal(role)});" for role in roles)
 
 
 def privileges(examined: Examined) -> Iterator[Finding]:
@@ -248,15 +330,25 @@ def privileges(examined: Examined) -> Iterator[Finding]:
             schema=examined.db.schema,
             tables=[table.name for table in declared],
             privileges=[table.privileges for table in declared],
+            columns=[" ".join(_columns(table)) for table in declared],
+            emptied=list(EMPTIED),
+            withheld=[f"audius_challenges.{routine}" for routine in WITHHELD],
+            of_ticks=list(OF_TICKS),
         )
         if lacking:
+            may_tick = not lacking[0]["is_for_ticks"]
             yield Finding(
-                CRITICAL,
-                f"role {role} lacks privileges",
+                NOTICE if may_tick else CRITICAL,
+                f"role {role} lacks privileges" + (" that ticks do without" if may_tick else ""),
                 _some([row["privilege"] for row in lacking]),
                 "what grant_run() grants",
-                f"SELECT audius_challenges.grant_run({examined.literal(role)});",
+                _grants(examined, [role]),
             )
+
+
+def _columns(table: Table) -> list[str]:
+    """The columns that are read or written of a table; with `xmin` where that tells what has changed."""
+    return [*table.columns, *(["xmin"] if table.clock else [])]
 
 
 def trigger_privileges(examined: Examined) -> Iterator[Finding]:

@@ -6,7 +6,9 @@ finding, and the others are made. None reads a large table without an index for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from audius_challenges.database import Database
 from audius_challenges.errors import INSUFFICIENT_PRIVILEGE, describe, is_operator_intervention, sqlstate_of
@@ -42,13 +44,26 @@ CHECKS: dict[str, Check] = {
 }
 
 
+# Statements that a standby runs, too.
+ON_A_STANDBY = re.compile(r"SELECT pg_terminate_backend\(\d+\);|RESET [^;]+;")
+
+
 def examine(db: Database) -> list[Finding]:
     """What is found, the worst first; if nothing is, one finding says so."""
     examined = Examined(db)
     findings = [finding for title, check in CHECKS.items() for finding in _made(examined, title, check)]
     if not findings:
         return [Finding(OK, "everything", f"{len(CHECKS)} checks have found nothing", "")]
+    if db.value("SELECT pg_is_in_recovery()"):
+        findings = [_as_on_a_standby(finding) for finding in findings]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _as_on_a_standby(finding: Finding) -> Finding:
+    """The same without a statement that writes: that is for the primary."""
+    if not finding.statement or ON_A_STANDBY.fullmatch(finding.statement):
+        return finding
+    return replace(finding, expected=f"{finding.expected}; on the primary: {finding.statement}", statement="")
 
 
 def _made(examined: Examined, title: str, check: Check) -> list[Finding]:

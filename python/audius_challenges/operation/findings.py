@@ -46,6 +46,16 @@ _ME = """
 """
 
 
+_PARTITIONED = """
+    SELECT relation.relname::text AS name
+    FROM pg_class AS relation
+    INNER JOIN pg_namespace AS namespace
+        ON namespace.oid = relation.relnamespace
+    WHERE namespace.nspname = :schema::text
+        AND relation.relkind = 'p'
+"""
+
+
 class Examined:
     """The database that is examined: what several checks go by is looked up once, by the first of them."""
 
@@ -75,6 +85,11 @@ class Examined:
         return load_catalog(self.db) if CATALOG["challenges"] <= columns.keys() else {}
 
     @cached_property
+    def partitioned(self) -> frozenset[str]:
+        """The tables that take no index CONCURRENTLY."""
+        return frozenset(row["name"] for row in self.db.rows(_PARTITIONED, schema=self.db.schema))
+
+    @cached_property
     def facts(self) -> Row:
         """The schedule."""
         return self.db.row("SELECT * FROM audius_challenges.schedule_facts()")
@@ -99,6 +114,11 @@ class Examined:
     def stored(self) -> list[Stored]:
         """Settings of ours that are kept for this database or for roles."""
         return stored_settings(self.db)
+
+    def is_active(self, challenge_id: str) -> bool:
+        """Whether a challenge runs; each does, where nobody knows."""
+        challenge = self.catalog.get(challenge_id)
+        return challenge.active if challenge else not self.catalog
 
     def ident(self, name: str) -> str:
         """A name, quoted if it needs quotes."""
