@@ -69,7 +69,8 @@ _ROWS = """
             WHEN isfinite(open.claimable_at)
                 THEN to_char(
                     open.claimable_at AT TIME ZONE 'UTC',
-                    CASE WHEN open.claimable_at < '0001-01-02' THEN 'YYYY-MM-DD BC HH24:MI' ELSE 'YYYY-MM-DD HH24:MI' END
+                    CASE WHEN open.claimable_at < '0001-01-01 UTC' THEN 'YYYY-MM-DD BC HH24:MI'
+                         ELSE 'YYYY-MM-DD HH24:MI' END
                 )
         END AS claimable_from
     FROM discovery.user_challenges AS own
@@ -290,10 +291,8 @@ class Inquiry:
         if self.is_switched_off:
             says += f" At present no run does anything: {PREFIX}enabled is off."
         if state != "failed" and (last := self.failing.get(processor.id)):
-            says = (
-                f"Failed at its last run ({last['at']} UTC); the next run tries again. {says} The error: {last['error']}"
-            )
-            state = "failed"
+            last_run = f"Failed at its last run ({last['at']} UTC); the next run tries again."
+            return "failed", f"{last_run} {says} The error: {last['error']}"
         return state, says
 
     def _of_the_challenge(self, processor: Processor, failure: str | None) -> Iterator[tuple[str, str]]:
