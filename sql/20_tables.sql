@@ -28,7 +28,7 @@ CREATE TABLE audius_challenges.processor_state (
     as_of timestamptz,
     is_asked_for boolean NOT NULL DEFAULT TRUE
 )
-WITH (fillfactor = 50);
+WITH (fillfactor = 90);
 
 COMMENT ON TABLE audius_challenges.processor_state IS
 'State of each challenge that has run; read it through challenge_status';

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from tests.model.database import Database, one_database
 from tests.model.spaces import STRANGER, USERS
 from tests.model.strategies import History, histories
 from tests.model.world import World
-from tests.sessions import RUN_ORDER, Connection, column, rows
+from tests.sessions import RUN_ORDER, Connection, column, rows, tick
 
 HISTORIES = int(os.environ.get("AUDIUS_CHALLENGES_EXPLAIN_HISTORIES", "10"))
 SEED = os.environ.get("AUDIUS_CHALLENGES_MODEL_SEED") or ("1" if os.environ.get("CI") else "")
@@ -274,3 +275,79 @@ def test_a_table_that_is_missing_fails_the_challenges_that_read_it_and_the_other
     assert verdicts["v"][0] == "next_run"
     assert 'table "public.playlists" does not exist' in verdicts["fp"][1]
     assert {challenge for challenge, (state, _) in verdicts.items() if state == "failed"} == {"fp", "tp", "b", "s"}
+
+
+@pytest.mark.parametrize("table", ["users", "challenge_disbursements", "user_challenges", "challenges"])
+def test_a_table_without_which_there_is_no_answer_is_named(session: Connection, table: str) -> None:
+    session.execute("SELECT build.qualify('v', 1)")
+    session.execute(f"ALTER TABLE {table} RENAME TO moved")
+    with pytest.raises(errors.UndefinedTable) as refused:
+        told(session, 1)
+    diagnostics = refused.value.diag
+    assert diagnostics.message_primary == f'audius_challenges: table "public.{table}" does not exist'
+    assert "The extension looks for the discovery tables in schema public" in (diagnostics.message_hint or "")
+
+
+REWARD = "SELECT says, claimable_at::text FROM explain_challenge(1, 'v') WHERE line = 'reward'"
+
+
+@pytest.mark.parametrize(
+    ("completed_at", "cooldown", "says", "claimable_at"),
+    [
+        ("2026-01-01 10:00", 2147483647, "it can never be claimed: its cooldown does not end.", "infinity"),
+        ("infinity", 7, "it can never be claimed: its cooldown does not end.", "infinity"),
+        ("-infinity", 7, "it can be claimed: its cooldown ended before all time.", "-infinity"),
+        ("2026-01-01 10:00", -2147483648, "it can be claimed: its cooldown ended before all time.", "-infinity"),
+        ("294276-12-31 10:00", 0, "it can be claimed from 294276-12-31 10:00 UTC.", "294276-12-31 10:00:00+00"),
+        ("294276-12-31 10:00", 1, "it can never be claimed: its cooldown does not end.", "infinity"),
+        ("2026-01-01 10:00", -800000, "it can be claimed since 0166-09-05 BC 10:00 UTC.", "0166-09-05 10:00:00+00 BC"),
+    ],
+)
+def test_when_it_can_be_claimed_is_told_whatever_the_dates(
+    session: Connection, completed_at: str, cooldown: int, says: str, claimable_at: str
+) -> None:
+    session.execute("SET timezone = 'UTC'")
+    session.execute("SELECT build.qualify('v', 1)")
+    session.execute("SELECT FROM reconcile_challenges(ARRAY['v'])")
+    session.execute("UPDATE user_challenges SET completed_at = %s WHERE challenge_id = 'v'", (completed_at,))
+    session.execute("UPDATE challenges SET cooldown_days = %s WHERE id = 'v'", (cooldown,))
+    assert rows(session, REWARD) == [(f"Not paid; {says}", claimable_at)]
+
+
+def test_after_a_failed_run_it_says_when_and_why_and_what_the_next_one_does(session: Connection) -> None:
+    session.execute("UPDATE challenges SET amount = 'five' WHERE id = 'v'")
+    session.execute("SELECT build.qualify('v', 1), build.person(2)")
+    session.execute("SELECT FROM reconcile_challenges(ARRAY['v'])")
+    state, says = told(session, 1)["v"].verdict
+    assert state == "failed"
+    assert re.match(r"The challenge fails, and nothing moves until that is mended\. The error: .*five", says)
+    session.execute("UPDATE challenges SET amount = '5' WHERE id = 'v'")
+    at = "SELECT to_char(last_error_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') FROM challenge_status"
+    (when,) = column(session, f"{at} WHERE challenge_id = 'v'")
+    failed = rf"^Failed at its last run \({when} UTC\); the next run tries again\. "
+    said = told(session, 1)["v"]
+    assert said.of("next_run") == {"1": 5}
+    assert said.verdict[0] == "failed"
+    assert re.match(rf"{failed}Earned: 1 reward, 5 \$AUDIO\. .* The error: .*invalid amount.*five", said.verdict[1])
+    assert re.match(rf"{failed}Not earned\. Missing: verification .* The error: ", told(session, 2)["v"].verdict[1])
+    session.execute("SELECT FROM reconcile_challenges(ARRAY['v'])")
+    assert told(session, 1)["v"].verdict[0] == "complete"
+    assert told(session, 2)["v"].verdict[0] == "below_target"
+
+
+@pytest.mark.parametrize("switch", ["SET", "ALTER DATABASE {} SET"])
+def test_where_challenges_are_switched_off_verdicts_say_so(session: Connection, switch: str) -> None:
+    session.execute("SELECT build.qualify('v', 1), build.person(2)")
+    session.execute("SELECT FROM reconcile_challenges(ARRAY['u'])")
+    session.execute("UPDATE challenges SET active = FALSE WHERE id = 'u'")
+    session.execute(f"{switch.format(session.info.dbname)} audius_challenges.enabled = off")
+    off = "audius_challenges.enabled is off"
+    state, says = told(session, 1)["v"].verdict
+    assert (state, says.count(off)) == ("next_run", 1), says
+    state, says = told(session, 2)["v"].verdict
+    assert (state, says.count(off)) == ("below_target", 1), says
+    assert told(session, 1)["u"].verdict == ("inactive", "The challenge is not active, so nothing moves.")
+    session.execute("SET audius_challenges.enabled = off")
+    tick(session)
+    state, says = told(session, 1)["v"].verdict
+    assert (state, says.count(off)) == ("next_run", 1), says

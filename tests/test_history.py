@@ -307,6 +307,33 @@ def test_counting_goes_step_by_step_and_nothing_is_lost_or_doubled(session: Conn
     assert_counted(session)
 
 
+def test_what_another_writer_completes_is_counted_only_ahead_of_the_counting(session: Connection) -> None:
+    session.execute("UPDATE challenges SET active = id = 'v'")
+    session.execute(EARLIER.format(challenge="v", first=1000, last=1000 + STEP))
+    total = "SELECT coalesce(sum(completions), 0)::integer FROM audius_challenges.challenge_day"
+    step, done = "SELECT FROM reconcile_challenges(ARRAY['v'])", "SELECT is_done FROM audius_challenges.day_backfill"
+    session.execute(step)
+    assert value(session, done) is False
+    before = value(session, total)
+    session.execute(
+        "ALTER TABLE user_challenges DISABLE TRIGGER USER;"
+        " INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount)"
+        " VALUES ('v', 1, '0 behind', TRUE, 1, 5), ('v', 2, 'z ahead', TRUE, 1, 5)"
+    )
+    ahead = "SELECT count(*) FROM user_challenges WHERE is_complete AND specifier >"
+    ahead += " (SELECT counted_to FROM audius_challenges.day_backfill)"
+    expected = before + value(session, ahead)
+    session.execute(step)
+    assert (value(session, done), value(session, total)) == (True, expected)
+    session.execute(
+        "INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount)"
+        " VALUES ('v', 3, 'zz late', TRUE, 1, 5)"
+    )
+    session.execute(step)
+    complete = value(session, "SELECT count(*) FROM user_challenges WHERE is_complete")
+    assert value(session, total) == expected == complete - 2
+
+
 def test_a_step_of_counting_stays_though_the_challenge_fails(session: Connection) -> None:
     session.execute(EARLIER.format(challenge="v", first=1, last=10))
     session.execute("UPDATE challenges SET amount = 'five' WHERE id = 'v'")

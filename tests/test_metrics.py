@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from audius_challenges.engine.totals import STEP
 from devtools import REPOSITORY
 from devtools.discovery import Discovery
 from tests.sessions import RUN_ORDER, Connection, column, rows, statuses, tick, value
@@ -55,7 +56,7 @@ def test_names_are_those_of_openmetrics_and_those_of_the_page(session: Connectio
 
 
 def test_a_database_that_has_never_ticked_leaves_out_what_nobody_knows(session: Connection) -> None:
-    assert of_challenges(session, "completions_total") == dict.fromkeys(RUN_ORDER, 0)
+    assert of_challenges(session, "completions_total") == of_challenges(session, "audio_total") == {}
     assert of_challenges(session, "past_counted") == dict.fromkeys(RUN_ORDER, 0)
     assert of_challenges(session, "last_success_age_seconds") == {}
     assert of_all(session, "tick_age_seconds") == of_all(session, "tick_duration_seconds") == []
@@ -74,6 +75,26 @@ def test_totals_are_those_of_the_rows(session: Connection) -> None:
             challenge: numbers[place] for challenge, numbers in expected.items()
         }
     assert set(of_challenges(session, "past_counted").values()) == {1}
+
+
+def test_totals_are_left_out_until_the_past_is_counted(session: Connection) -> None:
+    session.execute("ALTER TABLE user_challenges DISABLE TRIGGER USER")
+    session.execute(
+        """
+        INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount)
+        SELECT 'tt', n, n::text, TRUE, 1, 1000 FROM generate_series(1, %s) AS n
+        """,
+        (STEP + 1,),
+    )
+    session.execute("ALTER TABLE user_challenges ENABLE TRIGGER USER")
+    tick(session)
+    # Half of it, or so, is no total.
+    assert of_challenges(session, "past_counted") == {**dict.fromkeys(RUN_ORDER, 1), "tt": 0}
+    for name in ("completions_total", "audio_total"):
+        assert of_challenges(session, name).keys() == set(RUN_ORDER) - {"tt"}
+    tick(session)
+    assert of_challenges(session, "completions_total")["tt"] == STEP + 1
+    assert of_challenges(session, "audio_total")["tt"] == 1000 * (STEP + 1)
 
 
 def test_states_are_those_of_the_view(session: Connection) -> None:

@@ -15,7 +15,8 @@ ADD COLUMN is_exempt boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN completed bigint NOT NULL DEFAULT 0,
 ADD COLUMN cut_off timestamptz,
 ADD COLUMN as_of timestamptz,
-ADD COLUMN is_asked_for boolean NOT NULL DEFAULT TRUE;
+ADD COLUMN is_asked_for boolean NOT NULL DEFAULT TRUE,
+SET (fillfactor = 90);
 
 COMMENT ON COLUMN audius_challenges.processor_state.look IS
 'Number of the look up to which it has read its sources; null: it does not follow them, and examines all users first';

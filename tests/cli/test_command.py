@@ -211,6 +211,17 @@ def test_explain_of_one_challenge_has_the_conditions_and_the_verdict(paid: Disco
         assert f"{mark}   {what} " in answer.out
 
 
+def test_explain_shows_a_reward_that_can_never_be_claimed(discovery: Discovery) -> None:
+    discovery.psql(PEOPLE, QUALIFY, "SELECT FROM reconcile_challenges()")
+    discovery.psql("UPDATE challenges SET cooldown_days = 2147483647 WHERE id = 'u'")
+    answer = ask(discovery, "explain", "1", "u")
+    assert answer.status == 0, answer
+    assert "it can never be claimed: its cooldown does not end." in " ".join(answer.out.split())
+    lines = ask(discovery, "explain", "1", "u", "--json").json["lines"]
+    (reward,) = (line for line in lines if line["line"] == "reward")
+    assert (reward["state"], reward["claimable_at"]) == ("complete", None)
+
+
 def test_explain_of_all_is_brief_unless_verbose(paid: Discovery) -> None:
     brief, verbose = ask(paid, "explain", "1").out, ask(paid, "explain", "1", "-v").out
     for challenge in RUN_ORDER:

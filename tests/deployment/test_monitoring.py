@@ -185,6 +185,21 @@ def test_the_exporter_hands_on_every_sample_of_metrics(stack: Stack) -> None:
     assert {dict(labels).get("challenge") for _, labels in found} == {None, *RUN_ORDER}
 
 
+def test_the_exporter_leaves_out_totals_while_the_past_is_counted(stack: Stack) -> None:
+    def totals(text: str) -> set[str]:
+        return set(re.findall(r'^audius_challenges_(\w+_total)\{challenge="p",', text, re.MULTILINE))
+
+    everything = {"completions_total", "audio_total", "sweep_rounds_total"}
+    assert totals(fetched(f"{stack.exporter}/metrics")) == everything
+    with closing(stack.database.connect()) as connection:
+        update = "UPDATE audius_challenges.day_backfill SET is_done = %s WHERE challenge_id = 'p'"
+        connection.execute(update, (False,))
+        try:
+            assert totals(fetched(f"{stack.exporter}/metrics")) == {"sweep_rounds_total"}
+        finally:
+            connection.execute(update, (True,))
+
+
 def test_the_exporter_complains_of_nothing(stack: Stack) -> None:
     text = fetched(f"{stack.exporter}/metrics")
     assert re.findall("^pg_exporter_last_scrape_error (.*)$", text, re.MULTILINE) == ["0"]

@@ -166,7 +166,10 @@ UPDATE challenges SET step_count = 0 WHERE id = 'p';
 SELECT build.run(ARRAY['p'], failing => ARRAY['p']);
 UPDATE challenges SET step_count = 7 WHERE id = 'p';
 SELECT matches(
-    pg_temp.verdict(4, 'p'), '^failed: .*invalid step_count', 'one whose last run failed says why, until one succeeds'
+    pg_temp.verdict(4, 'p'),
+    '^failed: Failed at its last run \([-0-9]+ [0-9:]+ UTC\); the next run tries again. Not earned. .*'
+    ' The error: .*invalid step_count',
+    'one whose last run failed says when and why, until one succeeds, and what the next one does'
 );
 
 -- One after the other.

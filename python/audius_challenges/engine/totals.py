@@ -3,7 +3,10 @@
 A run adds what it completes, in the transaction that writes it. What was completed before anybody counted is counted
 from the rows themselves, in steps of bounded size, one before each of a challenge's turns: in the order of specifiers,
 and up to the one that is remembered. Until that is done, a run adds only what lies within the part that is counted
-already; the rest is there when the counting comes to it. So each row counts once, whoever wrote it and when.
+already; the rest is there when the counting comes to it. So each row that a run completes counts once.
+
+What another writer completes counts only if the counting of the past finds it so. It is never counted if its specifier
+was counted already, or if the counting is done. Nor is anything taken away when a row is deleted or changed.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ from audius_challenges.errors import (
     sqlstate_of,
 )
 from audius_challenges.operation.stillness import find_stillness
-from audius_challenges.settings import MAX_INTEGER
+from audius_challenges.settings import MAX_INTEGER, PREFIX, is_off, read_settings, stored_settings
+from audius_challenges.sources import columns_read, merged
 
 _ACCOUNT = f"""
     WITH {account()}
@@ -64,7 +65,14 @@ _ROWS = """
         open.specifier IS NOT NULL AS is_open,
         open.claimable_at,
         open.claimable_at <= now() AS is_claimable,
-        to_char(open.claimable_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS claimable_from
+        CASE
+            WHEN isfinite(open.claimable_at)
+                THEN to_char(
+                    open.claimable_at AT TIME ZONE 'UTC',
+                    CASE WHEN open.claimable_at < '0001-01-01 UTC' THEN 'YYYY-MM-DD BC HH24:MI'
+                         ELSE 'YYYY-MM-DD HH24:MI' END
+                )
+        END AS claimable_from
     FROM discovery.user_challenges AS own
     LEFT JOIN audius_challenges.undisbursed(of_user => :user_id::bigint) AS open
         ON own.challenge_id::text = open.challenge_id
@@ -113,10 +121,14 @@ _SET_ASIDE = """
 _FAILURES = """
     SELECT
         state.challenge_id,
-        state.last_error
+        state.last_error AS error,
+        to_char(state.last_error_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS at
     FROM audius_challenges.processor_state AS state
     WHERE state.consecutive_failures > 0
 """
+
+# Without these there is no answer: _ROWS and _ACCOUNT read them, and so does undisbursed().
+_NEEDED = merged([CATALOG, WRITES, columns_read(_ROWS, _ACCOUNT, own="user_challenges")])
 
 
 @dataclass(frozen=True)
@@ -174,13 +186,18 @@ class Subject:
 
 @dataclass
 class Inquiry:
-    """One call of `explain_challenge()`."""
+    """One call of `explain_challenge()`.
+
+    :ivar failing: of the challenges whose last run failed, the error and when that was
+    :ivar is_switched_off: whether runs do nothing, by a setting of this session or of the database
+    """
 
     db: Database
     contract: Contract
     catalog: Mapping[str, Challenge]
     states: Mapping[str, State]
-    failing: Mapping[str, str]
+    failing: Mapping[str, Row]
+    is_switched_off: bool
     subject: Subject
     as_of: str
     completed: set[str] = field(default_factory=set)
@@ -268,7 +285,15 @@ class Inquiry:
             )
             for state, says in verdicts
         )
-        return state, f"{says}{so_far}"
+        if state in ("absent", "inactive"):
+            return state, f"{says}{so_far}"
+        says += so_far
+        if self.is_switched_off:
+            says += f" At present no run does anything: {PREFIX}enabled is off."
+        if state != "failed" and (last := self.failing.get(processor.id)):
+            last_run = f"Failed at its last run ({last['at']} UTC); the next run tries again."
+            return "failed", f"{last_run} {says} The error: {last['error']}"
+        return state, says
 
     def _of_the_challenge(self, processor: Processor, failure: str | None) -> Iterator[tuple[str, str]]:
         if processor.id not in self.catalog:
@@ -277,7 +302,7 @@ class Inquiry:
             yield "absent", f"The challenge {why}, so nobody gains anything."
         elif not self.catalog[processor.id].active:
             yield "inactive", "The challenge is not active, so nothing moves."
-        elif failure := failure or self.failing.get(processor.id):
+        elif failure:
             yield "failed", f"The challenge fails, and nothing moves until that is mended. The error: {failure}"
 
     def _of_what_comes(self, processor: Processor, rewards: Sequence[Line]) -> Iterator[tuple[str, str]]:
@@ -328,7 +353,7 @@ class Inquiry:
             if state and state.sweep_position is not None and processor.key == USER_ID:
                 says = f" Not yet examined: {state.phase.value if state.phase else 'the sweep'} has come to user"
                 says += f" {state.sweep_position}."
-        stillness = find_stillness(self.db)
+        stillness = None if self.is_switched_off else find_stillness(self.db)
         return f"{says} At present nothing ticks: {stillness.reason}." if stillness else says
 
 
@@ -365,8 +390,7 @@ def explain(
 
 def _begin(db: Database, user_id: int, known: list[str], as_of: str | None) -> Inquiry:
     contract = read_contract(db)
-    contract.require(CATALOG)
-    contract.require(WRITES)
+    contract.require(_NEEDED)
     rows: dict[str, list[Row]] = {}
     for row in db.rows(_ROWS, user_id=user_id, challenge_ids=known):
         rows.setdefault(row["challenge_id"], []).append(row)
@@ -375,10 +399,22 @@ def _begin(db: Database, user_id: int, known: list[str], as_of: str | None) -> I
         contract,
         load_catalog(db),
         load_states(db),
-        {row["challenge_id"]: row["last_error"] for row in db.rows(_FAILURES)},
+        {row["challenge_id"]: row for row in db.rows(_FAILURES)},
+        _is_switched_off(db),
         Subject(user_id, db.row(_ACCOUNT, user_id=user_id), rows),
         as_of or db.value("SELECT now()::text"),
     )
+
+
+def _is_switched_off(db: Database) -> bool:
+    """Whether runs do nothing here: by the database's setting, which a session may be older than, or by its own."""
+    stored = next((one for one in stored_settings(db, f"{PREFIX}enabled") if one.role is None), None)
+    if stored and is_off(stored.value):
+        return True
+    try:
+        return not read_settings(db).enabled
+    except ChallengeError:  # Which runs complain of.
+        return False
 
 
 def _with_those_before(challenge_id: str | None) -> list[Processor]:
@@ -397,8 +433,12 @@ def _complete(challenge_id: str, row: Row) -> Line:
         says = "Not paid; while the challenge or the account is not active, it is not offered for payment."
     elif row["claimable_at"] is None:
         says = "Not paid; when it was completed is not known."
-    else:
+    elif row["claimable_from"] is not None:
         says = f"Not paid; it can be claimed {'since' if row['is_claimable'] else 'from'} {row['claimable_from']} UTC."
+    elif row["is_claimable"]:
+        says = "Not paid; it can be claimed: its cooldown ended before all time."
+    else:
+        says = "Not paid; it can never be claimed: its cooldown does not end."
     return Line(
         challenge_id,
         "reward",

@@ -153,8 +153,9 @@ def _of_challenges(db: Database) -> Iterator[Sample]:
         progress, backlog = _sweep(db, processor, state, columns) or (None, None)
         yield from _known(
             {
-                "completions_total": state["completions"] or 0,
-                "audio_total": state["audio"] or 0,
+                # While the past is being counted they would be sums of a part of it, and what is old would look new.
+                "completions_total": (state["completions"] or 0) if state["is_backfilled"] else None,
+                "audio_total": (state["audio"] or 0) if state["is_backfilled"] else None,
                 "past_counted": state["is_backfilled"],
                 "users_set_aside": state["users_set_aside"],
                 "active": bool(state["found_active"]),
