@@ -619,9 +619,10 @@ def _connect(target: str | None) -> psycopg.Connection[Any]:
         if target:
             is_string = "=" in target or target.startswith(("postgresql://", "postgres://"))
             given = dict(conninfo_to_dict(target)) if is_string else {"dbname": target}
-        if secret := next((name for name in given if given[name] and any(part in name for part in SECRETS)), None):
+        if named := next((name for name in given if given[name] and any(part in name for part in SECRETS)), None):
+            what = {"password": "a password"}.get(named, named)
             raise CommandError(
-                f"a {secret} on the command line can be seen by everybody on this machine",
+                f"{what} on the command line can be seen by everybody on this machine",
                 "Leave it to ~/.pgpass, PGPASSWORD or a service in ~/.pg_service.conf.",
             )
         # libpq takes the rest from the environment and the service.
