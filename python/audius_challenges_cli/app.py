@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import os
+import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from psycopg.errors import Diagnostic
@@ -30,7 +33,13 @@ MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M
 app = typer.Typer(help=HELP, epilog=EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 WIDTH = 100
 """Columns where the output is no terminal, unless COLUMNS says otherwise."""
-out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
+
+
+def _has_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+out = Console(highlight=False, width=None if _has_terminal() or "COLUMNS" in os.environ else WIDTH)
 err = Console(highlight=False, stderr=True)
 
 Target = Annotated[
@@ -42,9 +51,24 @@ Challenges = Annotated[list[str] | None, typer.Argument(metavar="[CHALLENGE]..."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; exits with its status."""
+    """Runs a command; exits with its status, whatever happens."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal cannot show is no reason to show nothing.
+            stream.reconfigure(errors="replace")
+    code = _ended(arguments)
+    _flush(sys.stderr)
+    sys.exit(code)
+
+
+def _ended(arguments: Sequence[str] | None) -> int:
+    """The exit status of a command, when all is written."""
+    if sys.stdout is None:
+        complain("there is no standard output to write to")
+        return Exit.CANNOT_ASK
     try:
         code = app(args=arguments, prog_name="audius-challenges", standalone_mode=False)
+        sys.stdout.flush()
     except CommandError as error:
         complain(error.message, error.hint)
         code = error.status
@@ -53,18 +77,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = Exit.CANNOT_ASK
     except (typer.Abort, KeyboardInterrupt):
         code = Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough, as head does.
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has had enough, as head does. Rich and Typer make an exit of it.
         code = Exit.OK
-    sys.exit(int(code or 0))
+    except OSError as error:
+        complain(_words(error))
+        code = Exit.CANNOT_ASK
+    except UnicodeError as error:
+        complain(f"this is no text: {error}", "Arguments and files are text in UTF-8.")
+        code = Exit.CANNOT_ASK
+    except Exception as error:  # noqa: BLE001
+        # A traceback says little to people, and 1 is a warning to a monitoring.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        complain(
+            f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})",
+            "This is an error of the command. Please report it, with what you asked.",
+        )
+        code = Exit.CANNOT_ASK
+    _flush(sys.stdout)
+    return int(code or 0)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Writes what is left; what cannot be written is forgotten, or Python would complain as it ends."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _words(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def complain(message: str, hint: str | None = None) -> None:
     """Says what went wrong, and what to do."""
-    err.print(Text.assemble(("audius-challenges: ", "bold red"), message), soft_wrap=True)
-    if hint:
-        err.print(Text.assemble(("  hint: ", "cyan"), hint.replace("\n", "\n        ")), soft_wrap=True)
+    message, hint = show.visible(message), show.visible(hint or "")
+    try:
+        err.print(Text.assemble(("audius-challenges: ", "bold red"), message), soft_wrap=True)
+        if hint:
+            err.print(Text.assemble(("  hint: ", "cyan"), hint.replace("\n", "\n        ")), soft_wrap=True)
+    except OSError:
+        _flush(sys.stderr)  # Nobody hears it; the exit status says it.
 
 
 def _version(wanted: bool) -> None:
@@ -122,7 +181,7 @@ def doctor(target: Target = None, as_json: AsJson = False) -> None:
     raise typer.Exit((Exit.OK, Exit.OK, Exit.WARNING, Exit.CRITICAL)[worst])
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def explain(
     user: Annotated[str, typer.Argument(help="A user id, or a handle; @ marks a handle that is all digits.")],
     challenge: Annotated[
@@ -133,6 +192,10 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say why a user has a reward, or has it not: conditions, rewards, paid or not, claimable when."""
+    for word in (user, challenge or ""):
+        # A negative id looks like an option; all else that does is one that there is not.
+        if word.startswith("-") and not re.fullmatch("-[0-9]+", word):
+            raise typer.BadParameter(f"No such option: {word}")
     with Database(target) as database:
         whom = database.find_user(user)
         lines = database.explain(whom, challenge)
@@ -157,14 +220,17 @@ def history(
     if daily and failures:
         raise typer.BadParameter("--daily has no failures", param_hint="--failures")
     with Database(target) as database:
+        wanted = database.named(challenges)
         if daily:
-            days = database.days(challenges, limit=limit)
+            days = database.days(wanted, limit=limit)
+            waiting = database.uncounted(wanted)
             if as_json:
                 answer(days)
+                _say_uncounted(waiting)
             else:
-                out.print(show.days(days))
+                out.print(show.days(days, waiting))
             return
-        rows: list[Deed] = database.history(challenges, limit=limit, failures=failures)
+        rows: list[Deed] = database.history(wanted, limit=limit, failures=failures)
         if as_json:
             answer(rows)
         else:
@@ -191,15 +257,16 @@ def run(
         as_of = as_of.replace(tzinfo=dt.UTC)
     with Database(target, reads_only=False) as database:
         database.on_notice(_pass_on)
+        wanted = database.named(challenges)
         if dry_run:
             with err.status("A dry run …"):
                 outcomes = interruptible(
                     database,
-                    lambda: database.reconcile(challenges, full_scan=full_scan, dry_run=True, as_of=as_of),
+                    lambda: database.reconcile(wanted, full_scan=full_scan, dry_run=True, as_of=as_of),
                 )
         else:
             bars = Bars(err)
-            work = Run(database, Wish(challenges, full_scan, as_of, wait), bars)
+            work = Run(database, Wish(wanted, full_scan, as_of, wait), bars)
             try:
                 with bars.shown():
                     outcomes = work.to_its_end()
@@ -233,54 +300,94 @@ def watch(
         if svg or frame or not out.is_terminal:
             text, picture = frame_of(screen, (max(out.width, 80), len(look.challenges) + 20))
             if svg:
-                svg.write_text(picture)
+                write(svg, picture, "--svg")
             else:
                 out.file.write(text if out.is_terminal else Text.from_ansi(text).plain + "\n")
             return
         screen.run()
+    raise typer.Exit(screen.return_code or Exit.OK)
 
 
 @app.command()
 def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("audius-challenges.html"),
-    weeks: Annotated[int, typer.Option(min=1, help="How many weeks to look back.")] = 26,
+    weeks: Annotated[
+        int | None,
+        typer.Option(min=1, max=520, help="How many weeks to look back, the present one included.  [default: 26]"),
+    ] = None,
+    month: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m"], help="This month.")] = None,
+    first: Annotated[dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="From this day on.")] = None,
+    last: Annotated[
+        dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="To this day, by default today.")
+    ] = None,
     target: Target = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a report: one HTML file that needs no network, with a picture of each week's rewards, run times,
     backlog, failures and users set aside. With --json, print its numbers instead."""
-    from audius_challenges_cli.report import collect, render
+    from audius_challenges_cli.report import Period, collect, render
 
+    if sum(given is not None for given in (weeks, month, first or last)) > 1:
+        raise typer.BadParameter("one of --weeks, --month, or --from with --to")
+    today = dt.datetime.now(dt.UTC).date()
+    if month:
+        period = Period.of_month(month.date())
+    elif first or last:
+        if not first:
+            raise typer.BadParameter("--to needs --from")
+        period = Period(first.date(), last.date() if last else today)
+        if period.last < period.first:
+            raise typer.BadParameter(f"there is no day from {period.first} to {period.last}")
+    else:
+        period = Period.of_weeks(weeks or 26, today)
     if not as_json and not output.parent.is_dir():
         raise CommandError(f"cannot write {output}: there is no directory {output.parent}", "Name another file by -o.")
     with Database(target) as database:
-        numbers = collect(database, weeks)
+        numbers = collect(database, period)
     if as_json:
         answer(numbers)
+        _say_uncounted(numbers.uncounted)
         return
-    try:
-        output.write_text(render(numbers))
-    except OSError as error:
-        raise CommandError(f"cannot write {output}: {error.strerror}", "Name another file by -o.") from error
+    write(output, render(numbers), "-o")
     out.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
 
 def answer(value: object) -> None:
     """What a machine is told."""
-    out.file.write(show.as_json(value) + "\n")
+    is_utf = (getattr(out.file, "encoding", None) or "utf-8").lower().startswith("utf")
+    out.file.write(show.as_json(value, ascii_only=not is_utf) + "\n")
+
+
+def write(path: Path, text: str, option: str) -> None:
+    """Writes a file.
+
+    :param option: which names another one
+    :raises CommandError: if it cannot be written
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}", f"Name another file by {option}.") from error
+
+
+def _say_uncounted(challenges: Sequence[str]) -> None:
+    """Beside the answer to a machine."""
+    if challenges:
+        err.print(Text.assemble(("notice: ", "yellow"), show.uncounted(challenges)), soft_wrap=True)
 
 
 def _heading(database: Database) -> Text:
     return Text.assemble(
-        (database.name, "bold"), f"  audius_challenges {database.version}  PostgreSQL {database.server.split()[0]}"
+        (show.visible(database.name), "bold"),
+        f"  audius_challenges {database.version}  PostgreSQL {database.server.split()[0]}",
     )
 
 
 def _pass_on(notice: Diagnostic) -> None:
     severity = (notice.severity or "NOTICE").lower()
-    err.print(Text.assemble((f"{severity}: ", "yellow"), notice.message_primary or ""), soft_wrap=True)
+    err.print(Text.assemble((f"{severity}: ", "yellow"), show.visible(notice.message_primary or "")), soft_wrap=True)
     if notice.message_hint:
-        err.print(Text.assemble(("  hint: ", "cyan"), notice.message_hint), soft_wrap=True)
+        err.print(Text.assemble(("  hint: ", "cyan"), show.visible(notice.message_hint)), soft_wrap=True)
 
 
 def _report_outcomes(outcomes: list[Outcome], *, as_json: bool) -> None:

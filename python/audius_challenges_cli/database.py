@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from psycopg.errors import Diagnostic
 from psycopg.rows import class_row
 
 from audius_challenges_cli.errors import CommandError, Exit, explained
+from audius_challenges_cli.lenient import read_leniently
 
 Record = TypeVar("Record")
 
@@ -52,6 +54,14 @@ _RUNS = """
         GROUP BY run
     )
 """
+SETTINGS = (
+    "default_transaction_isolation = 'read committed'", "TimeZone = 'UTC'", "DateStyle = 'ISO'",
+    "IntervalStyle = 'postgres'",
+)  # fmt: skip
+"""Of each session, whatever the role or the database has."""
+SECRETS = ("password", "secret", "scram_client_key", "scram_server_key")
+"""In the names of what has no place on a command line."""
+INTEGER = range(-(2**31), 2**31)
 CONNECT_TIMEOUT = 10
 """Seconds, unless the environment or the connection string says otherwise."""
 
@@ -133,6 +143,13 @@ class Day:
     completions: int
     amount: Decimal
     is_backfilled: bool
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """A challenge whose past is still being counted by day."""
+
+    challenge_id: str
 
 
 @dataclass(frozen=True)
@@ -239,8 +256,9 @@ class Database:
         self._connection = _connect(target)
         self.role = self._connection.info.user
         with self._explained():
-            for setting in ("default_transaction_isolation = 'read committed'", "TimeZone = 'UTC'"):
+            for setting in SETTINGS:
                 self._connection.execute(f"SET {setting}".encode())
+            read_leniently(self._connection)
             self.home, self.version = self._find_extension()
             if reads_only:
                 self._connection.execute("SET default_transaction_read_only = on")
@@ -278,7 +296,8 @@ class Database:
 
     def cancel(self) -> None:
         """Cancels what the server is doing for us, and waits until it has stopped."""
-        self._connection.cancel_safe(timeout=5)
+        with self._explained():
+            self._connection.cancel_safe(timeout=5)
 
     # Questions
 
@@ -324,10 +343,14 @@ class Database:
     def find_user(self, name: str) -> User:
         """The user of an id or a handle: digits are an id, unless @ precedes them.
 
-        :raises CommandError: if nobody has the handle, or several have it
+        :raises CommandError: if nobody has the handle, several have it, or no id is so great
         """
-        if name.isascii() and name.isdigit():
+        if re.fullmatch("-?[0-9]{1,4000}", name):
             user_id = int(name)
+            if user_id not in INTEGER:
+                raise CommandError(
+                    f"no user has the id {name}", f"Ids go from {INTEGER[0]} to {INTEGER[-1]}.", Exit.WARNING
+                )
             found = self._ask(
                 User,
                 "SELECT user_id, handle FROM {home}.users WHERE user_id = %s AND is_current ORDER BY blocknumber DESC",
@@ -352,8 +375,25 @@ class Database:
             raise CommandError(f"several users have the handle {handle}: {ids}", "Ask by the id.", Exit.WARNING)
         return found[0]
 
+    def named(self, challenges: Sequence[str] | None) -> list[str] | None:
+        """The ids of the challenges that somebody has named, in upper or lower case. None stays None: all.
+
+        :raises CommandError: if there is no such challenge
+        """
+        if not challenges:
+            return None
+        known = [row.challenge_id for row in self.challenges()]
+        found = []
+        for name in challenges:
+            alike = [name] if name in known else [each for each in known if each.lower() == name.lower()]
+            if len(alike) != 1:
+                raise CommandError(f'unknown challenge id: "{name}"', f"The challenges are {', '.join(known)}.")
+            found += alike
+        return found
+
     def explain(self, user: User, challenge: str | None) -> list[Line]:
         """What explain_challenge() says of a user."""
+        (wanted,) = self.named([challenge] if challenge else None) or (None,)
         return self._ask(
             Line,
             """
@@ -367,7 +407,7 @@ class Database:
             FROM {home}.explain_challenge(%s::integer, %s)
             """,
             user.user_id,
-            challenge,
+            wanted,
         )
 
     def history(
@@ -392,15 +432,21 @@ class Database:
         )
 
     def days(
-        self, challenges: Sequence[str] | None = None, *, since: dt.date | None = None, limit: int | None = None
+        self,
+        challenges: Sequence[str] | None = None,
+        *,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        limit: int | None = None,
     ) -> list[Day]:
-        """What was completed each day, the newest first."""
+        """What was completed each day, the newest first; since and until are days of it."""
         return self._ask(
             Day,
             """
             SELECT day, challenge_id, completions, amount, is_backfilled
             FROM audius_challenges.challenge_day
-            WHERE (%s::text[] IS NULL OR challenge_id = ANY (%s)) AND (%s::date IS NULL OR day >= %s)
+            WHERE (%s::text[] IS NULL OR challenge_id = ANY (%s))
+                AND (%s::date IS NULL OR day >= %s) AND (%s::date IS NULL OR day <= %s)
             ORDER BY day DESC, challenge_id
             LIMIT %s
             """,
@@ -408,8 +454,26 @@ class Database:
             challenges,
             since,
             since,
+            until,
+            until,
             limit,
         )
+
+    def uncounted(self, challenges: Sequence[str] | None = None) -> list[str]:
+        """The challenges whose past is still being counted by day, in run order."""
+        found = self._ask(
+            Uncounted,
+            """
+            SELECT status.challenge_id
+            FROM {home}.challenge_status AS status
+            LEFT JOIN audius_challenges.day_backfill AS backfill ON backfill.challenge_id = status.challenge_id
+            WHERE status.status NOT IN ('absent', 'inactive') AND backfill.is_done IS NOT TRUE
+                AND (%s::text[] IS NULL OR status.challenge_id = ANY (%s))
+            """,
+            challenges,
+            challenges,
+        )
+        return [row.challenge_id for row in found]
 
     def minutes(self, count: int) -> list[Minute]:
         """Completions of each of the last minutes, the oldest first."""
@@ -559,15 +623,17 @@ def _connect(target: str | None) -> psycopg.Connection[Any]:
         if target:
             is_string = "=" in target or target.startswith(("postgresql://", "postgres://"))
             given = dict(conninfo_to_dict(target)) if is_string else {"dbname": target}
-        if given.get("password"):
+        if named := next((name for name in given if given[name] and any(part in name for part in SECRETS)), None):
+            what = {"password": "a password"}.get(named, named)
             raise CommandError(
-                "a password on the command line can be seen by everybody on this machine",
+                f"{what} on the command line can be seen by everybody on this machine",
                 "Leave it to ~/.pgpass, PGPASSWORD or a service in ~/.pg_service.conf.",
             )
         # libpq takes the rest from the environment and the service.
         if "PGCONNECT_TIMEOUT" not in os.environ:
             given.setdefault("connect_timeout", CONNECT_TIMEOUT)
         given.setdefault("fallback_application_name", "audius-challenges")
+        given["client_encoding"] = "UTF8"
         return psycopg.connect(**given, autocommit=True)
     except psycopg.Error as error:
         raise CommandError(

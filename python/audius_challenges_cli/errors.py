@@ -43,7 +43,7 @@ def explained(error: psycopg.Error, role: str | None) -> CommandError:
                 f"As a superuser: SELECT audius_challenges.grant_status('{name}'); lets this role look, and\n"
                 f"SELECT audius_challenges.grant_run('{name}'); lets it run challenges."
             )
-        case errors.UndefinedFunction() | errors.UndefinedTable() | errors.UndefinedColumn():
+        case errors.UndefinedFunction() | errors.UndefinedTable() if "audius_challenges." in message:
             message = f"the extension of this database does not have all that this command asks for: {message}"
             hint = "Install the newest files, then ALTER EXTENSION audius_challenges UPDATE."
         case errors.QueryCanceled():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 import importlib.resources
 import json
@@ -9,14 +10,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import altair as alt
 import vl_convert
 from jinja2 import Environment
 
 from audius_challenges_cli.database import Aside, Challenge, Database, Day, Failure, Finding, Hour, Unpaid
-from audius_challenges_cli.show import COLOURS, SEVERITIES
+from audius_challenges_cli.lenient import Beyond
+from audius_challenges_cli.show import COLOURS, SEVERITIES, uncounted
 
 ROWS = 50
 """Rows of a table at most."""
@@ -38,6 +40,24 @@ Measure = Literal["amount", "completions"]
 
 
 @dataclass(frozen=True)
+class Period:
+    """From one day to another, both included."""
+
+    first: dt.date
+    last: dt.date
+
+    @classmethod
+    def of_month(cls, day: dt.date) -> Self:
+        """The month that has this day."""
+        return cls(day.replace(day=1), day.replace(day=calendar.monthrange(day.year, day.month)[1]))
+
+    @classmethod
+    def of_weeks(cls, weeks: int, today: dt.date) -> Self:
+        """So many weeks, the present one included."""
+        return cls(_monday(today) - dt.timedelta(weeks=weeks - 1), today)
+
+
+@dataclass(frozen=True)
 class Week:
     """What a challenge paid in a week that begins on this Monday."""
 
@@ -56,6 +76,8 @@ class Numbers:
     server: str
     made_at: dt.datetime
     since: dt.date
+    until: dt.date
+    uncounted: Sequence[str]
     weeks: Sequence[Week]
     hours: Sequence[Hour]
     challenges: Sequence[Challenge]
@@ -65,20 +87,20 @@ class Numbers:
     findings: Sequence[Finding]
 
 
-def collect(database: Database, weeks: int) -> Numbers:
+def collect(database: Database, period: Period) -> Numbers:
     """Asks for all of it.
 
-    :param weeks: how many weeks to look back, the present one included
+    :param period: of what was completed; all else is as it is now
     """
-    now = dt.datetime.now(dt.UTC)
-    since = _monday(now.date()) - dt.timedelta(weeks=weeks - 1)
     return Numbers(
         database.name,
         database.version,
         database.server.split()[0],
-        now,
-        since,
-        by_week(database.days(since=since)),
+        dt.datetime.now(dt.UTC),
+        period.first,
+        period.last,
+        database.uncounted(),
+        by_week(database.days(since=period.first, until=period.last)),
         database.hours(dt.timedelta(days=HISTORY_DAYS)),
         database.challenges(),
         database.unpaid(),
@@ -107,12 +129,13 @@ def render(numbers: Numbers) -> str:
         "unpaid": _unpaid(numbers),
     }
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["moment"] = lambda moment: f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
+    environment.filters["moment"] = _moment
     environment.filters["number"] = lambda number: f"{number:,}"
-    template = importlib.resources.files("audius_challenges_cli").joinpath("report.html").read_text()
+    template = importlib.resources.files("audius_challenges_cli").joinpath("report.html").read_text(encoding="utf-8")
     specs = {name: chart.to_dict() for name, chart in charts.items() if chart is not None}
     return environment.from_string(template).render(
         numbers=numbers,
+        waiting=uncounted(numbers.uncounted) if numbers.uncounted else None,
         tiles=_tiles(numbers),
         findings=sorted(numbers.findings, key=lambda finding: -SEVERITIES.index(finding.severity)),
         specs=specs,
@@ -124,13 +147,20 @@ def render(numbers: Numbers) -> str:
     )
 
 
+def _moment(moment: dt.datetime) -> str:
+    return moment.says if isinstance(moment, Beyond) else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _monday(day: dt.date) -> dt.date:
     return day - dt.timedelta(days=day.weekday())
 
 
 def _tiles(numbers: Numbers) -> list[tuple[str, str, str]]:
     """Headings, big numbers, and what they are of."""
-    this_week = _monday(numbers.made_at.date())
+    today = numbers.made_at.date()
+    is_now = numbers.until >= today
+    days = f"since {numbers.since}" if is_now else f"{numbers.since} to {numbers.until}"
+    this_week = _monday(today)
     amount = sum((week.amount for week in numbers.weeks), Decimal())
     lately = sum((week.amount for week in numbers.weeks if week.week == this_week), Decimal())
     completions = sum(week.completions for week in numbers.weeks)
@@ -139,8 +169,8 @@ def _tiles(numbers: Numbers) -> list[tuple[str, str, str]]:
     worst = max((SEVERITIES.index(finding.severity) for finding in numbers.findings), default=0)
     troubles = sum(finding.severity not in {"ok", "notice"} for finding in numbers.findings)
     return [
-        ("$AUDIO earned", f"{amount:,.0f}", f"since {numbers.since}, {lately:,.0f} of it this week"),
-        ("Rewards completed", f"{completions:,}", f"since {numbers.since}"),
+        ("$AUDIO earned", f"{amount:,.0f}", f"{days}, {lately:,.0f} of it this week" if is_now else days),
+        ("Rewards completed", f"{completions:,}", days),
         ("Not paid yet", f"{unpaid:,.0f}", f"$AUDIO, {claimable:,.0f} of it claimable"),
         ("Users set aside", f"{sum(row.users_set_aside for row in numbers.challenges):,}", "rows cannot be written"),
         ("Health", SEVERITIES[worst], _things(troubles)),
@@ -190,13 +220,18 @@ def _weekly(numbers: Numbers, measure: Measure, title: str) -> Any:
         alt.Chart(_data(values))
         .mark_bar()
         .encode(
-            x=alt.X("yearmonthdate(week):O", title=None, axis=alt.Axis(format="%b %d", labelAngle=0)),
+            # Days are days of UTC, wherever the browser is.
+            x=alt.X(
+                "week:O",
+                title=None,
+                axis=alt.Axis(labelExpr="utcFormat(toDate(datum.value), '%b %d')", labelAngle=0, labelOverlap="greedy"),
+            ),
             y=alt.Y("sum(value):Q", title=title, axis=alt.Axis(format=",.0f", tickCount=8)),
             color=_colour(numbers, {week.challenge_id for week in numbers.weeks}),
             opacity=alt.condition(chosen, alt.value(1), alt.value(0.12)),
             tooltip=[
                 alt.Tooltip("challenge:N", title="challenge"),
-                alt.Tooltip("week:T", title="week of", format="%Y-%m-%d"),
+                alt.Tooltip("week:N", title="week of"),
                 alt.Tooltip("sum(value):Q", title=title, format=",.0f"),
             ],
         )
@@ -210,7 +245,7 @@ def _durations(hours: Sequence[Hour]) -> Any:
     if not hours:
         return None
     values = [
-        {"hour": hour.hour.isoformat(), "which": which, "seconds": seconds, "runs": hour.runs}
+        {"hour": hour.hour.isoformat(), "at": _moment(hour.hour), "which": which, "seconds": seconds, "runs": hour.runs}
         for hour in hours
         for which, seconds in (("median", hour.median), ("longest", hour.longest))
     ]
@@ -218,7 +253,7 @@ def _durations(hours: Sequence[Hour]) -> Any:
         alt.Chart(_data(values))
         .mark_line(point=alt.OverlayMarkDef(size=36))
         .encode(
-            x=alt.X("hour:T", title=None),
+            x=alt.X("hour:T", title=None, scale=alt.Scale(type="utc")),
             y=alt.Y("seconds:Q", title="seconds", scale=alt.Scale(type="symlog", constant=0.1)),
             color=alt.Color(
                 "which:N",
@@ -227,7 +262,7 @@ def _durations(hours: Sequence[Hour]) -> Any:
             ),
             tooltip=[
                 alt.Tooltip("which:N", title="of the hour"),
-                alt.Tooltip("hour:T", title="hour", format="%Y-%m-%d %H:%M"),
+                alt.Tooltip("at:N", title="hour"),
                 alt.Tooltip("seconds:Q", format=".3f"),
                 alt.Tooltip("runs:Q", title="runs"),
             ],

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from audius_challenges_cli import show
 from audius_challenges_cli.database import Challenge, Database, Outcome
 from audius_challenges_cli.errors import CommandError, Exit
 
@@ -55,10 +56,6 @@ class Run:
         """
         wanted = self.wish.challenges
         known = self.database.challenges()
-        # An unknown challenge has to reach the server, which says so and names the known ones.
-        missing = sorted(set(wanted or ()) - {row.challenge_id for row in known})
-        if missing:
-            self.database.reconcile(missing, full_scan=False, dry_run=True, as_of=None)
         queue = deque(row for row in known if wanted is None or row.challenge_id in wanted)
         for row in queue:
             self.bars.add(row)
@@ -126,7 +123,7 @@ class Bars:
         self._progress = Progress(
             SpinnerColumn(finished_text=" "),
             TextColumn("[bold]{task.fields[id]:<4}[/bold]"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(30),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[says]}"),
@@ -145,7 +142,7 @@ class Bars:
     def add(self, row: Challenge) -> None:
         """A challenge whose turn will come."""
         self._tasks[row.challenge_id] = self._progress.add_task(
-            row.description, start=False, total=100, id=row.challenge_id, says=""
+            show.visible(row.description), start=False, total=100, id=row.challenge_id, says=""
         )
 
     def begin(self, row: Challenge) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -19,6 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from audius_challenges_cli.database import Challenge, Day, Deed, Finding, Line, Outcome, User
+from audius_challenges_cli.lenient import Beyond
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 COLOURS = {
     "ok": "green",
@@ -47,15 +54,33 @@ BAR_WIDTH = 10
 WRAPPED = {"condition", "demanded", "has"}
 """Columns of people's words."""
 NONE = Text("-", style="bright_black")
+# C0 but for the end of a line and the tabulator, DEL, C1, and what turns the direction of writing.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def as_json(value: object) -> str:
+def visible(text: str) -> str:
+    """A text with its control characters as escapes, which a terminal shows and does not obey."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_in(record: Record) -> Record:
+    """A record with the control characters of its texts as escapes."""
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    texts: dict[str, Any] = {name: visible(value) for name, value in values.items() if isinstance(value, str)}
+    return dataclasses.replace(record, **texts)
+
+
+def as_json(value: object, *, ascii_only: bool = False) -> str:
     """Records, and lists and mappings of them, as JSON: times as ISO 8601, intervals in seconds."""
-    return json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=ascii_only)
+    # JSON has escapes for C0, and lets the others pass.
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain(value: Any) -> Any:
     match value:
+        case Beyond():
+            return value.says
         case dt.datetime() | dt.date():
             return value.isoformat()
         case dt.timedelta():
@@ -79,6 +104,8 @@ def ago(moment: dt.datetime | None) -> Text:
     """How long ago that was."""
     if moment is None:
         return NONE
+    if isinstance(moment, Beyond):
+        return Text(moment.says)
     return Text(f"{span((dt.datetime.now(dt.UTC) - moment).total_seconds())} ago")
 
 
@@ -108,6 +135,8 @@ def number(value: int | Decimal | None, style: str = "") -> Text:
 
 def moment(value: dt.datetime) -> Text:
     """A time, in UTC."""
+    if isinstance(value, Beyond):
+        return Text(value.says)
     return Text(f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}")
 
 
@@ -140,6 +169,7 @@ def table(*headers: str, right: Iterable[str] = ()) -> Table:
 
 def challenges(rows: Sequence[Challenge]) -> RenderableType:
     """The answer of status. A column without anything to say is left out."""
+    rows = [visible_in(row) for row in rows]
     counts = {
         "failures": [number(row.consecutive_failures, "red") for row in rows if any_of(rows, "consecutive_failures")],
         "unpayable": [number(row.unpayable_rows, "yellow") for row in rows if any_of(rows, "unpayable_rows")],
@@ -153,7 +183,7 @@ def challenges(rows: Sequence[Challenge]) -> RenderableType:
     for place, row in enumerate(rows):
         made.add_row(
             Text(row.challenge_id, style="bold"),
-            row.description,
+            Text(row.description),
             status(row.status),
             ago(row.last_success),
             *(counts[name][place] for name in shown),
@@ -184,7 +214,7 @@ def failure(row: Challenge) -> RenderableType:
 def findings(rows: Sequence[Finding]) -> RenderableType:
     """The answer of doctor, the worst first."""
     parts: list[RenderableType] = []
-    for row in sorted(rows, key=lambda row: -SEVERITIES.index(row.severity)):
+    for row in sorted(map(visible_in, rows), key=lambda row: -SEVERITIES.index(row.severity)):
         colour = COLOURS[row.severity]
         parts.append(Text.assemble((f"{MARKS[row.severity]} ", f"bold {colour}"), (row.what, f"bold {colour}")))
         for name, text in (("found", row.found), ("expected", row.expected)):
@@ -209,6 +239,7 @@ def explanation(
     :param descriptions: what each challenge rewards, by its id
     :param conditions: what is demanded, too, and what the user has
     """
+    user, lines = visible_in(user), [visible_in(line) for line in lines]
     parts: list[RenderableType] = [
         Text.assemble("user ", (str(user.user_id), "bold"), f"  @{user.handle}" if user.handle else "")
     ]
@@ -232,7 +263,8 @@ def _explained(challenge: str, lines: Sequence[Line], description: str, *, condi
         made = table("", "condition", "demanded", "has", *(["since"] if has_since else []))
         for line in asked:
             since = [moment(line.since) if line.since else NONE] if has_since else []
-            made.add_row(_holds(line.holds), line.what, line.demanded, line.has, *since)
+            words = [Text(words or "") for words in (line.what, line.demanded, line.has)]
+            made.add_row(_holds(line.holds), *words, *since)
         parts.extend([Text(""), _below(made)])
     rewards = [line for line in lines if line.line == "reward"]
     if rewards:
@@ -269,6 +301,7 @@ def history(rows: Sequence[Deed]) -> RenderableType:
     """The answer of history, and the errors below it, each once."""
     if not rows:
         return Text("No run has written, failed or set anybody aside.")
+    rows = [visible_in(row) for row in rows]
     has_aside = any_of(rows, "users_set_aside")
     numbers = ("took", "examined", "written", "completed", *(["set aside"] if has_aside else []))
     made = table("until (UTC)", "", "status", *numbers, right=numbers)
@@ -290,8 +323,16 @@ def history(rows: Sequence[Deed]) -> RenderableType:
     )
 
 
-def days(rows: Sequence[Day]) -> RenderableType:
-    """The answer of history --daily."""
+def uncounted(challenges: Sequence[str]) -> str:
+    """That the days are not all there yet."""
+    return f"still counting the past of {', '.join(challenges)}: earlier days will follow"
+
+
+def days(rows: Sequence[Day], waiting: Sequence[str] = ()) -> RenderableType:
+    """The answer of history --daily.
+
+    :param waiting: the challenges whose past is still being counted
+    """
     numbers = ("completions", "$AUDIO")
     made = table("day", "", *numbers, "", right=numbers)
     for row in rows:
@@ -302,11 +343,13 @@ def days(rows: Sequence[Day]) -> RenderableType:
             number(row.amount),
             Text("from user_challenges" if row.is_backfilled else "", style="bright_black"),
         )
-    return made if rows else Text("Nothing has been completed.")
+    answer = made if rows else Text("Nothing has been completed.")
+    return Group(answer, Text(f"\n{uncounted(waiting)}", style="yellow")) if waiting else answer
 
 
 def outcomes(rows: Sequence[Outcome]) -> RenderableType:
     """The answer of run."""
+    rows = [visible_in(row) for row in rows]
     numbers = ("examined", "inserted", "updated", "completed", "took")
     made = table("", "status", *numbers, right=numbers)
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import io
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from textual.widgets import DataTable, Footer, Input, Label, Sparkline, Static
 
 from audius_challenges_cli import show
 from audius_challenges_cli.database import Challenge, Database, Minute, Past, Ticks
-from audius_challenges_cli.errors import CommandError
+from audius_challenges_cli.errors import CommandError, Exit
 
 Answer = TypeVar("Answer")
 
@@ -54,7 +55,7 @@ class Look:
         """Asks for all of it."""
         return cls(
             dt.datetime.now(dt.UTC),
-            database.challenges(),
+            [show.visible_in(row) for row in database.challenges()],
             database.ticks(),
             database.minutes(MINUTES),
             database.runs(dt.timedelta(days=1), RUNS),
@@ -68,7 +69,7 @@ class Source:
         self._database: Database | None = database
         self._connect = connect
         self._lock = Lock()
-        self.heading = f"{database.name}  audius_challenges {database.version}"
+        self.heading = f"{show.visible(database.name)}  audius_challenges {database.version}"
 
     def ask(self, question: Callable[[Database], Answer]) -> Answer:
         """The answer to a question.
@@ -85,6 +86,13 @@ class Source:
                     self._database.close()
                     self._database = None
                 raise
+
+    def cancel(self) -> None:
+        """Cancels the question under way."""
+        database = self._database
+        if database is not None and not database.is_lost:
+            with contextlib.suppress(CommandError):
+                database.cancel()
 
     def close(self) -> None:
         """Ends the session, when the question under way is answered."""
@@ -109,7 +117,7 @@ class Page(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """The title, the text, the keys."""
-        yield Label(self._title, id="title")
+        yield Label(show.visible(self._title), id="title", markup=False)
         with VerticalScroll(id="page"):
             yield Static("…", id="text")
         yield Footer(show_command_palette=False)
@@ -160,6 +168,8 @@ class Watch(App[None]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit"),
+        # Whatever has the focus, and whatever the server is busy with.
+        Binding("ctrl+c", "interrupt", show=False, priority=True),
         Binding("e", "explain", "Explain a user"),
         Binding("d", "doctor", "Doctor"),
         Binding("r", "refresh", "Look now"),
@@ -174,7 +184,7 @@ class Watch(App[None]):
 
     def compose(self) -> ComposeResult:
         """Challenges above; below them completions and what runs did; at the end what fails."""
-        yield Label(self.source.heading, id="title")
+        yield Label(self.source.heading, id="title", markup=False)
         yield Static("looking …", id="health")
         yield Challenges(id="challenges", cursor_type="row", zebra_stripes=True)
         with Horizontal(id="below"):
@@ -226,7 +236,9 @@ class Watch(App[None]):
         """Says why there is nothing new; what was seen last stays."""
         health = self.query_one("#health", Static)
         health.set_class(True, "bad")
-        health.update(Text.assemble(("cannot ask: ", "bold"), error.message.split("\n")[0], "; trying again"))
+        health.update(
+            Text.assemble(("cannot ask: ", "bold"), show.visible(error.message).split("\n")[0], "; trying again")
+        )
 
     def show_look(self, look: Look) -> None:
         """Shows what is seen."""
@@ -236,6 +248,11 @@ class Watch(App[None]):
         self._show_pace(look)
         self._show_runs(look)
         self._show_errors(look)
+
+    async def action_interrupt(self) -> None:
+        """Leaves at once: what the server is doing for us is cancelled."""
+        await asyncio.to_thread(self.source.cancel)
+        self.exit(return_code=Exit.INTERRUPTED)
 
     def action_explain(self) -> None:
         """Asks for whom, then shows why he has what he has."""
@@ -373,7 +390,7 @@ def _details(challenge: str) -> Callable[[Database], RenderableType]:
 
 
 def _complaint(error: CommandError) -> Text:
-    return Text.assemble((error.message, "red"), f"\n{error.hint}" if error.hint else "")
+    return Text.assemble((show.visible(error.message), "red"), f"\n{show.visible(error.hint)}" if error.hint else "")
 
 
 def _few(challenges: Sequence[str]) -> str:

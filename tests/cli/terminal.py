@@ -75,8 +75,12 @@ def begin(database: Discovery, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def on_a_screen(database: Discovery, *arguments: str) -> str:
-    """Runs a command on a terminal, and returns all that it has drawn there, without escapes."""
+def on_a_screen(database: Discovery, *arguments: str, keys: bytes = b"", status: int = 0) -> str:
+    """Runs a command on a terminal, and returns all that it has drawn there, without escapes.
+
+    :param keys: what is typed when it has drawn its first
+    :param status: the exit status that it is to have
+    """
     ours, theirs = pty.openpty()
     try:
         with subprocess.Popen(
@@ -96,7 +100,10 @@ def on_a_screen(database: Discovery, *arguments: str) -> str:
                 if not more:
                     break
                 drawn += more
-            assert process.wait(timeout=60) == 0, drawn.decode()
+                if keys and b"completions a minute" in ESCAPE.sub("", drawn.decode(errors="replace")).encode():
+                    os.write(ours, keys)
+                    keys = b""
+            assert process.wait(timeout=60) == status, drawn.decode()
     finally:
         os.close(ours)
     return ESCAPE.sub("", drawn.decode())

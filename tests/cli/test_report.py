@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -62,8 +63,8 @@ def drawn(report: Path) -> str:
     return browse("--dump-dom", report.as_uri())
 
 
-def browse(*options: str) -> str:
-    """What Chromium prints."""
+def browse(*options: str, zone: str = "UTC") -> str:
+    """What Chromium prints, in a time zone."""
     program = shutil.which("chromium")
     assert program, "devtools/bootstrap.sh tests installs chromium"
     done = subprocess.run(
@@ -72,6 +73,7 @@ def browse(*options: str) -> str:
         text=True,
         timeout=120,
         check=True,
+        env=os.environ | {"TZ": zone},
     )
     return done.stdout
 
@@ -86,6 +88,34 @@ def test_the_browser_draws_every_chart_without_network(drawn: str) -> None:
     monday = last_week - dt.timedelta(days=last_week.weekday())
     assert ("5", "u  track upload", f"{monday}") in bars
     assert ("5", "v  connect verified", f"{monday}") in bars
+
+
+def test_weeks_and_hours_are_those_of_utc_wherever_the_browser_is(report: Path, drawn: str) -> None:
+    elsewhere = browse("--dump-dom", report.as_uri(), zone="America/Los_Angeles")
+    assert 'data-charts="drawn"' in elsewhere
+    for name, tip in (("audio", "week of"), ("completions", "week of"), ("hours", "hour")):
+        tips = tips_of(elsewhere, name, tip)
+        assert tips
+        assert tips == tips_of(drawn, name, tip)
+        assert labels(chart(elsewhere, name)) == labels(chart(drawn, name))
+    assert all(dt.date.fromisoformat(week).weekday() == 0 for week in tips_of(elsewhere, "audio", "week of"))
+    mondays = {f"{dt.date.fromisoformat(week):%b %d}" for week in tips_of(elsewhere, "audio", "week of")}
+    assert mondays <= set(labels(chart(elsewhere, "audio")))
+
+
+def tips_of(page: str, name: str, tip: str) -> list[str]:
+    """What the tooltips of a chart say of something."""
+    return re.findall(rf"{tip}: ([^;\"]*)", unescape(chart(page, name)))
+
+
+def chart(page: str, name: str) -> str:
+    """A chart in what the browser has made."""
+    return page.split(f'id="chart-{name}"')[1].split("</section>", maxsplit=1)[0]
+
+
+def labels(drawing: str) -> list[str]:
+    """The texts in a chart."""
+    return re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
 
 
 def test_nothing_in_it_comes_from_elsewhere(report: Path) -> None:
@@ -145,3 +175,75 @@ def test_weeks_begin_on_monday() -> None:
 def test_the_specs_are_json(report: Path) -> None:
     specs = report.read_text().split('<script type="application/json" id="specs">')[1].split("</script>")[0]
     assert set(json.loads(specs)) == {"audio", "completions", "unpaid", "hours"}
+
+
+@pytest.fixture(scope="module")
+def months(cluster: Cluster, full_template: str) -> Iterator[Discovery]:
+    """A database with a reward on the first and the last day of each of three months."""
+    cluster.create_database("months", full_template)
+    database = Discovery(cluster, "months")
+    database.psql(
+        "INSERT INTO audius_challenges.challenge_day (day, challenge_id, completions, amount)"
+        " SELECT day, 'u', 1, extract(month FROM day)"
+        " FROM unnest('{2024-01-01,2024-01-31,2024-02-01,2024-02-29,2024-03-01,2024-03-31}'::date[]) AS day"
+    )
+    yield database
+    cluster.drop_database("months")
+
+
+@pytest.mark.parametrize(
+    ("options", "days", "sums"),
+    [
+        (["--month", "2024-02"], ("2024-02-01", "2024-02-29"), (2, 4)),
+        (["--from", "2024-01-31", "--to", "2024-02-01"], ("2024-01-31", "2024-02-01"), (2, 3)),
+        (["--from", "2024-03-31", "--to", "2024-03-31"], ("2024-03-31", "2024-03-31"), (1, 3)),
+        (["--weeks", "1"], None, (0, 0)),
+        (["--from", "2024-02-29"], None, (3, 8)),
+    ],
+)
+def test_a_month_or_any_other_days(
+    months: Discovery, options: list[str], days: tuple[str, str] | None, sums: tuple[int, int]
+) -> None:
+    numbers = ask(months, "report", "--json", *options).json
+    today = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"
+    assert numbers["until"] == (days[1] if days else today)
+    if days:
+        assert numbers["since"] == days[0]
+    weeks = numbers["weeks"]
+    assert (sum(week["completions"] for week in weeks), sum(week["amount"] for week in weeks)) == sums
+
+
+def test_a_past_month_says_which_and_nothing_of_this_week(months: Discovery, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    assert ask(months, "report", "--month", "2024-02", "-o", str(path)).status == 0
+    source = path.read_text(encoding="utf-8")
+    assert "<span>2024-02-01 to 2024-02-29</span>" in source
+    assert "this week" not in source
+    assert "from 2024-02-01 to 2024-02-29" in source
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--month", "2024-02", "--weeks", "3"], "one of --weeks, --month"),
+        (["--month", "2024-02", "--from", "2024-02-01"], "one of --weeks, --month"),
+        (["--to", "2024-02-01"], "--to needs --from"),
+        (["--from", "2024-02-02", "--to", "2024-02-01"], "there is no day from 2024-02-02 to 2024-02-01"),
+        (["--month", "2024-13"], "2024-13"),
+    ],
+)
+def test_days_that_make_no_sense(months: Discovery, options: list[str], says: str) -> None:
+    answer = ask(months, "report", *options)
+    assert answer.status == 3
+    assert says in answer.err
+
+
+def test_sums_that_are_not_complete_yet_say_so(discovery: Discovery, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    discovery.psql(PEOPLE, QUALIFY, RECONCILE)
+    assert ask(discovery, "report", "-o", str(path)).status == 0
+    assert "still counting" not in path.read_text(encoding="utf-8")
+    discovery.psql("UPDATE audius_challenges.day_backfill SET is_done = FALSE WHERE challenge_id = 'u'")
+    assert ask(discovery, "report", "-o", str(path)).status == 0
+    assert "still counting the past of u:" in path.read_text(encoding="utf-8")
+    assert ask(discovery, "report", "--json").json["uncounted"] == ["u"]

@@ -7,6 +7,7 @@ import io
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 
+import pytest
 from rich.console import Console
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Sparkline, Static
@@ -14,8 +15,8 @@ from textual.widgets import DataTable, Sparkline, Static
 from audius_challenges_cli.database import Database
 from audius_challenges_cli.watch import Watch
 from devtools.discovery import Discovery
-from tests.cli.terminal import ask
-from tests.sessions import RUN_ORDER, rows
+from tests.cli.terminal import ask, on_a_screen
+from tests.sessions import RUN_ORDER, rows, until
 
 SIZE = (120, 44)
 
@@ -131,6 +132,47 @@ def test_enter_shows_the_challenge_under_the_cursor(paid: Discovery) -> None:
         shown = text(app.screen.query_one("#text", Static))
         assert "track upload" in shown
         assert "completed" in shown
+
+    play(paid, scene)
+
+
+@pytest.mark.parametrize("keys", [[], ["e"], ["e", "x"], ["d"]])
+def test_ctrl_c_leaves_from_everywhere(paid: Discovery, keys: list[str]) -> None:
+    async def scene(app: Watch, pilot: Pilot[None]) -> None:
+        await pilot.press(*keys, "ctrl+c")
+        await pilot.pause()
+        assert app.return_code == 130
+        assert not app.is_running
+
+    play(paid, scene)
+
+
+def test_ctrl_c_does_not_wait_for_the_server(discovery: Discovery) -> None:
+    async def scene(app: Watch, pilot: Pilot[None]) -> None:
+        with closing(discovery.connect()) as connection:
+            busy = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+            connection.execute(
+                "CREATE OR REPLACE FUNCTION audius_challenges.tick_problem() RETURNS text LANGUAGE sql AS"
+                " $$ SELECT pg_sleep(90)::text $$"
+            )
+            await pilot.press("r")
+            await asyncio.to_thread(until, lambda: rows(connection, busy), "a look under way")
+            await pilot.press("ctrl+c")
+            await asyncio.to_thread(until, lambda: not rows(connection, busy), "its end", seconds=10)
+        assert app.return_code == 130
+
+    play(discovery, scene)
+
+
+def test_ctrl_c_in_a_terminal(paid: Discovery) -> None:
+    assert on_a_screen(paid, "watch", keys=b"\x03", status=130)
+
+
+def test_titles_are_text(paid: Discovery) -> None:
+    async def scene(app: Watch, pilot: Pilot[None]) -> None:
+        await pilot.press("e", *"[/x] u", "enter")
+        await settle(app, pilot)
+        assert "no user has the handle [/x]" in text(app.screen.query_one("#text", Static))
 
     play(paid, scene)
 
