@@ -34,7 +34,7 @@ COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
 'The latest clock of its successful runs; a run with an earlier one is refused, but for weekly trending';
 COMMENT ON COLUMN audius_challenges.processor_state.is_asked_for IS
-'Whether it runs; not so where an update has brought it, and it had a row in challenges: somebody else may be paying it';
+'Whether it runs: false where an update has brought it and it had a row in challenges, as somebody else may pay it';
 
 UPDATE audius_challenges.processor_state
 SET as_of = last_success;
