@@ -398,12 +398,8 @@ class Database:
             Line,
             """
             SELECT
-                challenge_id, line, what, demanded, has, holds,
-                -- What Python has no datetime for, such as infinity, is told by the texts.
-                CASE WHEN since > '0001-01-02' AND since < '9999-12-30' THEN since END AS since,
-                state, says, specifier, amount, is_paid,
-                CASE WHEN claimable_at > '0001-01-02' AND claimable_at < '9999-12-30' THEN claimable_at END
-                    AS claimable_at
+                challenge_id, line, what, demanded, has, holds, since, state, says, specifier, amount, is_paid,
+                claimable_at
             FROM {home}.explain_challenge(%s::integer, %s)
             """,
             user.user_id,

@@ -219,7 +219,7 @@ def test_explain_shows_a_reward_that_can_never_be_claimed(discovery: Discovery) 
     assert "it can never be claimed: its cooldown does not end." in " ".join(answer.out.split())
     lines = ask(discovery, "explain", "1", "u", "--json").json["lines"]
     (reward,) = (line for line in lines if line["line"] == "reward")
-    assert (reward["state"], reward["claimable_at"]) == ("complete", None)
+    assert (reward["state"], reward["claimable_at"]) == ("complete", "infinity")
 
 
 def test_explain_of_all_is_brief_unless_verbose(paid: Discovery) -> None:
