@@ -125,7 +125,7 @@ class Surroundings:
         """What was there and is not."""
         if self.present is None or self.remembered is None:
             return None
-        if gone := self.remembered.missing_tables(self.present):
+        if gone := self.remembered.missing_tables(self.present, moved=self.contract.elsewhere):
             hint = "If no restore is under way, bring it back, or do without it: SELECT * FROM reconcile_challenges();"
             return f"{', '.join(gone)}, which was there, is missing", hint
         if self.are_moved and (missing := self.remembered.missing(self.present)):
