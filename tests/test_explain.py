@@ -143,7 +143,8 @@ def is_true(
             assert new == {}, context
         elif statuses[challenge] == "ok":
             assert (state == "next_run") == bool(new), context
-            assert new == {} or one.lacks == [], context
+            # p asks for as many of its steps as its step_count says, which histories change.
+            assert new == {} or one.lacks == [] or challenge == "p", context
             if challenge in ONE_REWARD and not one.lacks:
                 assert own[next(iter(own))].is_complete, context
         assert one.verdict[1], context
