@@ -400,6 +400,18 @@ class Source:
         return merged([{self.table: clock}, columns_read(self.user, self.join, changed=self.table)])
 
 
+def _verified_owner(named: str) -> str:
+    """SQL of a join with `owner`, whoever of those named is verified."""
+    return f"""
+            CROSS JOIN LATERAL (
+                SELECT users.user_id
+                FROM discovery.users
+                WHERE users.user_id = {named}.owner_id
+                    AND users.is_verified
+                OFFSET 0
+            ) AS owner"""
+
+
 USERS = Source("users", user="changed.user_id")
 FOLLOWERS = Source("follows", user="changed.follower_user_id")
 SAVERS = Source("saves", user="changed.user_id")
@@ -465,14 +477,8 @@ VERIFIED_OWNERS_OF_PLAYED = Source(
                 FROM discovery.tracks
                 WHERE tracks.track_id = changed.play_item_id
                 OFFSET 0
-            ) AS played
-            CROSS JOIN LATERAL (
-                SELECT users.user_id
-                FROM discovery.users
-                WHERE users.user_id = played.owner_id
-                    AND users.is_verified
-                OFFSET 0
-            ) AS owner""",
+            ) AS played"""
+    + _verified_owner("played"),
 )
 
 COMMENTS = Source("comments", user="changed.comment_id")
@@ -504,14 +510,8 @@ VERIFIED_OWNERS_OF_COMMENTED = Source(
                 WHERE tracks.track_id = changed.entity_id
                     AND tracks.pinned_comment_id = changed.comment_id
                 OFFSET 0
-            ) AS pinned
-            CROSS JOIN LATERAL (
-                SELECT users.user_id
-                FROM discovery.users
-                WHERE users.user_id = pinned.owner_id
-                    AND users.is_verified
-                OFFSET 0
-            ) AS owner""",
+            ) AS pinned"""
+    + _verified_owner("pinned"),
 )
 
 HOSTS = Source("events", user="changed.user_id")

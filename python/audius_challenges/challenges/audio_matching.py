@@ -5,6 +5,7 @@ Both pay a buyer and a content id once, by the same specifier: of the purchases 
 
 from __future__ import annotations
 
+from audius_challenges.engine.deeds import pair_of
 from audius_challenges.engine.explanation import VERIFIED, Condition, at_least_one
 from audius_challenges.engine.owners import playlist_owner, track_owner
 from audius_challenges.engine.rule import Rule
@@ -30,10 +31,10 @@ def _seller(purchase: str) -> str:
 
 
 _IS_OF_OTHERS = f"""sol_purchases.buyer_user_id IS DISTINCT FROM {_seller("sol_purchases")}"""
-_SPECIFIER = "to_hex(found.buyer_user_id) || ':' || to_hex(found.content_id)"
+_SPECIFIER = pair_of("found.buyer_user_id", "found.content_id")
 _AMOUNT = ":amount::integer * found.dollars"
-_EVERY_DEED = """
-        SELECT to_hex(sol_purchases.buyer_user_id) || ':' || to_hex(sol_purchases.content_id) AS specifier
+_EVERY_DEED = f"""
+        SELECT {pair_of("sol_purchases.buyer_user_id", "sol_purchases.content_id")} AS specifier
         FROM discovery.sol_purchases
     """
 

@@ -6,7 +6,8 @@ The cap is the artist's, so he is examined, with all remixes of his tracks.
 from __future__ import annotations
 
 from audius_challenges.engine.caps import UNCAPPED, granting
-from audius_challenges.engine.deeds import has_no_row, is_known
+from audius_challenges.engine.clock import has_come
+from audius_challenges.engine.deeds import has_no_row, is_known, pair_of
 from audius_challenges.engine.explanation import Condition, at_least_one
 from audius_challenges.engine.owners import track_owner
 from audius_challenges.engine.rule import Rule
@@ -15,10 +16,6 @@ from audius_challenges.sources import COSIGNERS_OF_CHANGED, PARENT_OWNERS, REPOS
 
 MOST = 5
 SPAN = "30 days"
-
-
-def _pair(owner: str, track_id: str) -> str:
-    return f"to_hex({owner}) || ':' || to_hex({track_id})"
 
 
 def _liked(table: str, kind: str) -> str:
@@ -32,8 +29,7 @@ def _liked(table: str, kind: str) -> str:
                         AND {table}.is_current
                         AND NOT {table}.is_delete
                         AND coalesce({table}.blocknumber, 0) >= :starting_block::bigint
-                        AND {table}.created_at > '-infinity'
-                        AND {table}.created_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'"""
+                        AND {has_come(f"{table}.created_at")}"""
 
 
 def _likes(table: str, kind: str) -> str:
@@ -89,7 +85,7 @@ def _found(granted: str) -> str:
             CROSS JOIN LATERAL ({_LIKED}
             ) AS liked
             WHERE liked.at IS NOT NULL
-                AND {has_no_row("cs", _pair("remix.owner", "remix.track_id"))}
+                AND {has_no_row("cs", pair_of("remix.owner", "remix.track_id"))}
         ),
         candidate AS MATERIALIZED (
             SELECT
@@ -105,7 +101,7 @@ def _found(granted: str) -> str:
             CROSS JOIN LATERAL {track_owner("cosigned.track_id", "NOT tracks.is_delete")} AS artist (user_id)
             WHERE artist.user_id <> cosigned.owner
                 AND NOT {
-        is_known(("cs",), f"ARRAY[{_pair('cosigned.owner', 'cosigned.track_id')}, to_hex(cosigned.track_id)]")
+        is_known(("cs",), f"ARRAY[{pair_of('cosigned.owner', 'cosigned.track_id')}, to_hex(cosigned.track_id)]")
     }
                 AND {is_active("artist.user_id")}
         ),
@@ -132,7 +128,7 @@ def _found(granted: str) -> str:
 
 
 _EVERY_DEED = f"""
-        SELECT {_pair("parent.owner_id", "remixes.child_track_id")} AS specifier
+        SELECT {pair_of("parent.owner_id", "remixes.child_track_id")} AS specifier
         FROM discovery.remixes
         INNER JOIN discovery.tracks AS parent
             ON remixes.parent_track_id = parent.track_id"""
@@ -168,7 +164,7 @@ COSIGN = Rule(
     changes=(TRACK_OWNERS, PARENT_OWNERS, SAVERS, REPOSTERS),
     is_deed=True,
     is_of_earner=False,
-    specifier=_pair("found.owner", "found.track_id"),
+    specifier=pair_of("found.owner", "found.track_id"),
     earlier="ARRAY[to_hex(found.track_id)]",
     created_at="found.at AT TIME ZONE 'UTC'",
     found=_found(granting(most=MOST, span=SPAN)),

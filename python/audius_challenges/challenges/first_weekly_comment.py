@@ -6,6 +6,7 @@ each of them names user and week, and that is all a reward needs.
 
 from __future__ import annotations
 
+from audius_challenges.engine.clock import has_come
 from audius_challenges.engine.explanation import Condition
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.users import Key, is_one_of_the_rows
@@ -14,11 +15,10 @@ from audius_challenges.sources import COMMENTS, COMMENTS_OF_USERS
 # Until then specifiers had the user's id in decimal.
 _LAST_DECIMAL_WEEK = "202511"
 
-_COUNTS = """comments.is_delete IS NOT TRUE
+_COUNTS = f"""comments.is_delete IS NOT TRUE
             AND comments.is_visible IS NOT FALSE
             AND coalesce(comments.blocknumber, 0) >= :starting_block::bigint
-            AND comments.created_at > '-infinity'
-            AND comments.created_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'"""
+            AND {has_come("comments.created_at")}"""
 
 _EVERY_DEED = """
         SELECT DISTINCT to_hex(comments.user_id) || ':' || to_char(comments.created_at, 'IYYYIW') AS specifier

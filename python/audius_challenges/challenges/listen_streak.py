@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from audius_challenges.annotations import Any
 from audius_challenges.database import Database
+from audius_challenges.engine.clock import latest_by
 from audius_challenges.engine.explanation import Answer, Asked, Said, prospects_of
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Work
@@ -98,7 +99,7 @@ class Streak:
         return row if is_unbroken else None
 
 
-_HEARD = """
+_HEARD = f"""
     SELECT
         eligible.user_id,
         state.listen_streak AS length,
@@ -122,11 +123,11 @@ _HEARD = """
                     WHERE pause.challenge_id = :challenge_id::text AND pause.began_at = '-infinity'
                 )
             )
-            AND plays.created_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'
+            AND plays.created_at <= {latest_by()}
             AND NOT (
                 SELECT coalesce(range_agg(
                     tsrange(pause.began_at AT TIME ZONE 'UTC', pause.ended_at AT TIME ZONE 'UTC', '[]')
-                ), '{}') FROM audius_challenges.pause
+                ), '{{}}') FROM audius_challenges.pause
                 WHERE pause.challenge_id = :challenge_id::text
             ) @> plays.created_at
     ) AS heard"""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from audius_challenges.engine.deeds import has_no_row, is_set_aside
+from audius_challenges.engine.deeds import has_no_row, is_set_aside, pair_of
 from audius_challenges.engine.explanation import Asked, at_least_one
 from audius_challenges.engine.processor import Work
 from audius_challenges.engine.rule import Rule
@@ -62,12 +62,8 @@ _PINNED = """
         WHERE tracks.pinned_comment_id IS NOT NULL"""
 
 
-def _pair(user_id: str, track_id: str) -> str:
-    return f"to_hex({user_id}) || ':' || to_hex({track_id})"
-
-
-_IS_OPEN = f"""{has_no_row("cp", _pair("pinned.user_id", "pinned.track_id"))}
-            AND NOT {is_set_aside("cp", "pinned.owner_id", _pair("pinned.user_id", "pinned.track_id"))}"""
+_IS_OPEN = f"""{has_no_row("cp", pair_of("pinned.user_id", "pinned.track_id"))}
+            AND NOT {is_set_aside("cp", "pinned.owner_id", pair_of("pinned.user_id", "pinned.track_id"))}"""
 
 # A pin moves no number. Where an index leads to the pins there are, whoever has one that is not paid is examined at
 # every run. Otherwise everybody who may pin has his turn, and is examined then: to look at all tracks takes too long.
@@ -166,7 +162,7 @@ def _found(known: str) -> str:
 
 
 _EVERY_DEED = f"""
-        SELECT {_pair("pinned.user_id", "pinned.track_id")} AS specifier
+        SELECT {pair_of("pinned.user_id", "pinned.track_id")} AS specifier
         FROM ({_PINNED}) AS pinned
     """
 
@@ -181,12 +177,12 @@ PINNED_COMMENT = PinnedComment(
     changes=(TRACK_OWNERS, VERIFIED_OWNERS_OF_COMMENTED),
     is_deed=True,
     is_of_earner=False,
-    specifier=_pair("found.user_id", "found.track_id"),
+    specifier=pair_of("found.user_id", "found.track_id"),
     due_users=_DUE,
     found=_found("audius_challenges.verified_user"),
     every_deed=_EVERY_DEED,
     own_deeds=f"""
-        SELECT {_pair("pinned.user_id", "pinned.track_id")} AS specifier
+        SELECT {pair_of("pinned.user_id", "pinned.track_id")} AS specifier
         FROM ({_PINNED_OF_USER}) AS pinned
     """,
     examined=f"""

@@ -10,17 +10,13 @@ is an index or A is verified (these are few). What remains is found by one pass 
 
 from __future__ import annotations
 
-from audius_challenges.engine.deeds import has_no_row, is_known
+from audius_challenges.engine.deeds import has_no_row, is_known, pair_of
 from audius_challenges.engine.explanation import VERIFIED, Condition, at_least_one
 from audius_challenges.engine.rule import Rule
 from audius_challenges.engine.users import is_active, is_one_of_the_users
 from audius_challenges.sources import EVENTS_BY_REFERRER, NEWCOMERS, Source
 
 _PAYS_REFERRER = ("r", "rv")
-
-
-def _pair(first: str, second: str) -> str:
-    return f"to_hex({first}) || ':' || to_hex({second})"
 
 
 # Pairs in rows of a user who was brought: all his current rows, since a changed one may have ceased to decide.
@@ -30,7 +26,7 @@ _REFERRERS_OF_CHANGED = f"""
                 WHERE named.user_id = changed.user_id
                     AND named.is_current
                     AND named.referrer <> named.user_id
-                    AND NOT {is_known(_PAYS_REFERRER, f"ARRAY[{_pair('named.referrer', 'named.user_id')}]")}"""
+                    AND NOT {is_known(_PAYS_REFERRER, f"ARRAY[{pair_of('named.referrer', 'named.user_id')}]")}"""
 
 REFERRERS = Source(
     "user_events",
@@ -68,12 +64,12 @@ OPEN_REFERRERS = f"""
         AND NOT EXISTS (
             SELECT FROM discovery.user_challenges AS paid
             WHERE paid.challenge_id::text = ANY('{{{",".join(_PAYS_REFERRER)}}}'::text[])
-                AND paid.specifier::text = {_pair("user_events.referrer", "user_events.user_id")}
+                AND paid.specifier::text = {pair_of("user_events.referrer", "user_events.user_id")}
         )
         AND NOT EXISTS (
             SELECT FROM audius_challenges.passed_over AS passed
             WHERE passed.challenge_id = ANY('{{{",".join(_PAYS_REFERRER)}}}'::text[])
-                AND passed.specifier = {_pair("user_events.referrer", "user_events.user_id")}
+                AND passed.specifier = {pair_of("user_events.referrer", "user_events.user_id")}
         )
 """
 
@@ -144,7 +140,7 @@ _NOT_VERIFIED = Condition(
 # written as if it were a handful.
 def _referrals(challenge_id: str, description: str, *, account: Condition) -> Rule:
     paid_as = tuple(other for other in _PAYS_REFERRER if other != challenge_id)
-    pair = _pair("pair.user_id", "pair.referred")
+    pair = pair_of("pair.user_id", "pair.referred")
     return Rule(
         id=challenge_id,
         description=description,
@@ -155,7 +151,7 @@ def _referrals(challenge_id: str, description: str, *, account: Condition) -> Ru
         is_of_earner=False,
         is_capped=True,
         takes_part=account.holds,
-        specifier=_pair("found.user_id", "found.referred"),
+        specifier=pair_of("found.user_id", "found.referred"),
         paid_as=paid_as,
         found=f"""
         WITH named AS MATERIALIZED (
@@ -166,7 +162,7 @@ def _referrals(challenge_id: str, description: str, *, account: Condition) -> Ru
             WHERE {is_one_of_the_users("user_events.referrer")}
                 AND user_events.is_current
                 AND user_events.referrer <> user_events.user_id
-                AND {has_no_row(challenge_id, _pair("user_events.referrer", "user_events.user_id"))}
+                AND {has_no_row(challenge_id, pair_of("user_events.referrer", "user_events.user_id"))}
         ),
         pair AS MATERIALIZED (
             SELECT named.*
@@ -205,17 +201,17 @@ def _referrals(challenge_id: str, description: str, *, account: Condition) -> Ru
         WHERE ranked.place <= :cap::bigint - coalesce(taken.rewards, 0)
     """,
         every_deed=f"""
-        SELECT {_pair("user_events.referrer", "user_events.user_id")} AS specifier
+        SELECT {pair_of("user_events.referrer", "user_events.user_id")} AS specifier
         FROM discovery.user_events
         WHERE user_events.referrer <> user_events.user_id
             AND NOT EXISTS (
                 SELECT FROM discovery.user_challenges AS paid
                 WHERE paid.challenge_id::text = ANY('{{{",".join(_PAYS_REFERRER)}}}'::text[])
-                    AND paid.specifier::text = {_pair("user_events.referrer", "user_events.user_id")}
+                    AND paid.specifier::text = {pair_of("user_events.referrer", "user_events.user_id")}
             )
     """,
         own_deeds=f"""
-        SELECT DISTINCT {_pair("user_events.referrer", "user_events.user_id")} AS specifier
+        SELECT DISTINCT {pair_of("user_events.referrer", "user_events.user_id")} AS specifier
         FROM discovery.user_events
         WHERE user_events.referrer = :user_id::bigint
             AND user_events.referrer <> user_events.user_id
@@ -296,7 +292,7 @@ REFERRED_USERS = Rule(
     description="referred user",
     changes=(NEWCOMERS,),
     is_deed=True,
-    specifier=_pair("found.user_id", "found.referrer"),
+    specifier=pair_of("found.user_id", "found.referrer"),
     earlier="ARRAY[to_hex(found.user_id)]",
     found=f"""
         WITH deciding AS MATERIALIZED ({_LATEST}),
@@ -307,7 +303,7 @@ REFERRED_USERS = Rule(
             FROM deciding
             WHERE deciding.referrer <> deciding.user_id
                 AND deciding.blocknumber >= :starting_block::bigint
-                AND {has_no_row("rd", _pair("deciding.user_id", "deciding.referrer"))}
+                AND {has_no_row("rd", pair_of("deciding.user_id", "deciding.referrer"))}
         ),
         candidate AS MATERIALIZED (
             SELECT
@@ -316,7 +312,7 @@ REFERRED_USERS = Rule(
             FROM pair
             INNER JOIN eligible
                 ON pair.user_id = eligible.user_id
-            WHERE NOT {is_known(("rd",), f"ARRAY[{_pair('pair.user_id', 'pair.referrer')}, to_hex(pair.user_id)]")}
+            WHERE NOT {is_known(("rd",), f"ARRAY[{pair_of('pair.user_id', 'pair.referrer')}, to_hex(pair.user_id)]")}
                 AND {is_active("pair.referrer")}
         ),
         paid AS MATERIALIZED (
@@ -350,7 +346,7 @@ REFERRED_USERS = Rule(
             )
     """,
     own_deeds=f"""
-        SELECT DISTINCT {_pair("user_events.user_id", "user_events.referrer")} AS specifier
+        SELECT DISTINCT {pair_of("user_events.user_id", "user_events.referrer")} AS specifier
         FROM discovery.user_events
         WHERE user_events.user_id = :user_id::bigint
             AND user_events.referrer <> user_events.user_id

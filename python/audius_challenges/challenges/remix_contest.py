@@ -6,7 +6,8 @@ The caps are the host's and the contest's, so the host is examined, with all his
 from __future__ import annotations
 
 from audius_challenges.engine.caps import UNCAPPED, granting
-from audius_challenges.engine.deeds import has_no_row, is_known, is_set_aside
+from audius_challenges.engine.clock import has_come
+from audius_challenges.engine.deeds import has_no_row, is_known, is_set_aside, pair_of
 from audius_challenges.engine.explanation import at_least_one
 from audius_challenges.engine.owners import track_owner
 from audius_challenges.engine.rule import Rule
@@ -48,10 +49,6 @@ _REMIXER = f"""
             CROSS JOIN LATERAL {track_owner("named.track_id", "NOT tracks.is_delete")} AS remixer (user_id)"""
 
 
-def _specifier(event_id: str, user_id: str) -> str:
-    return f"to_hex({event_id}) || ':' || to_hex({user_id})"
-
-
 # No number moves where a remixer is active again, or his track is back. So each contest has its turn, and its host is
 # examined if a winner has no row.
 _DUE = f"""
@@ -72,16 +69,15 @@ _DUE = f"""
     {_WINNERS}
     {_REMIXER}
     WHERE remixer.user_id <> contest.user_id
-        AND {has_no_row("w", _specifier("contest.event_id", "remixer.user_id"))}
-        AND NOT {is_set_aside("w", "contest.user_id", _specifier("contest.event_id", "remixer.user_id"))}
+        AND {has_no_row("w", pair_of("contest.event_id", "remixer.user_id"))}
+        AND NOT {is_set_aside("w", "contest.user_id", pair_of("contest.event_id", "remixer.user_id"))}
         AND {is_active("contest.user_id", "users.is_verified")}
 """
 
-_COUNTS = """contest.event_type = 'remix_contest'
+_COUNTS = f"""contest.event_type = 'remix_contest'
                 AND contest.is_deleted IS NOT TRUE
                 AND coalesce(contest.blocknumber, 0) >= :starting_block::bigint
-                AND contest.updated_at > '-infinity'
-                AND contest.updated_at <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'"""
+                AND {has_come("contest.updated_at")}"""
 
 
 def _found(granted: str, most_of_contest: int) -> str:
@@ -108,7 +104,7 @@ def _found(granted: str, most_of_contest: int) -> str:
             {_WINNERS}
             {_REMIXER}
             WHERE remixer.user_id <> contest.user_id
-                AND {has_no_row("w", _specifier("contest.event_id", "remixer.user_id"))}
+                AND {has_no_row("w", pair_of("contest.event_id", "remixer.user_id"))}
             ORDER BY
                 contest.event_id ASC,
                 remixer.user_id ASC,
@@ -121,7 +117,7 @@ def _found(granted: str, most_of_contest: int) -> str:
                     winner.*,
                     row_number() OVER (PARTITION BY winner.event_id ORDER BY winner.position) AS nth
                 FROM winner
-                WHERE NOT {is_known(("w",), f"ARRAY[{_specifier('winner.event_id', 'winner.user_id')}]")}
+                WHERE NOT {is_known(("w",), f"ARRAY[{pair_of('winner.event_id', 'winner.user_id')}]")}
                     AND {is_active("winner.user_id")}
             ) AS ranked
             WHERE ranked.nth <= {most_of_contest}
@@ -162,7 +158,7 @@ def _found(granted: str, most_of_contest: int) -> str:
 
 
 _EVERY_DEED = f"""
-        SELECT {_specifier("contest.event_id", "tracks.owner_id")} AS specifier
+        SELECT {pair_of("contest.event_id", "tracks.owner_id")} AS specifier
         FROM discovery.events AS contest
         {_WINNERS}
         INNER JOIN discovery.tracks
@@ -193,7 +189,7 @@ REMIX_CONTEST = Rule(
     due_users=_DUE,
     is_deed=True,
     is_of_earner=False,
-    specifier=_specifier("found.event_id", "found.user_id"),
+    specifier=pair_of("found.event_id", "found.user_id"),
     created_at="found.at AT TIME ZONE 'UTC'",
     found=_found(granting(most=MOST_OF_HOST, span=SPAN, most_of_group=MOST_OF_CONTEST), MOST_OF_CONTEST),
     uncapped=_found(UNCAPPED, MAX_INTEGER),

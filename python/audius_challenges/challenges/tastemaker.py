@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from audius_challenges.engine.clock import has_come
 from audius_challenges.engine.deeds import is_known, is_set_aside
 from audius_challenges.engine.explanation import Asked, at_least_one
 from audius_challenges.engine.processor import Work
@@ -40,9 +41,7 @@ def _earliest(table: str, kind: str) -> str:
                             AND {table}.is_current
                             AND NOT {table}.is_delete
                             AND {table}.user_id <> undecided.owner_id
-                            AND {table}.created_at > '-infinity'
-                            AND {table}.created_at
-                            <= :as_of::timestamptz AT TIME ZONE 'UTC' + interval '5 minutes'
+                            AND {has_come(f"{table}.created_at")}
                         GROUP BY {table}.user_id
                     ) AS fan
                     WHERE {is_active("fan.user_id")}

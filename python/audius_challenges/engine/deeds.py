@@ -14,6 +14,11 @@ _RECORDS = (
 )
 
 
+def pair_of(first: str, second: str) -> str:
+    """SQL of the specifier of two ids."""
+    return f"to_hex({first}) || ':' || to_hex({second})"
+
+
 def has_no_row(challenge_id: str, specifier: str) -> str:
     """SQL that says of most deeds, and cheaply, that nothing more need be asked: they have a row."""
     return f"""(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from audius_challenges.engine.clock import has_come
 from audius_challenges.engine.users import is_active
 
 VERSION = "pnagD"
 
 # A score that is not a finite number above 0 is no score, nor is one that claims to be from later (rule 14).
-IS_A_SCORE = """scores.score > 0
+IS_A_SCORE = f"""scores.score > 0
             AND scores.score < 'Infinity'
-            AND scores.created_at > '-infinity'
-            AND scores.created_at <= clock_timestamp() AT TIME ZONE 'UTC' + interval '5 minutes'"""
+            AND {has_come("scores.created_at", "clock_timestamp()")}"""
 
 
 def is_of_the_week(score_type: str) -> str:
