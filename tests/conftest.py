@@ -7,6 +7,7 @@ what uses a server, since the rest is the same on all.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +40,13 @@ FULL = "discovery_full"
 TESTED = pytest.StashKey[Any]()
 """The versions of the server that was tested, and of its pg_cron."""
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    # A shell starts what it runs in the background with SIGINT ignored, and whoever is started inherits that. What is
+    # tested here is what Ctrl-C does to somebody at a terminal.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
