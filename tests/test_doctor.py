@@ -16,7 +16,7 @@ from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from tests.sessions import Connection, NewCluster, knows_seconds, replace_package, rows, tick, until, value
 
-LAUNCHER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'"
+LAUNCHER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher' AND datname IS NOT NULL"
 # Ticks come by hand, so that no other is in the way.
 EVERY_HOUR = "SELECT * FROM schedule_challenges('1 hour')"
 BY_TICKS = "operation/checks_of_ticks"
