@@ -447,13 +447,16 @@ class _Tick:
         failures: dict[str, str] = {}
         # Each of them once; then round after round those whose first build goes on, while there is time.
         queue = deque(last_tick.in_turn(CHALLENGES, run.states))
-        waiting = 0
+        waiting, stuck = 0, set[str]()
         while queue:
             self.under_way = processor = queue.popleft()
             outcome = run.process(processor)
             if outcome.error:
                 failures[processor.id] = outcome.error
-            elif run.is_unfinished(processor) and not failures.keys() & run.waits_for(processor):
+                stuck.add(processor.id)
+            elif stuck & run.waits_for(processor):
+                stuck.add(processor.id)
+            elif run.is_unfinished(processor):
                 queue.append(processor)
             waiting = waiting + 1 if run.is_waiting(processor) else 0
             if self.turns + 1 >= len(CHALLENGES) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
