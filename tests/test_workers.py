@@ -549,9 +549,7 @@ def test_catching_up_in_slices_is_one_run(people: Discovery) -> None:
 
 def test_a_user_of_a_helpers_slice_who_cannot_be_written_is_set_aside(people: Discovery) -> None:
     with closing(people.connect()) as session:
-        session.execute(
-            "ALTER TABLE user_challenges ADD CHECK (user_id <> 9 OR challenge_id <> 'v')"
-        )
+        session.execute("ALTER TABLE user_challenges ADD CHECK (user_id <> 9 OR challenge_id <> 'v')")
         tick_of(people)
         with helping(people) as (helper,):
             all_taken(session)
@@ -851,6 +849,7 @@ def test_where_no_job_can_be_scheduled_the_tick_says_who_can_help(people: Discov
 
 def test_a_job_of_a_helper_that_fails_is_a_finding(scheduled: Discovery) -> None:
     with closing(scheduled.connect()) as session:
+        session.execute("SELECT * FROM schedule_challenges('1 hour')")
         tick_of(scheduled)
         session.execute(
             "INSERT INTO cron.job_run_details (jobid, runid, command, status, return_message)"

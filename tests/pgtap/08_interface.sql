@@ -188,9 +188,9 @@ SELECT is_empty(
     'the extension puts no trigger on any table'
 );
 SELECT results_eq(
-    $$SELECT proname FROM routine WHERE prokind = 'p'$$,
-    $$VALUES ('tick'::name)$$,
-    'tick is the only procedure'
+    $$SELECT proname FROM routine WHERE prokind = 'p' ORDER BY proname$$,
+    $$VALUES ('help'::name), ('tick')$$,
+    'help and tick are the only procedures'
 );
 
 -- Who may.

@@ -43,6 +43,8 @@ _BEGAN_WITH = """
         (SELECT xmin::text FROM pg_proc WHERE oid = 'audius_challenges.load()'::regprocedure) AS package
 """
 
+_NOW = "SELECT clock_timestamp()::text"
+
 _OPEN = "SELECT DISTINCT challenge_id FROM audius_challenges.slice"
 
 
@@ -160,7 +162,7 @@ class _Helper:
             return False
         if surroundings.remembered is None or surroundings.are_moved:
             return False
-        run = Run.beside(db, settings, surroundings.contract, db.value("SELECT clock_timestamp()::text"))
+        run = Run.beside(db, settings, surroundings.contract, db.value(_NOW))
         return self._work_off(run, processor, users, began)
 
     def _work_off(self, run: Run, processor: PerUser, users: Users, began: float) -> bool:
