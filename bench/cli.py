@@ -31,6 +31,9 @@ def bench(
     peer: Annotated[
         bool, typer.Option("--peer", help="Measure only pg_ivm beside this extension, on PostgreSQL 18 (needs root).")
     ] = False,
+    workers: Annotated[
+        str | None, typer.Option(help="Measure only first builds by so many workers, in turns, such as 1,2.")
+    ] = None,
     show: Annotated[
         Path | None, typer.Option(exists=True, help="Measure nothing: show and draw the result of an earlier run.")
     ] = None,
@@ -53,6 +56,12 @@ def bench(
         from bench.peer import compare_with_peer  # noqa: PLC0415
 
         compare_with_peer(scale, seed, repeats, lambda message: console.print(message, style="dim"), console.print)
+        return
+    if workers:
+        from bench.workers import compare as compare_workers  # noqa: PLC0415
+
+        numbers = [int(number) for number in workers.split(",")]
+        compare_workers(numbers, scale, seed, lambda message: console.print(message, style="dim"), console.print)
         return
     from bench.chart import draw  # noqa: PLC0415 (--help works without what the charts need)
     from bench.report import show as show_tables  # noqa: PLC0415

@@ -145,6 +145,7 @@ BEGIN
         ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
         ' audius_challenges.passed_over, audius_challenges.verified_user, audius_challenges.tastemaker_decision,'
         ' audius_challenges.history, audius_challenges.challenge_day, audius_challenges.day_backfill,'
+        ' audius_challenges.slice,'
         ' audius_challenges.installation TO %I',
         role_name
     );

@@ -33,6 +33,8 @@ MEMBERS: Privileges = {
     "function public.schedule_challenges(interval)": ("", "EXECUTE", ""),
     "function public.sync_challenge_catalog(text,text[])": ("", "EXECUTE", ""),
     "function public.unschedule_challenges()": ("", "EXECUTE", ""),
+    "function audius_challenges.begin_full_scan(text[])": ("", "EXECUTE", ""),
+    "procedure audius_challenges.help()": ("", "EXECUTE", ""),
     "procedure audius_challenges.tick(interval)": ("", "EXECUTE", ""),
     "schema audius_challenges": ("", "USAGE", "USAGE"),
     "table audius_challenges.challenge_day": ("", "INSERT SELECT UPDATE", "SELECT"),
@@ -47,6 +49,7 @@ MEMBERS: Privileges = {
     "table audius_challenges.tastemaker_decision": ("", "INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.set_aside": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.processor_state": ("", "INSERT SELECT UPDATE", "SELECT"),
+    "table audius_challenges.slice": ("", "DELETE INSERT SELECT UPDATE", "SELECT"),
     "table audius_challenges.unpaid_friday": ("", "INSERT SELECT UPDATE", "SELECT"),
     # PostgreSQL's default; it lets nobody read or write anything.
     "type audius_challenges.phase": ("USAGE", "", ""),

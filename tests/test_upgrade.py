@@ -162,12 +162,14 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
         "history",
         "challenge_day",
         "day_backfill",
+        "slice",
     }
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem"
-        r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill)(_pkey|_undone|\(\))?\b"
+        r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill|slice)(_pkey|_undone|\(\))?\b"
         r"|routine audius_challenges\.(trigger_needs|undisbursed|metrics|doctor|examine|job_facts)\b"
+        r"|routine audius_challenges\.(help|begin_full_scan)\b"
     )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
     return kept
@@ -249,7 +251,7 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
         for table in ("pause", "last_tick", "unpaid_friday", "challenge_day", "day_backfill"):
             assert grants(connection, table) == works
         assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
-        for table in ("set_aside", "history"):
+        for table in ("set_aside", "history", "slice"):
             assert grants(connection, table) == works | {("upgrade_runner", "DELETE")}
         with connection.transaction():  # Whoever could read the status still can.
             connection.execute("SET LOCAL ROLE upgrade_reader")

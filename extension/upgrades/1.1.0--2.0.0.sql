@@ -28,7 +28,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.found_active IS
 COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
 'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
 COMMENT ON COLUMN audius_challenges.processor_state.completed IS
-'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
+'Rewards completed so far in the first round, or by the open slices of a later one, which '
+'audius_challenges.max_completions limits; 0 after it';
 COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
@@ -137,6 +138,22 @@ COMMENT ON COLUMN audius_challenges.tastemaker_decision.is_done IS
 'Whether every winner is written, or was paid before; the others are tried again';
 COMMENT ON COLUMN audius_challenges.tastemaker_decision.decided_at IS 'The clock (as_of) of the run that decided it';
 
+CREATE TABLE audius_challenges.slice (
+    challenge_id text NOT NULL,
+    least bigint NOT NULL,
+    greatest bigint NOT NULL,
+    size bigint NOT NULL,
+    PRIMARY KEY (challenge_id, least)
+);
+
+COMMENT ON TABLE audius_challenges.slice IS
+'Open slices: users whom a first build, a catch-up or a full scan has yet to examine, by the tick and helpers; whoever '
+'takes a slice deletes its row in the transaction in which he writes what comes of it';
+COMMENT ON COLUMN audius_challenges.slice.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.slice.least IS 'The least user id of the slice';
+COMMENT ON COLUMN audius_challenges.slice.greatest IS 'The greatest user id of the slice';
+COMMENT ON COLUMN audius_challenges.slice.size IS 'How many users these were when it was cut';
+
 CREATE TABLE audius_challenges.last_tick (
     singleton boolean PRIMARY KEY CHECK (singleton),
     scheduled_at timestamptz,
@@ -144,7 +161,8 @@ CREATE TABLE audius_challenges.last_tick (
     ended_at timestamptz,
     is_running boolean NOT NULL DEFAULT FALSE,
     problem text,
-    restoring_since timestamptz
+    restoring_since timestamptz,
+    has_helpers boolean NOT NULL DEFAULT FALSE
 );
 
 COMMENT ON TABLE audius_challenges.last_tick IS
@@ -159,6 +177,9 @@ COMMENT ON COLUMN audius_challenges.last_tick.problem IS
 'Why the last tick ran no challenge (disabled, a restore, an error before the first challenge); null: it did';
 COMMENT ON COLUMN audius_challenges.last_tick.restoring_since IS
 'Since when ticks have taken the database for one that is being restored; after an hour they fail';
+
+COMMENT ON COLUMN audius_challenges.last_tick.has_helpers IS
+'Whether a tick has scheduled jobs of helpers that are not removed yet';
 
 CREATE TABLE audius_challenges.unpaid_friday (
     challenge_id text NOT NULL,
@@ -272,6 +293,7 @@ SELECT pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_extension_config_dump('audius_challenges.passed_over', '');
 SELECT pg_extension_config_dump('audius_challenges.verified_user', '');
 SELECT pg_extension_config_dump('audius_challenges.tastemaker_decision', '');
+SELECT pg_extension_config_dump('audius_challenges.slice', '');
 SELECT pg_extension_config_dump('audius_challenges.unpaid_friday', '');
 SELECT pg_extension_config_dump('audius_challenges.history', '');
 SELECT pg_extension_config_dump('audius_challenges.challenge_day', '');
@@ -394,13 +416,14 @@ BEGIN
             'GRANT %s ON audius_challenges.look, audius_challenges.pause, audius_challenges.set_aside,'
             ' audius_challenges.last_tick, audius_challenges.unpaid_friday, audius_challenges.passed_over,'
             ' audius_challenges.verified_user, audius_challenges.tastemaker_decision, audius_challenges.history,'
-            ' audius_challenges.challenge_day, audius_challenges.day_backfill TO %s',
+            ' audius_challenges.challenge_day, audius_challenges.day_backfill, audius_challenges.slice TO %s',
             role.privileges,
             role.name
         );
         IF role.runs THEN
             EXECUTE format(
-                'GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside, audius_challenges.history TO %s',
+                'GRANT DELETE ON audius_challenges.look, audius_challenges.set_aside, audius_challenges.history,'
+                ' audius_challenges.slice TO %s',
                 role.name
             );
         END IF;
@@ -421,7 +444,8 @@ WHERE classoid = 'pg_class'::regclass
         'audius_challenges.tastemaker_decision'::regclass,
         'audius_challenges.history'::regclass,
         'audius_challenges.challenge_day'::regclass,
-        'audius_challenges.day_backfill'::regclass
+        'audius_challenges.day_backfill'::regclass,
+        'audius_challenges.slice'::regclass
     );
 
 DELETE FROM pg_shdepend
@@ -440,7 +464,8 @@ WHERE pg_database.datname = current_database()
         'audius_challenges.tastemaker_decision'::regclass,
         'audius_challenges.history'::regclass,
         'audius_challenges.challenge_day'::regclass,
-        'audius_challenges.day_backfill'::regclass
+        'audius_challenges.day_backfill'::regclass,
+        'audius_challenges.slice'::regclass
     )
     AND pg_shdepend.deptype = 'i';
 

@@ -70,6 +70,20 @@ def tick(db: Database) -> None:
 
 
 @_from_sql
+def help_out(db: Database) -> None:
+    """`audius_challenges.help()`."""
+    from audius_challenges.operation import helping
+
+    helping.help_out(db)
+
+
+@_from_sql
+def begin_full_scan(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
+    """`audius_challenges.begin_full_scan()`."""
+    return run.begin_full_scan(db, challenge_ids)
+
+
+@_from_sql
 def start_from_now(
     db: Database, challenge_ids: Sequence[str | None] | None, dry_run: bool | None
 ) -> list[tuple[str, int]]:

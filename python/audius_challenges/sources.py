@@ -281,7 +281,7 @@ TABLES: Mapping[str, Table] = {
 
 WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "INSERT" in table.privileges)
 
-EMPTIED = ("look", "set_aside", "history")
+EMPTIED = ("look", "set_aside", "history", "slice")
 """The tables of the schema audius_challenges that runs delete rows from."""
 
 WITHHELD = ("grant_run(text)", "grant_status(text)", "install()")

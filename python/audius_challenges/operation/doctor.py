@@ -37,6 +37,7 @@ CHECKS: dict[str, Check] = {
     "statistics": checks_of_data.statistics,
     "notifications": checks_of_data.notifications,
     "old transactions": checks_of_ticks.old_transactions,
+    "helpers": checks_of_ticks.helpers,
     "prepared transactions": checks_of_ticks.prepared_transactions,
     "replication slots": checks_of_ticks.replication_slots,
     "logical replication": checks_of_data.logical_replication,

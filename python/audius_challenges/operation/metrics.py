@@ -14,6 +14,7 @@ from audius_challenges import __version__
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
+from audius_challenges.engine.open_slices import OPEN_KEYS
 from audius_challenges.engine.processor import Processor
 from audius_challenges.engine.scores import VERSION
 from audius_challenges.engine.state import Phase
@@ -23,7 +24,7 @@ from audius_challenges.operation.stillness import find_stillness
 PREFIX = "audius_challenges_"
 SCHEDULE_STATES = ("ticking", "late", "stopped")
 
-_OF_CHALLENGES = """
+_OF_CHALLENGES = f"""
     SELECT
         known.challenge_id,
         (SELECT sum(day.completions) FROM audius_challenges.challenge_day AS day
@@ -41,6 +42,8 @@ _OF_CHALLENGES = """
         state.phase,
         state.found_active,
         state.sweep_position,
+        (SELECT count(*) FROM audius_challenges.slice WHERE slice.challenge_id = state.challenge_id) AS open_slices,
+        {OPEN_KEYS} AS open_keys,
         state.sweep_rounds,
         extract(epoch FROM clock_timestamp() - state.last_success)::float8 AS last_success,
         extract(epoch FROM clock_timestamp() - state.sweep_finished_at)::float8 AS sweep_finished
@@ -166,6 +169,7 @@ def _of_challenges(db: Database) -> Iterator[Sample]:
                 "sweep_round_age_seconds": state["sweep_finished"],
                 "sweep_progress_ratio": progress,
                 "backlog_users": backlog,
+                "open_slices": state["open_slices"],
                 "history_age_seconds": state["oldest_history"],
                 "unpaid_fridays": _unpaid_fridays(db, processor) if knows_fridays and state["found_active"] else None,
             },
@@ -192,9 +196,10 @@ def _sweep(
     if key is None or key.column not in columns.get(key.table, ()):
         return None
     position = state["sweep_position"]
-    progress = 0.0 if position is None else float(db.value(key.progress, position=position)) / 100
+    keys = {"position": position, "open_keys": state["open_keys"]}
+    progress = 0.0 if position is None else float(db.value(key.progress, **keys)) / 100
     is_behind = state["phase"] in (Phase.FIRST_BUILD.value, Phase.CATCHING_UP.value)
-    return progress, (db.value(key.backlog, position=position) or 0) if is_behind else 0
+    return progress, (db.value(key.backlog, **keys) or 0) if is_behind else 0
 
 
 def _known(values: Mapping[str, float | None], **labels: str) -> Iterator[Sample]:

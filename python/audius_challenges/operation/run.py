@@ -15,6 +15,7 @@ from audius_challenges.database import Database
 from audius_challenges.engine import history
 from audius_challenges.engine.feed import Feed
 from audius_challenges.engine.installation import remember_installation
+from audius_challenges.engine.open_slices import OpenSlices
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
 from audius_challenges.engine.state import (
@@ -46,6 +47,9 @@ from audius_challenges.operation.transaction import LOCK, Surroundings
 from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_of
 
 _DISABLED = f"{PREFIX}enabled is off"
+
+# Seconds between two looks of a tick at what is in other hands, if all that is left to do waits for these.
+_PAUSE = 0.2
 
 
 # The challenges that have a first round.
@@ -101,6 +105,7 @@ class Run:
     """Everything that the challenges of one run share.
 
     :ivar as_of: the run's clock
+    :ivar open_slices: users whom several sessions examine
     :ivar backfills: how far the past of each challenge is counted
     :ivar works: what each challenge that has begun is doing
     :ivar began: when each challenge that has begun did, in seconds since 1970
@@ -116,6 +121,7 @@ class Run:
     states: dict[str, State]
     feed: Feed
     slices: Slices
+    open_slices: OpenSlices
     backfills: dict[str, Backfill]
     works: dict[str, Work] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
@@ -130,20 +136,36 @@ class Run:
     ) -> Run:
         """Read what all challenges need, and forget the looks of another database."""
         contract, present = surroundings.contract, surroundings.present
-        catalog: dict[str, Challenge] | ChallengeError
-        try:
-            contract.require(CATALOG)
-            catalog = load_catalog(db)
-            require_room_for_block_numbers(db, contract)
-        except ChallengeError as error:
-            catalog = error
+        catalog = _read_catalog(db, contract)
         if present and present != surroundings.remembered and not contract.keyless:
             if surroundings.are_moved:
                 forget_looks(db)
             remember_installation(db, present)
         states = load_states(db)
         feed = Feed(db, [states[processor.id] for processor in CHALLENGES if processor.id in states])
-        return cls(db, settings, as_of, full_scan, contract, catalog, states, feed, Slices(db), load_backfills(db))
+        return cls._of(db, settings, contract, catalog, states, feed, as_of, full_scan=full_scan)
+
+    @classmethod
+    def beside(cls, db: Database, settings: Settings, contract: Contract, as_of: str) -> Run:
+        """The same for a helper, who follows no source."""
+        return cls._of(db, settings, contract, _read_catalog(db, contract), load_states(db), Feed(db, ()), as_of)
+
+    @classmethod
+    def _of(
+        cls,
+        db: Database,
+        settings: Settings,
+        contract: Contract,
+        catalog: dict[str, Challenge] | ChallengeError,
+        states: dict[str, State],
+        feed: Feed,
+        as_of: str,
+        *,
+        full_scan: bool = False,
+    ) -> Run:
+        slices, open_slices = Slices(db), OpenSlices(db, states.values())
+        backfills = load_backfills(db)
+        return cls(db, settings, as_of, full_scan, contract, catalog, states, feed, slices, open_slices, backfills)
 
     def process(self, processor: Processor) -> Outcome:
         """Run one processor in a subtransaction and remember how it went.
@@ -158,12 +180,12 @@ class Run:
             self._resume(processor)
             with self.db.plpy.subtransaction():
                 self._process(processor, outcome)
-                self._remember(processor, outcome, time.monotonic() - began)
+                self.remember(processor, time.monotonic() - began)
             self.is_first = False
         except Exception as error:
             if is_operator_intervention(error):
                 raise
-            description = self._described(error)
+            description = described(self.db, error)
             outcome = Outcome(processor.id, "failed", error=description)
             self.works.pop(processor.id, None)
             record_failure(
@@ -182,18 +204,30 @@ class Run:
             exempt_if_nothing_completed(self.db, self.states, WITH_ROUNDS)
 
     def is_unfinished(self, processor: Processor) -> bool:
-        """Whether the processor's first build has slices left."""
+        """Whether the processor's first build has slices left, or there are open ones."""
         work = self.works.get(processor.id)
         return work is not None and work.is_unfinished
+
+    def is_waiting(self, processor: Processor) -> bool:
+        """Whether nothing could be done for the processor until others have written what they have in hands."""
+        work = self.works.get(processor.id)
+        return work is not None and work.is_waiting
+
+    def waits_for(self, processor: Processor) -> set[str]:
+        """The challenge whose open slices the processor waits for, if it is another one's."""
+        after = getattr(processor, "after", None)
+        return {after} if after and self.is_waiting(processor) else set()
 
     def _count_past(self, processor: Processor) -> None:
         """A step of counting what was completed before; a failure of the challenge does not take it back."""
         backfill = self.backfills.setdefault(processor.id, Backfill(processor.id))
-        if not backfill.is_done and self.contract.has(COUNTS):
+        # What is counted must not move while helpers go by it.
+        is_still = processor.id in self.open_slices.may_be_left
+        if not backfill.is_done and not is_still and self.contract.has(COUNTS):
             with self.db.plpy.subtransaction():
                 self.backfills[processor.id] = count_past(self.db, backfill)
 
-    def _remember(self, processor: Processor, outcome: Outcome, duration: float) -> None:
+    def remember(self, processor: Processor, duration: float) -> None:
         """In the transaction that writes the rewards: what is counted by day, and that there was something to tell."""
         work = self.works[processor.id]
         work.written.totals.save(self.db, processor.id)
@@ -204,10 +238,10 @@ class Run:
                 began=self.began[processor.id],
                 duration=duration,
                 days=self.settings.history_days,
-                users_examined=outcome.users_examined,
-                rows_inserted=outcome.rows_inserted,
-                rows_updated=outcome.rows_updated,
-                rows_completed=outcome.rows_completed,
+                users_examined=work.users_examined,
+                rows_inserted=work.written.inserted,
+                rows_updated=work.written.updated,
+                rows_completed=work.written.completed,
                 users_set_aside=work.users_set_aside,
             )
 
@@ -244,20 +278,6 @@ class Run:
         outcome.rows_updated = work.written.updated
         outcome.rows_completed = work.written.completed
 
-    def _described(self, error: Exception) -> str:
-        description = describe(error)
-        if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE and "HINT:" not in description:
-            role = self.db.row("SELECT quote_ident(current_user) AS name, quote_literal(current_user) AS text")
-            if self.db.value(_HAS_ROW_SECURITY, schema=self.db.schema):
-                hint = f"ALTER ROLE {role['name']} BYPASSRLS; a run has to see all rows, whatever policies there are."
-            else:
-                hint = (
-                    f"SELECT audius_challenges.grant_run({role['text']}); grants what challenges need;"
-                    " the application's triggers may need more."
-                )
-            description += f" HINT: {hint}"
-        return description
-
     def _state(self, processor: Processor) -> State:
         return self.states.setdefault(processor.id, State(processor.id))
 
@@ -267,6 +287,7 @@ class Run:
             db=self.db,
             feed=self.feed,
             slices=self.slices,
+            open_slices=self.open_slices,
             challenge=challenge,
             state=self._state(processor),
             backfill=self.backfills.get(processor.id) or Backfill(processor.id),
@@ -275,6 +296,32 @@ class Run:
             full_scan=self.full_scan,
             without_past=processor.without_past,
         )
+
+
+def _read_catalog(db: Database, contract: Contract) -> dict[str, Challenge] | ChallengeError:
+    try:
+        contract.require(CATALOG)
+        catalog = load_catalog(db)
+        require_room_for_block_numbers(db, contract)
+    except ChallengeError as error:
+        return error
+    return catalog
+
+
+def described(db: Database, error: Exception) -> str:
+    """What failed a challenge, for people; with what to grant, if that is what was missing."""
+    description = describe(error)
+    if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE and "HINT:" not in description:
+        role = db.row("SELECT quote_ident(current_user) AS name, quote_literal(current_user) AS text")
+        if db.value(_HAS_ROW_SECURITY, schema=db.schema):
+            hint = f"ALTER ROLE {role['name']} BYPASSRLS; a run has to see all rows, whatever policies there are."
+        else:
+            hint = (
+                f"SELECT audius_challenges.grant_run({role['text']}); grants what challenges need;"
+                " the application's triggers may need more."
+            )
+        description += f" HINT: {hint}"
+    return description
 
 
 def reconcile(
@@ -344,11 +391,15 @@ class _Tick:
 
     :ivar under_way: whose turn it is
     :ivar turns: turns that were committed
+    :ivar has_helpers: whether there are jobs of helpers
+    :ivar has_called: whether this tick has seen to it that there are
     """
 
     db: Database
     began: float = field(default_factory=time.monotonic)
     has_begun: bool = False
+    has_helpers: bool = False
+    has_called: bool = False
     under_way: Processor | None = None
     turns: int = 0
 
@@ -384,39 +435,87 @@ class _Tick:
 
     def _run(self, settings: Settings) -> ChallengeError | None:
         db = self.db
-        last_tick.begin(db, CHALLENGES)
+        self.has_helpers = last_tick.begin(db, CHALLENGES)
         self.has_begun = True
         transaction.set_search_path(db)
         by_index = transaction.fills_empty_tables(db)
         transaction.prepare_own(db, settings, by_index=by_index)
         surroundings = Surroundings.read(db)
-        if restoring := surroundings.why_restoring(db):
-            return last_tick.is_restoring(db, *restoring)
+        if obstacle := transaction.obstacle(db, surroundings):
+            return last_tick.is_restoring(db, *obstacle)
         run = Run.begin(db, settings, surroundings, db.value("SELECT now()::text"))
         failures: dict[str, str] = {}
         # Each of them once; then round after round those whose first build goes on, while there is time.
         queue = deque(last_tick.in_turn(CHALLENGES, run.states))
+        waiting, stuck = 0, set[str]()
         while queue:
             self.under_way = processor = queue.popleft()
             outcome = run.process(processor)
             if outcome.error:
                 failures[processor.id] = outcome.error
+                stuck.add(processor.id)
+            elif stuck & run.waits_for(processor):
+                stuck.add(processor.id)
             elif run.is_unfinished(processor):
                 queue.append(processor)
+            waiting = waiting + 1 if run.is_waiting(processor) else 0
             if self.turns + 1 >= len(CHALLENGES) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
                 queue.clear()
             if not queue:
                 last_tick.end(db)
             db.plpy.commit()
             self.turns += 1
+            self._call_helpers(run, is_over=not queue)
             if queue:
+                if waiting >= len(queue):
+                    transaction.sleep(db, _PAUSE)
                 transaction.set_search_path(db)
                 transaction.prepare_own(db, settings, by_index=by_index)
-        return _failed(failures) if failures else None
+        return failed(failures) if failures else None
+
+    def _call_helpers(self, run: Run, *, is_over: bool) -> None:
+        """Schedule helpers once there are open slices, and remove their jobs at the end of the tick if none are left.
+
+        Where there were neither slices nor jobs when the tick began, it need not ask.
+        """
+        db, workers, left = self.db, run.settings.workers, run.open_slices.may_be_left
+        must_call = bool(left) and workers > 1 and not self.has_called
+        if not must_call and not (is_over and self.has_helpers):
+            return
+        transaction.set_search_path(db)
+        is_needed = workers > 1 and run.open_slices.are_any_left()
+        if must_call and is_needed:
+            self.has_called = True
+            self._schedule(workers - 1)
+        elif not is_needed and is_over and self.has_helpers:
+            self._schedule(0)
+        db.plpy.commit()
+
+    def _schedule(self, helpers: int) -> None:
+        """Have so many jobs of helpers, or say who else can help."""
+        from audius_challenges.operation import scheduling  # noqa: PLC0415 - seldom needed
+
+        db = self.db
+        try:
+            with db.plpy.subtransaction():
+                scheduling.call_helpers(db, helpers)
+                last_tick.remember_helpers(db, has_helpers=helpers > 0)
+            self.has_helpers = helpers > 0
+        except Exception as error:
+            if is_operator_intervention(error):
+                raise
+            reason = error.message if isinstance(error, ChallengeError) else str(error)
+            db.plpy.warning(
+                f"the jobs of helpers could not be {'scheduled' if helpers else 'removed'}: {reason}",
+                hint=f"Without them the tick does all the work. In up to {helpers} other sessions:"
+                " CALL audius_challenges.help();"
+                if helpers
+                else "SELECT * FROM schedule_challenges(); replaces all jobs.",
+            )
 
 
-def _failed(failures: dict[str, str]) -> ChallengeError:
-    """The error in which a tick ends, after all challenges have run."""
+def failed(failures: dict[str, str]) -> ChallengeError:
+    """The error in which a tick ends, or a helper, after all challenges have run."""
     failed = [processor.id for processor in CHALLENGES if processor.id in failures]
     return ChallengeError(
         f"{len(failed)} of {len(CHALLENGES)} challenges failed: {', '.join(failed)}",
@@ -439,14 +538,7 @@ def start_from_now(
     settings = transaction.require_usable_transaction(db)
     with transaction.prepared(db, settings):
         warn_of(db, unknown_settings(db))
-        if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
-            holder = transaction.lock_holder(db)
-            raise ChallengeError(
-                "a run of audius_challenges is under way",
-                sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-                hint="Try again in a moment."
-                + (f" If process {holder} is not at work: SELECT pg_terminate_backend({holder});" if holder else ""),
-            )
+        _require_no_run(db)
         started: list[tuple[str, int]] = []
         try:
             with db.plpy.subtransaction():
@@ -458,6 +550,50 @@ def start_from_now(
         except _DryRunEndsError:
             pass
         return started
+
+
+def begin_full_scan(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
+    """Have every user examined again, slice by slice, by the ticks that come, and by helpers.
+
+    :returns: the ids of the challenges for which that begins: those that are active and go by users
+    :raises ChallengeError: as `start_from_now` does
+    """
+    processors = _in_run_order(challenge_ids)
+    settings = transaction.require_usable_transaction(db)
+    with transaction.prepared(db, settings):
+        warn_of(db, unknown_settings(db))
+        _require_no_run(db)
+        ask_for(db, [processor.id for processor in processors])
+        run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
+        return list(_begin_full_scan(run, processors))
+
+
+def _begin_full_scan(run: Run, processors: Iterable[Processor]) -> Iterator[str]:
+    if isinstance(run.catalog, ChallengeError):
+        raise run.catalog
+    for processor in processors:
+        challenge = run.catalog.get(processor.id)
+        if challenge and challenge.active and isinstance(processor, PerUser):
+            state = run.states.setdefault(processor.id, State(processor.id))
+            if state.phase is not None:
+                processor.begin_full_scan(run.work(processor, challenge))
+                save_state(run.db, state, run.as_of)
+            yield processor.id
+
+
+def _require_no_run(db: Database) -> None:
+    """Take the lock of a run until the transaction ends.
+
+    :raises ChallengeError: if somebody else has it
+    """
+    if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
+        holder = transaction.lock_holder(db)
+        raise ChallengeError(
+            "a run of audius_challenges is under way",
+            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+            hint="Try again in a moment."
+            + (f" If process {holder} is not at work: SELECT pg_terminate_backend({holder});" if holder else ""),
+        )
 
 
 def _start_from_now(run: Run, processors: Iterable[Processor]) -> Iterator[tuple[str, int]]:

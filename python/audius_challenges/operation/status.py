@@ -7,11 +7,17 @@ from audius_challenges.catalog import CATALOG, load_catalog
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
+from audius_challenges.engine.open_slices import OPEN_KEYS
 from audius_challenges.engine.users import USER_ID
 from audius_challenges.errors import ChallengeError
 from audius_challenges.operation.stillness import Stillness, find_stillness
 
-_STATES = "SELECT * FROM audius_challenges.processor_state"
+_STATES = f"""
+    SELECT
+        state.*,
+        {OPEN_KEYS} AS open_keys
+    FROM audius_challenges.processor_state AS state
+"""
 
 _COLUMNS = (
     "last_run",
@@ -41,7 +47,8 @@ def status(db: Database) -> list[tuple[Any, ...]]:
         state = states.get(processor.id, {})
         key = getattr(processor, "key", USER_ID)
         if state.get("sweep_position") is not None and key.column in contract.columns.get(key.table, ()):
-            state["sweep_progress"] = db.value(key.progress, position=state["sweep_position"])
+            keys = {"position": state["sweep_position"], "open_keys": state["open_keys"]}
+            state["sweep_progress"] = db.value(key.progress, **keys)
         rows.append(
             (
                 processor.id,
