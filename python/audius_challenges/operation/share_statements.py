@@ -22,7 +22,6 @@ from audius_challenges.engine.shares import (
 )
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError, null_argument
 from audius_challenges.operation.scheduling import has_pg_cron
-from audius_challenges.operation.share_guard import foreign_subscriptions
 from audius_challenges.operation.share_tables import (
     DERIVED,
     FILTERS,
@@ -101,7 +100,7 @@ _PUBLICATIONS = """
     ORDER BY publication.pubname
 """
 
-# Of a server that is gone, or has dropped its subscription without ours: they would hold back WAL until the disk is full.
+# Of a server that is gone: they would hold back WAL until the disk is full.
 _SLOTS = """
     SELECT slot.slot_name::text AS name
     FROM pg_replication_slots AS slot
@@ -213,9 +212,7 @@ def share_publications(db: Database, shares: int | None) -> list[str]:
         raise ChallengeError(f"shares must be between 1 and {MOST_SHARES}, not {shares}")
     _require_logical(db)
     tables = read_tables(db)
-    return [
-        statement for number in range(shares) for statement in _publications(db, tables, Share(number, shares))
-    ]
+    return [statement for number in range(shares) for statement in _publications(db, tables, Share(number, shares))]
 
 
 def receive_share(db: Database, share: str | None, conninfo: str | None) -> list[str]:
@@ -250,8 +247,8 @@ def _published(db: Database, table: Shared, share: Share) -> str:
         # Also of a negative id, whose remainder is negative.
         conditions.append(f"(({column} % {share.of}) + {share.of}) % {share.of} = {share.number}")
     if table.name == "user_challenges":
-        ids = ", ".join(db.plpy.quote_literal(challenge) for challenge in SHARED)
-        conditions.append(f"challenge_id IN ({ids})")
+        # No IN: PostgreSQL takes no such list for a column of type varchar here.
+        conditions.append(f"({' OR '.join(f'challenge_id = {db.plpy.quote_literal(each)}' for each in SHARED)})")
     where = f" WHERE ({' AND '.join(conditions)})" if conditions else ""
     return f"{_qualified(db, table.name)}{listed}{where}"
 
@@ -264,17 +261,17 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
     given = _given(share)
     _require_logical(db)
     reads = reads_of_shares()
-    contract = read_contract(db)
-    for table, columns in reads.items():
-        if not contract.has({table: columns}):
-            contract_error = f"table {_qualified(db, table)} is missing, or lacks columns that challenges read"
-            raise ChallengeError(
-                contract_error,
-                sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-                hint="SELECT audius_challenges.share_tables(); on the primary prints what creates a node's tables.",
-            )
+    try:
+        read_contract(db).require(reads)
+    except ChallengeError as error:
+        raise ChallengeError(
+            error.message,
+            sqlstate=error.sqlstate,
+            detail=error.detail,
+            hint="SELECT audius_challenges.share_tables(); on the primary prints what creates a node's tables.",
+        ) from None
     names = [_qualified(db, table) for table in reads] + [f"{_STATE_SCHEMA}.{name}" for name in STATE]
-    if filled := [name for name in names if db.plpy.execute(f"SELECT 1 FROM {name} LIMIT 1")]:
+    if filled := [name for name in names if list(db.plpy.execute(f"SELECT 1 FROM {name} LIMIT 1"))]:
         raise ChallengeError(
             f"there are rows in {', '.join(filled)}: a copy over them would fail, and try again for ever",
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -306,9 +303,7 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
             for event, name in TRIGGERS.items()
         ),
         f"CREATE PUBLICATION {RETURN} FOR TABLE audius_challenges.share_batch ({columns}) WITH (publish = 'insert')",
-        _subscription(
-            db, share_publication(given), conninfo, share_publication(given), plays_publication(given)
-        ),
+        _subscription(db, share_publication(given), conninfo, share_publication(given), plays_publication(given)),
     ]
 
 
@@ -388,7 +383,9 @@ def drop_shares(db: Database) -> list[str]:
     """What removes all that shares have created here; what is derived, and what is paid, stays."""
     role = read_role(db, read_settings(db))
     settings = [row["statement"] for row in db.rows(_SETTINGS_HERE)]
-    triggers = [f"DROP TRIGGER {db.plpy.quote_ident(row['name'])} ON {row['table_name']}" for row in db.rows(_TRIGGERS_HERE)]
+    triggers = [
+        f"DROP TRIGGER {db.plpy.quote_ident(row['name'])} ON {row['table_name']}" for row in db.rows(_TRIGGERS_HERE)
+    ]
     was_node = role.is_node or bool(triggers)
     statements = []
     if role.is_hub:
@@ -398,9 +395,7 @@ def drop_shares(db: Database) -> list[str]:
         statements.append(f"SELECT * FROM {db.plpy.quote_ident(db.schema)}.unschedule_challenges()")
     subscriptions = [row["name"] for row in db.rows(_SUBSCRIPTIONS)]
     statements += [f"DROP SUBSCRIPTION {name}" for name in subscriptions]
-    statements += [
-        f"SELECT pg_drop_replication_slot({db.plpy.quote_literal(row['name'])})" for row in db.rows(_SLOTS)
-    ]
+    statements += [f"SELECT pg_drop_replication_slot({db.plpy.quote_literal(row['name'])})" for row in db.rows(_SLOTS)]
     statements += [f"DROP PUBLICATION {row['name']}" for row in db.rows(_PUBLICATIONS)]
     statements += triggers
     if was_node:
@@ -476,9 +471,7 @@ def _require_logical(db: Database) -> None:
         )
 
 
-def _subscription(
-    db: Database, name: str, conninfo: str | None, *publications: str, copy_data: bool = True
-) -> str:
+def _subscription(db: Database, name: str, conninfo: str | None, *publications: str, copy_data: bool = True) -> str:
     if conninfo is None:
         raise null_argument("conninfo")
     options = "streaming = off" if copy_data else "copy_data = false, streaming = off"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from audius_challenges.catalog import CATALOG
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
@@ -199,8 +200,8 @@ def read_tables(db: Database) -> list[Shared]:
 
 
 def reads_of_shares() -> Reads:
-    """What the challenges of shares read and write."""
-    return merged(processor.reads for processor in CHALLENGES if processor.id in SHARED)
+    """What the challenges of shares read and write, and the catalog."""
+    return merged([CATALOG, *(processor.reads for processor in CHALLENGES if processor.id in SHARED)])
 
 
 def is_followed(table: str) -> bool:
@@ -209,9 +210,7 @@ def is_followed(table: str) -> bool:
 
 
 def indexes_of(db: Database, tables: list[Shared]) -> list[str]:
-    """Statements that create the indexes of nodes: the primary's, where all columns are there, and those that challenges
-    read by, whatever the primary has.
-    """
+    """What creates the indexes of nodes: the primary's, where all columns are there, and those that challenges need."""
     found = db.rows(_INDEXES, schema=db.schema, tables=[table.name for table in tables])
     schema = db.plpy.quote_ident(db.schema)
     statements = []
@@ -222,9 +221,7 @@ def indexes_of(db: Database, tables: list[Shared]) -> list[str]:
                 continue
             if row["table_name"] == table.name and {*row["columns"], *row["further"]} <= table.columns.keys():
                 where = f" WHERE {row['predicate']}" if row["predicate"] else ""
-                statements.append(
-                    f"CREATE INDEX ON {schema}.{db.plpy.quote_ident(table.name)} ({row['keys']}){where}"
-                )
+                statements.append(f"CREATE INDEX ON {schema}.{db.plpy.quote_ident(table.name)} ({row['keys']}){where}")
                 has.append((row["columns"][0], row["predicate"]))
         for needed in NEEDED_INDEXES:
             if (
@@ -239,9 +236,7 @@ def indexes_of(db: Database, tables: list[Shared]) -> list[str]:
     return statements
 
 
-def _shared(
-    db: Database, name: str, reads: frozenset[str], columns: dict[str, str], parts: list[Row]
-) -> Shared:
+def _shared(db: Database, name: str, reads: frozenset[str], columns: dict[str, str], parts: list[Row]) -> Shared:
     needed = {*reads, *([FILTERS[name]] if name in FILTERS else [])}
     table = f"{db.plpy.quote_ident(db.schema)}.{db.plpy.quote_ident(name)}"
     if parts[0]["has_children"]:
@@ -264,8 +259,8 @@ def _shared(
         raise ChallengeError(
             f'column "{unsent[0]}" of {table} is generated: replication does not send it',
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-            hint=f"ALTER TABLE {table} ALTER COLUMN {db.plpy.quote_ident(unsent[0])} DROP EXPRESSION; and have a trigger"
-            " write it.",
+            hint=f"ALTER TABLE {table} ALTER COLUMN {db.plpy.quote_ident(unsent[0])} DROP EXPRESSION; and have a"
+            " trigger write it.",
         )
     sent = {column: kind for column, kind in columns.items() if is_whole or column in needed}
     # Plays are cleared and indexed again with the same ids: a key would stop the share then.
