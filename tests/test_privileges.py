@@ -12,15 +12,23 @@ from tests.sessions import Connection, rows
 Privileges = dict[str, tuple[str, str, str]]
 
 MEMBERS: Privileges = {
+    "function audius_challenges.adopt_share(text)": ("", "", ""),
     "function audius_challenges.doctor()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.drop_shares()": ("", "", ""),
     "function audius_challenges.examine()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.finish_adoption()": ("", "", ""),
     "function audius_challenges.grant_run(text)": ("", "", ""),
     "function audius_challenges.grant_status(text)": ("", "", ""),
     "function audius_challenges.install()": ("", "", ""),
     "function audius_challenges.job_facts()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.join_share(text,text)": ("", "", ""),
     "function audius_challenges.load()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.metrics()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.receive_share(text,text)": ("", "", ""),
     "function audius_challenges.schedule_facts()": ("", "EXECUTE", "EXECUTE"),
+    "function audius_challenges.share_publications(integer)": ("", "", ""),
+    "function audius_challenges.share_tables()": ("", "", ""),
+    "function audius_challenges.share_why_not()": ("", "EXECUTE", ""),
     "function audius_challenges.start_from_now(text[],boolean)": ("", "EXECUTE", ""),
     "function audius_challenges.status()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.tick_problem()": ("", "EXECUTE", "EXECUTE"),
