@@ -151,10 +151,10 @@ SELECT is(
     'doctor returns findings'
 );
 SELECT results_eq(
-    $$SELECT proname::text, pg_get_function_arguments(oid), pg_get_function_result(oid) FROM routine
+    $$SELECT proname, pg_get_function_arguments(oid), pg_get_function_result(oid) FROM routine
     WHERE nspname = 'audius_challenges' AND proname ~ 'share|adoption' AND prorettype = 'text'::regtype ORDER BY proname$$,
     $$VALUES
-        ('adopt_share', 'conninfo text', 'SETOF text'),
+        ('adopt_share'::name, 'conninfo text', 'SETOF text'),
         ('drop_shares', '', 'SETOF text'),
         ('finish_adoption', '', 'SETOF text'),
         ('join_share', 'share text, conninfo text', 'SETOF text'),
