@@ -217,6 +217,42 @@ def test_a_guarded_node_does_nothing_and_tells_the_primary(pair: Shares, hub: Co
     assert rows(hub, DERIVED) == rows(node, DERIVED)
 
 
+def test_a_challenge_that_fails_on_the_node_is_known_on_the_primary(
+    pair: Shares, hub: Connection, node: Connection
+) -> None:
+    says = "SELECT says, problem FROM audius_challenges.share_node"
+    hub.execute("SELECT build.person(20 + n, is_verified => TRUE) FROM generate_series(1, 3) AS n")
+    pair.catch_up()
+    node.execute("SET audius_challenges.max_completions = 2")
+    with pytest.raises(psycopg.Error, match="1 of 22 challenges failed: v"):
+        tick(node)
+    pair.catch_up()
+    tick(hub)
+    assert rows(hub, says) == [("failing: v", None)]
+    pair.settle()
+    assert rows(hub, says) == [(None, None)]
+
+
+def test_rows_that_come_late_are_found_by_numbers_that_were_drawn_long_ago(
+    pair: Shares, hub: Connection, node: Connection
+) -> None:
+    """A transaction that was open for long on the primary: its rows come when many others have come long since."""
+    hub.execute("SELECT build.track(10000 + n, 12, blocknumber => 10000 + n) FROM generate_series(1, 600) AS n")
+    pair.settle()
+    node.execute("SET audius_challenges.sweep_users = 0")
+    hub.execute("SELECT build.person(30), build.person(31)")
+    pair.catch_up()
+    tick(node)
+    hub.execute("SELECT build.track(20000, 30, blocknumber => 6000), build.track(20001, 31, blocknumber => 4000)")
+    pair.catch_up()
+    tick(node)
+    found = "SELECT user_id FROM user_challenges WHERE challenge_id = 'u' AND user_id IN (30, 31) ORDER BY 1"
+    assert column(node, found) == [30]
+    # The rest is left to the sweep.
+    pair.settle()
+    assert column(node, found) == column(hub, found) == [30, 31]
+
+
 def test_a_tick_asks_the_guard_in_each_of_its_transactions(pair: Shares, hub: Connection, node: Connection) -> None:
     """The plan changes while the first challenge has its turn: the others do not have theirs."""
     hub.execute("UPDATE users SET is_verified = TRUE WHERE user_id IN (9, 11)")

@@ -440,7 +440,7 @@ class _Tick:
             if self.turns + 1 >= len(processors) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
                 queue.clear()
             if not queue:
-                _beat(db, run.role)
+                _beat(db, run.role, _says(list(failures)))
                 last_tick.end(db)
             db.plpy.commit()
             self.turns += 1
@@ -484,7 +484,10 @@ def _done_here(db: Database, settings: Settings) -> Sequence[Processor]:
 
 
 def _beat(db: Database, role: Role, says: str | None = None) -> None:
-    """Tell the other servers of shares, where there are any, that a tick has ended."""
+    """Tell the other servers of shares, where there are any, that a tick has ended.
+
+    :param says: of a node, what is wrong there
+    """
     if not (role.is_hub or role.is_node):
         return
     from audius_challenges.operation import share_beats  # noqa: PLC0415 - only where there are shares
@@ -493,6 +496,11 @@ def _beat(db: Database, role: Role, says: str | None = None) -> None:
         share_beats.beat(db)
     else:
         share_beats.send_beat(db, role.plan, says)
+
+
+def _says(failures: Sequence[str]) -> str | None:
+    """What a node tells the primary of challenges that have failed; why they have, it tells whoever asks it."""
+    return f"failing: {', '.join(failures)}" if failures else None
 
 
 def _stopped(db: Database, role: Role, reasons: Sequence[str]) -> None:
