@@ -593,7 +593,7 @@ def test_a_plan_waits_for_the_run_that_is_under_way(hub: Connection, discovery: 
 
 
 def test_a_plan_is_refused_where_it_makes_no_sense(hub: Connection) -> None:
-    with pytest.raises(psycopg.Error, match="there cannot be -1 shares"):
+    with pytest.raises(psycopg.Error, match="shares must be between 0 and 1000, not -1"):
         hub.execute("SELECT audius_challenges.plan_shares(-1)")
     with pytest.raises(psycopg.Error, match="shares must not be null"):
         hub.execute("SELECT audius_challenges.plan_shares(NULL)")
