@@ -572,7 +572,7 @@ def test_start_from_now_is_refused_where_nodes_derive(hub: Connection) -> None:
     with pytest.raises(psycopg.Error) as caught:
         hub.execute("SELECT audius_challenges.start_from_now()")
     message, hint = message_of(caught.value)
-    assert message == "audius_challenges: u, fp, p, v, e are derived by nodes, which follow changes already"
+    assert message == "audius_challenges: nodes of shares derive u, fp, p, v, e, and follow changes already"
     assert hint == (
         f"SELECT * FROM audius_challenges.start_from_now('{{{others}}}'); or, for all: SELECT"
         " audius_challenges.plan_shares(0); start from now, and plan the shares again."

@@ -520,13 +520,13 @@ def _failed(failures: dict[str, str], missing: dict[str, str]) -> ChallengeError
     :param missing: what has not come from nodes, by share
     """
     failed = [processor.id for processor in CHALLENGES if processor.id in failures]
-    details = [*(f"{challenge}: {failures[challenge]}" for challenge in failed), *missing.values()]
-    messages, hints = [], []
+    messages, details, hints = [], [f"{challenge}: {failures[challenge]}" for challenge in failed], []
     if failed:
         messages.append(f"{len(failed)} of {len(CHALLENGES)} challenges failed: {', '.join(failed)}")
         hints.append("The other challenges were committed. See SELECT * FROM challenge_status;")
     if missing:
         messages += missing.values()
+        details.append("What came before it was written, what has come after it waits.")
         hints += [_how_to_resend(share) for share in missing]
     return ChallengeError(
         "; ".join(messages),
@@ -646,12 +646,13 @@ def _require_here(role: Role, processors: Iterable[Processor]) -> None:
     shared = [processor.id for processor in processors if role.is_absorbed(processor.id)]
     if shared:
         others = [processor.id for processor in processors if processor.id not in shared]
-        call = f"SELECT * FROM audius_challenges.start_from_now('{{{','.join(others)}}}'); or, " if others else ""
+        all_of_them = "SELECT audius_challenges.plan_shares(0); start from now, and plan the shares again."
+        just_these = f"SELECT * FROM audius_challenges.start_from_now('{{{','.join(others)}}}'); or, for all: "
         raise ChallengeError(
-            f"{', '.join(shared)} are derived by nodes, which follow changes already",
+            f"nodes of shares derive {', '.join(shared)}, and follow changes already",
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             detail="Nothing was done.",
-            hint=f"{call}for all: SELECT audius_challenges.plan_shares(0); start from now, and plan the shares again.",
+            hint=f"{just_these if others else ''}{all_of_them}",
         )
 
 
