@@ -12,7 +12,8 @@ from audius_challenges.annotations import TYPE_CHECKING, Any
 from audius_challenges.database import Database, Plpy, home_schema, require_writable
 from audius_challenges.engine.state import ask_for
 from audius_challenges.errors import ChallengeError, as_postgres_error, null_argument
-from audius_challenges.operation import run, transaction
+from audius_challenges.operation import transaction
+from audius_challenges.settings import read_settings
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec, TypeVar
@@ -51,7 +52,9 @@ def reconcile(
     for name, given in (("full_scan", full_scan), ("dry_run", dry_run)):
         if given is None:
             raise null_argument(name)
-    outcomes = run.reconcile(db, challenge_ids, bool(full_scan), bool(dry_run), as_of)
+    from audius_challenges.operation import reconciling
+
+    outcomes = reconciling.reconcile(db, challenge_ids, bool(full_scan), bool(dry_run), as_of)
     return [outcome.as_row() for outcome in outcomes]
 
 
@@ -60,13 +63,17 @@ def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise null_argument("delay")
-    run.wait(db, transaction.read_delay(db, delay))
+    from audius_challenges.operation import ticking
+
+    ticking.wait(db, transaction.read_delay(db, delay))
 
 
 @_from_sql
 def tick(db: Database) -> None:
     """`audius_challenges.tick()`."""
-    run.tick(db)
+    from audius_challenges.operation import ticking
+
+    ticking.tick(db)
 
 
 @_from_sql
@@ -80,7 +87,9 @@ def help_out(db: Database) -> None:
 @_from_sql
 def begin_full_scan(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
     """`audius_challenges.begin_full_scan()`."""
-    return run.begin_full_scan(db, challenge_ids)
+    from audius_challenges.operation import reconciling
+
+    return reconciling.begin_full_scan(db, challenge_ids)
 
 
 @_from_sql
@@ -88,9 +97,97 @@ def start_from_now(
     db: Database, challenge_ids: Sequence[str | None] | None, dry_run: bool | None
 ) -> list[tuple[str, int]]:
     """`audius_challenges.start_from_now()`."""
+    from audius_challenges.operation import reconciling
+
     if dry_run is None:
         raise null_argument("dry_run")
-    return run.start_from_now(db, challenge_ids, dry_run=dry_run)
+    return reconciling.start_from_now(db, challenge_ids, dry_run=dry_run)
+
+
+@_from_sql
+def plan_shares(db: Database, shares: int | None) -> int:
+    """`audius_challenges.plan_shares()`."""
+    from audius_challenges.operation import share_plan
+
+    if shares is None:
+        raise null_argument("shares")
+    return share_plan.plan_shares(db, shares)
+
+
+@_from_sql
+def resend(db: Database) -> int:
+    """`audius_challenges.resend()`."""
+    from audius_challenges.operation import share_plan
+
+    return share_plan.resend(db)
+
+
+@_from_sql
+def share_tables(db: Database) -> list[str]:
+    """`audius_challenges.share_tables()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.share_tables(db)
+
+
+@_from_sql
+def share_publications(db: Database, shares: int | None) -> list[str]:
+    """`audius_challenges.share_publications()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.share_publications(db, shares)
+
+
+@_from_sql
+def receive_share(db: Database, share: str | None, conninfo: str | None) -> list[str]:
+    """`audius_challenges.receive_share()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.receive_share(db, share, conninfo)
+
+
+@_from_sql
+def join_share(db: Database, share: str | None, conninfo: str | None) -> list[str]:
+    """`audius_challenges.join_share()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.join_share(db, share, conninfo)
+
+
+@_from_sql
+def adopt_share(db: Database, conninfo: str | None) -> list[str]:
+    """`audius_challenges.adopt_share()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.adopt_share(db, conninfo)
+
+
+@_from_sql
+def finish_adoption(db: Database) -> list[str]:
+    """`audius_challenges.finish_adoption()`."""
+    from audius_challenges.operation import share_statements
+
+    require_writable(db)
+    return share_statements.finish_adoption(db)
+
+
+@_from_sql
+def drop_shares(db: Database) -> list[str]:
+    """`audius_challenges.drop_shares()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.drop_shares(db)
+
+
+@_from_sql
+def share_why_not(db: Database) -> list[str]:
+    """`audius_challenges.share_why_not()`."""
+    from audius_challenges.engine.shares import read_role
+    from audius_challenges.operation.share_guard import why_not
+
+    settings = read_settings(db)
+    role = read_role(db, settings)
+    return why_not(db, settings, role.plan) if role.is_node else []
 
 
 @_from_sql

@@ -50,6 +50,9 @@ class Work:
     :ivar is_first_build: whether the run is (part of) the challenge's first build
     :ivar is_first_round: whether it is part of the sweep's first round
     :ivar is_behind: whether there were users whom no run had examined when it began
+    :ivar is_node: whether this is a node of shares, which writes none of what the primary decides
+    :ivar waits_for: why nothing was done though the challenge is active; None: it was
+    :ivar goes_on: whether more is there that can be done at once
     :ivar is_exempt: whether completions are not limited
     :ivar is_by_slices: whether the users being examined are an open slice, or all of them are in other hands
     :ivar is_waiting: whether nothing could be done, as others have to come to an end first
@@ -73,6 +76,9 @@ class Work:
     written: Written = field(default_factory=Written)
     is_first_build: bool = False
     is_first_round: bool = False
+    is_node: bool = False
+    waits_for: str | None = None
+    goes_on: bool = False
     is_exempt: bool = field(init=False)
     is_by_slices: bool = False
     is_waiting: bool = False
@@ -90,9 +96,9 @@ class Work:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a first build has slices left, or there are open ones, or were in this turn; or it has not begun."""
+        """Whether there is more to do: of a first build that goes on, or waits, of open slices, or what nodes sent."""
         is_building = self.is_first_build and self.state.phase is Phase.FIRST_BUILD
-        return is_building or self.is_by_slices or self.is_waiting
+        return is_building or self.is_by_slices or self.is_waiting or self.goes_on
 
     @property
     def is_of_first_round(self) -> bool:

@@ -19,7 +19,8 @@ from audius_challenges.engine.state import Phase, record_failure
 from audius_challenges.engine.users import Slices, Users
 from audius_challenges.errors import LOCK_NOT_AVAILABLE, ChallengeError, is_operator_intervention, sqlstate_of
 from audius_challenges.operation import transaction
-from audius_challenges.operation.run import Run, described, failed
+from audius_challenges.operation.run import Run, described, why_not
+from audius_challenges.operation.ticking import failed
 from audius_challenges.operation.transaction import Surroundings
 from audius_challenges.settings import Settings, read_settings, warn_of
 
@@ -160,9 +161,9 @@ class _Helper:
         surroundings = Surroundings.read(db)
         if transaction.obstacle(db, surroundings) or surroundings.present is None:
             return False
-        if surroundings.remembered is None or surroundings.are_moved:
+        if surroundings.remembered is None or surroundings.are_moved or why_not(db, settings, surroundings.role):
             return False
-        run = Run.beside(db, settings, surroundings.contract, db.value(_NOW))
+        run = Run.beside(db, settings, surroundings, db.value(_NOW))
         return self._work_off(run, processor, users, began)
 
     def _work_off(self, run: Run, processor: PerUser, users: Users, began: float) -> bool:
@@ -171,6 +172,8 @@ class _Helper:
             raise run.catalog
         state, challenge = run.states.get(processor.id), run.catalog.get(processor.id)
         if state is None or state.look is None or state.phase in (None, Phase.WATCHING):
+            return False
+        if run.role.is_elsewhere(processor.id) or run.role.is_absorbed(processor.id):
             return False
         if challenge is None or not challenge.active or challenge.fingerprint != state.catalog_seen:
             return False

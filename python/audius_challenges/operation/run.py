@@ -1,29 +1,27 @@
-"""One run over the challenges: in the caller's transaction, or tick by tick in transactions of its own."""
+"""What one run over the challenges shares, whether it is a tick, in the caller's transaction, or a helper's."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from audius_challenges.annotations import Any
-from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load_catalog, require_known
-from audius_challenges.challenges import ANY_WEEK, CHALLENGES
+from audius_challenges.catalog import CATALOG, Challenge, absent_challenge, load_catalog
+from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.engine import history
-from audius_challenges.engine.feed import Feed
+from audius_challenges.engine.feed import SLACK, SLACK_OF_NODES, Feed
 from audius_challenges.engine.installation import remember_installation
 from audius_challenges.engine.open_slices import OpenSlices
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
+from audius_challenges.engine.shares import Role
 from audius_challenges.engine.state import (
     State,
-    ask_for,
     exempt_if_nothing_completed,
     forget_looks,
-    later_than,
     load_states,
     record_failure,
     remember_active,
@@ -33,24 +31,17 @@ from audius_challenges.engine.totals import COUNTS, Backfill, count_past, load_b
 from audius_challenges.engine.users import Slices
 from audius_challenges.engine.writing import require_room_for_block_numbers
 from audius_challenges.errors import (
-    EXTERNAL_ROUTINE_EXCEPTION,
     INSUFFICIENT_PRIVILEGE,
-    OBJECT_NOT_IN_PREREQUISITE_STATE,
     ChallengeError,
     describe,
     is_operator_intervention,
-    null_argument,
     sqlstate_of,
 )
-from audius_challenges.operation import last_tick, transaction
-from audius_challenges.operation.transaction import LOCK, Surroundings
-from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_of
+from audius_challenges.operation.transaction import Surroundings
+from audius_challenges.settings import PREFIX, Settings
 
-_DISABLED = f"{PREFIX}enabled is off"
-
-# Seconds between two looks of a tick at what is in other hands, if all that is left to do waits for these.
-_PAUSE = 0.2
-
+DISABLED = f"{PREFIX}enabled is off"
+_ELSEWHERE = "done by the primary: not in the plan of shares"
 
 # The challenges that have a first round.
 WITH_ROUNDS = [processor.id for processor in CHALLENGES if isinstance(processor, PerUser)]
@@ -96,10 +87,6 @@ class Outcome:
         )
 
 
-class _DryRunEndsError(Exception):
-    """Raised to roll a dry run back."""
-
-
 @dataclass
 class Run:
     """Everything that the challenges of one run share.
@@ -109,6 +96,8 @@ class Run:
     :ivar backfills: how far the past of each challenge is counted
     :ivar works: what each challenge that has begun is doing
     :ivar began: when each challenge that has begun did, in seconds since 1970
+    :ivar role: what this server is by the plan of shares
+    :ivar missing: what of the nodes' rows has not come, by share
     :ivar is_first: whether no challenge has succeeded before
     """
 
@@ -120,14 +109,18 @@ class Run:
     catalog: dict[str, Challenge] | ChallengeError
     states: dict[str, State]
     feed: Feed
-    slices: Slices
-    open_slices: OpenSlices
-    backfills: dict[str, Backfill]
+    role: Role
+    slices: Slices = field(init=False)
+    open_slices: OpenSlices = field(init=False)
+    backfills: dict[str, Backfill] = field(init=False)
+    missing: dict[str, str] = field(default_factory=dict)
     works: dict[str, Work] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
     is_first: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self.slices, self.open_slices = Slices(self.db), OpenSlices(self.db, self.states.values())
+        self.backfills = load_backfills(self.db)
         self.is_first = all(state.phase is None for state in self.states.values())
 
     @classmethod
@@ -142,36 +135,30 @@ class Run:
                 forget_looks(db)
             remember_installation(db, present)
         states = load_states(db)
-        feed = Feed(db, [states[processor.id] for processor in CHALLENGES if processor.id in states])
-        return cls._of(db, settings, contract, catalog, states, feed, as_of, full_scan=full_scan)
+        role = surroundings.role.by(settings)
+        slack = SLACK_OF_NODES if role.is_node else SLACK
+        feed = Feed(db, [states[processor.id] for processor in CHALLENGES if processor.id in states], slack=slack)
+        run = cls(db, settings, as_of, full_scan, contract, catalog, states, feed, role)
+        run.missing = _take_in(db, role)
+        return run
 
     @classmethod
-    def beside(cls, db: Database, settings: Settings, contract: Contract, as_of: str) -> Run:
+    def beside(cls, db: Database, settings: Settings, surroundings: Surroundings, as_of: str) -> Run:
         """The same for a helper, who follows no source."""
-        return cls._of(db, settings, contract, _read_catalog(db, contract), load_states(db), Feed(db, ()), as_of)
-
-    @classmethod
-    def _of(
-        cls,
-        db: Database,
-        settings: Settings,
-        contract: Contract,
-        catalog: dict[str, Challenge] | ChallengeError,
-        states: dict[str, State],
-        feed: Feed,
-        as_of: str,
-        *,
-        full_scan: bool = False,
-    ) -> Run:
-        slices, open_slices = Slices(db), OpenSlices(db, states.values())
-        backfills = load_backfills(db)
-        return cls(db, settings, as_of, full_scan, contract, catalog, states, feed, slices, open_slices, backfills)
+        contract, role = surroundings.contract, surroundings.role.by(settings)
+        return cls(
+            db, settings, as_of, False, contract, _read_catalog(db, contract), load_states(db), Feed(db, ()), role
+        )
 
     def process(self, processor: Processor) -> Outcome:
         """Run one processor in a subtransaction and remember how it went.
 
         :raises Exception: only what is to stop the whole run at once: a cancel, a shutdown
         """
+        if self.role.is_elsewhere(processor.id):
+            return Outcome(processor.id, "inactive", error=_ELSEWHERE)
+        if self.role.is_absorbed(processor.id):
+            processor = self._absorbing(processor)
         began = time.monotonic()
         self.began.setdefault(processor.id, time.time())
         outcome = Outcome(processor.id)
@@ -217,6 +204,13 @@ class Run:
         """The challenge whose open slices the processor waits for, if it is another one's."""
         after = getattr(processor, "after", None)
         return {after} if after and self.is_waiting(processor) else set()
+
+    def _absorbing(self, processor: Processor) -> Processor:
+        """The same, where nodes derive it."""
+        from audius_challenges.engine.absorbing import Absorbing  # noqa: PLC0415 - only where there are shares
+
+        assert self.role.plan is not None  # noqa: S101 - there is no primary of shares without one
+        return Absorbing(processor, self.role.plan)
 
     def _count_past(self, processor: Processor) -> None:
         """A step of counting what was completed before; a failure of the challenge does not take it back."""
@@ -271,6 +265,8 @@ class Run:
                 self.contract.require(processor.reads)
             _ = challenge.amount  # An invalid amount fails the challenge even if its processor never reads it (rule 5).
             processor.run(work)
+            if work.waits_for:
+                outcome.status, outcome.error = "inactive", work.waits_for
         save_state(self.db, work.state, work.as_of)
         self.works[processor.id] = work
         outcome.users_examined = work.users_examined
@@ -295,6 +291,7 @@ class Run:
             as_of=self.as_of,
             full_scan=self.full_scan,
             without_past=processor.without_past,
+            is_node=self.role.is_node,
         )
 
 
@@ -324,344 +321,37 @@ def described(db: Database, error: Exception) -> str:
     return description
 
 
-def reconcile(
-    db: Database, challenge_ids: Sequence[str | None] | None, full_scan: bool, dry_run: bool, as_of: str
-) -> list[Outcome]:
-    """One run in the caller's transaction, a subtransaction for each challenge.
+def why_not(db: Database, settings: Settings, role: Role) -> list[str]:
+    """Why no run may work here at the moment: on a node of shares alone there may be reasons.
 
-    :param challenge_ids: which challenges; None: all of them
-    :param full_scan: examine every user, not only what changed and a slice of the sweep
-    :param dry_run: roll everything back at the end
-    :param as_of: the run's clock, a timestamptz as text
-    :raises ChallengeError: on bad input, on a standby, in a transaction that is not READ COMMITTED
+    :param role: what this server is now, whatever is set
     """
-    processors = _in_run_order(challenge_ids)
-    settings = transaction.require_usable_transaction(db)
-    with transaction.prepared(db, settings):
-        _require_past(db, as_of)
-        warn_of(db, unknown_settings(db))
-        if not settings.enabled:
-            return _disabled(db, processors)
-        if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
-            db.plpy.notice("another run of audius_challenges is under way: nothing was done")
-            return [Outcome(processor.id, "busy") for processor in processors]
-        _require_forward(db, processors, as_of)
-        outcomes: list[Outcome] = []
-        try:
-            with db.plpy.subtransaction():
-                if challenge_ids is not None:
-                    ask_for(db, [processor.id for processor in processors])
-                run = Run.begin(db, settings, Surroundings.read(db), as_of, full_scan=full_scan)
-                outcomes.extend(run.process(processor) for processor in processors)
-                if dry_run:
-                    raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
-        except _DryRunEndsError:
-            pass
-        return outcomes
+    role = role.by(settings)
+    if not role.is_node:
+        return []
+    from audius_challenges.operation import share_guard  # noqa: PLC0415 - only where there are shares
+
+    return share_guard.why_not(db, settings, role.plan)
 
 
-def wait(db: Database, delay: float) -> None:
-    """What a tick does first.
+def _take_in(db: Database, role: Role) -> dict[str, str]:
+    """On the primary: what nodes have sent, as far as nothing is missing; what is, by share."""
+    if role.plan is None or role.is_node:
+        return {}
+    from audius_challenges.engine.intake import take_in  # noqa: PLC0415 - only where there are shares
 
-    :param delay: seconds to sleep
-    :raises ChallengeError: if it has no transactions of its own
-    """
-    transaction.require_own_transactions(db)
-    began = time.monotonic()
-    try:
-        transaction.sleep(db, delay)
-    except Exception as error:
-        last_tick.cut_off(db, error, time.monotonic() - began)
-        raise
+    return take_in(db, role.plan)
 
 
-def tick(db: Database) -> None:
-    """What pg_cron runs: every challenge in a transaction of its own, within the time budget.
-
-    :raises ChallengeError: naming the challenges that failed, after all have run; the others were committed
-    """
-    with transaction.read_committed(db):
-        if error := _Tick(db).run():
-            raise error
+def how_to_resend(share: str) -> str:
+    return f"On the node whose {PREFIX}share is {share}: SELECT audius_challenges.resend();"
 
 
-@dataclass
-class _Tick:
-    """One tick, and how far it has come.
-
-    :ivar under_way: whose turn it is
-    :ivar turns: turns that were committed
-    :ivar has_helpers: whether there are jobs of helpers
-    :ivar has_called: whether this tick has seen to it that there are
-    """
-
-    db: Database
-    began: float = field(default_factory=time.monotonic)
-    has_begun: bool = False
-    has_helpers: bool = False
-    has_called: bool = False
-    under_way: Processor | None = None
-    turns: int = 0
-
-    def run(self) -> ChallengeError | None:
-        """The tick, and the error in which it is to end."""
-        db = self.db
-        is_locked = False
-        try:
-            settings = transaction.require_usable_transaction(db)
-            warn_of(db, settings.unknown)
-            if not settings.enabled:
-                _disabled(db, CHALLENGES)
-                last_tick.does_nothing(db, _DISABLED)
-                return None
-            is_locked = db.value(f"SELECT pg_try_advisory_lock({LOCK})")
-            if not is_locked:
-                db.plpy.notice("another run of audius_challenges is under way: nothing was done")
-                return None
-            return self._run(settings)
-        except Exception as error:
-            last_tick.cut_off(
-                db,
-                error,
-                time.monotonic() - self.began,
-                at=self.under_way,
-                turns=self.turns,
-                has_begun=self.has_begun,
-            )
-            raise
-        finally:
-            if is_locked:
-                db.rows(f"SELECT pg_catalog.pg_advisory_unlock({LOCK})")
-
-    def _run(self, settings: Settings) -> ChallengeError | None:
-        db = self.db
-        self.has_helpers = last_tick.begin(db, CHALLENGES)
-        self.has_begun = True
-        transaction.set_search_path(db)
-        by_index = transaction.fills_empty_tables(db)
-        transaction.prepare_own(db, settings, by_index=by_index)
-        surroundings = Surroundings.read(db)
-        if obstacle := transaction.obstacle(db, surroundings):
-            return last_tick.is_restoring(db, *obstacle)
-        run = Run.begin(db, settings, surroundings, db.value("SELECT now()::text"))
-        failures: dict[str, str] = {}
-        # Each of them once; then round after round those whose first build goes on, while there is time.
-        queue = deque(last_tick.in_turn(CHALLENGES, run.states))
-        waiting, stuck = 0, set[str]()
-        while queue:
-            self.under_way = processor = queue.popleft()
-            outcome = run.process(processor)
-            if outcome.error:
-                failures[processor.id] = outcome.error
-                stuck.add(processor.id)
-            elif stuck & run.waits_for(processor):
-                stuck.add(processor.id)
-            elif run.is_unfinished(processor):
-                queue.append(processor)
-            waiting = waiting + 1 if run.is_waiting(processor) else 0
-            if self.turns + 1 >= len(CHALLENGES) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
-                queue.clear()
-            if not queue:
-                last_tick.end(db)
-            db.plpy.commit()
-            self.turns += 1
-            self._call_helpers(run, is_over=not queue)
-            if queue:
-                if waiting >= len(queue):
-                    transaction.sleep(db, _PAUSE)
-                transaction.set_search_path(db)
-                transaction.prepare_own(db, settings, by_index=by_index)
-        return failed(failures) if failures else None
-
-    def _call_helpers(self, run: Run, *, is_over: bool) -> None:
-        """Schedule helpers once there are open slices, and remove their jobs at the end of the tick if none are left.
-
-        Where there were neither slices nor jobs when the tick began, it need not ask.
-        """
-        db, workers, left = self.db, run.settings.workers, run.open_slices.may_be_left
-        must_call = bool(left) and workers > 1 and not self.has_called
-        if not must_call and not (is_over and self.has_helpers):
-            return
-        transaction.set_search_path(db)
-        is_needed = workers > 1 and run.open_slices.are_any_left()
-        if must_call and is_needed:
-            self.has_called = True
-            self._schedule(workers - 1)
-        elif not is_needed and is_over and self.has_helpers:
-            self._schedule(0)
-        db.plpy.commit()
-
-    def _schedule(self, helpers: int) -> None:
-        """Have so many jobs of helpers, or say who else can help."""
-        from audius_challenges.operation import scheduling  # noqa: PLC0415 - seldom needed
-
-        db = self.db
-        try:
-            with db.plpy.subtransaction():
-                scheduling.call_helpers(db, helpers)
-                last_tick.remember_helpers(db, has_helpers=helpers > 0)
-            self.has_helpers = helpers > 0
-        except Exception as error:
-            if is_operator_intervention(error):
-                raise
-            reason = error.message if isinstance(error, ChallengeError) else str(error)
-            db.plpy.warning(
-                f"the jobs of helpers could not be {'scheduled' if helpers else 'removed'}: {reason}",
-                hint=f"Without them the tick does all the work. In up to {helpers} other sessions:"
-                " CALL audius_challenges.help();"
-                if helpers
-                else "SELECT * FROM schedule_challenges(); replaces all jobs.",
-            )
+def disabled(db: Database, processors: Iterable[Processor]) -> list[Outcome]:
+    return idle(db, processors, DISABLED)
 
 
-def failed(failures: dict[str, str]) -> ChallengeError:
-    """The error in which a tick ends, or a helper, after all challenges have run."""
-    failed = [processor.id for processor in CHALLENGES if processor.id in failures]
-    return ChallengeError(
-        f"{len(failed)} of {len(CHALLENGES)} challenges failed: {', '.join(failed)}",
-        sqlstate=EXTERNAL_ROUTINE_EXCEPTION,
-        detail="\n".join(f"{challenge}: {failures[challenge]}" for challenge in failed),
-        hint="The other challenges were committed. See SELECT * FROM challenge_status;",
-    )
-
-
-def start_from_now(
-    db: Database, challenge_ids: Sequence[str | None] | None, *, dry_run: bool = False
-) -> list[tuple[str, int]]:
-    """Take what there is as done by somebody else: follow changes from the present on, no first build.
-
-    :param dry_run: roll everything back at the end
-    :returns: the ids of the challenges that start from now, and how many deeds of each are passed over
-    :raises ChallengeError: as `reconcile` does, and while a run is under way
-    """
-    processors = _in_run_order(challenge_ids)
-    settings = transaction.require_usable_transaction(db)
-    with transaction.prepared(db, settings):
-        warn_of(db, unknown_settings(db))
-        _require_no_run(db)
-        started: list[tuple[str, int]] = []
-        try:
-            with db.plpy.subtransaction():
-                ask_for(db, [processor.id for processor in processors])
-                run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
-                started.extend(_start_from_now(run, processors))
-                if dry_run:
-                    raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
-        except _DryRunEndsError:
-            pass
-        return started
-
-
-def begin_full_scan(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
-    """Have every user examined again, slice by slice, by the ticks that come, and by helpers.
-
-    :returns: the ids of the challenges for which that begins: those that are active and go by users
-    :raises ChallengeError: as `start_from_now` does
-    """
-    processors = _in_run_order(challenge_ids)
-    settings = transaction.require_usable_transaction(db)
-    with transaction.prepared(db, settings):
-        warn_of(db, unknown_settings(db))
-        _require_no_run(db)
-        ask_for(db, [processor.id for processor in processors])
-        run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
-        return list(_begin_full_scan(run, processors))
-
-
-def _begin_full_scan(run: Run, processors: Iterable[Processor]) -> Iterator[str]:
-    if isinstance(run.catalog, ChallengeError):
-        raise run.catalog
-    for processor in processors:
-        challenge = run.catalog.get(processor.id)
-        if challenge and challenge.active and isinstance(processor, PerUser):
-            state = run.states.setdefault(processor.id, State(processor.id))
-            if state.phase is not None:
-                processor.begin_full_scan(run.work(processor, challenge))
-                save_state(run.db, state, run.as_of)
-            yield processor.id
-
-
-def _require_no_run(db: Database) -> None:
-    """Take the lock of a run until the transaction ends.
-
-    :raises ChallengeError: if somebody else has it
-    """
-    if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
-        holder = transaction.lock_holder(db)
-        raise ChallengeError(
-            "a run of audius_challenges is under way",
-            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-            hint="Try again in a moment."
-            + (f" If process {holder} is not at work: SELECT pg_terminate_backend({holder});" if holder else ""),
-        )
-
-
-def _start_from_now(run: Run, processors: Iterable[Processor]) -> Iterator[tuple[str, int]]:
-    if isinstance(run.catalog, ChallengeError):
-        raise run.catalog
-    run.exempt_first_build()
-    for processor in processors:
-        if processor.id not in run.catalog:
-            # Its row may come any time: what is there now can be passed over before it does.
-            if not run.contract.has(processor.reads):
-                continue
-            deeds = processor.pass_over(run.work(processor, absent_challenge(processor.id)))
-            if deeds is not None:
-                yield processor.id, deeds
-        else:
-            if not run.contract.is_whole:
-                run.contract.require(processor.reads)
-            began = time.time()
-            work = run.work(processor, run.catalog[processor.id])
-            passed_over = processor.start_from_now(work)
-            save_state(run.db, work.state, work.as_of)
-            history.record(
-                run.db,
-                processor.id,
-                began=began,
-                duration=time.time() - began,
-                days=run.settings.history_days,
-                status=history.STARTED_FROM_NOW,
-            )
-            yield processor.id, passed_over
-
-
-def _in_run_order(challenge_ids: Sequence[str | None] | None) -> list[Processor]:
-    if challenge_ids is None:
-        return list(CHALLENGES)
-    require_known(challenge_ids, [processor.id for processor in CHALLENGES])
-    return [processor for processor in CHALLENGES if processor.id in challenge_ids]
-
-
-def _require_past(db: Database, as_of: str | None) -> None:
-    if as_of is None:
-        raise null_argument("as_of")
-    clock = db.row(
-        """
-        SELECT
-            isfinite(:as_of::timestamptz) AS is_finite,
-            :as_of::timestamptz > clock_timestamp() AS is_future
-        """,
-        as_of=as_of,
-    )
-    hint = "as_of is the clock of the run."
-    if not clock["is_finite"]:
-        raise ChallengeError(f"as_of must be a finite timestamp, not {as_of}", hint=hint)
-    if clock["is_future"]:
-        raise ChallengeError(f"as_of must not be in the future: {as_of}", hint=hint)
-
-
-def _require_forward(db: Database, processors: Iterable[Processor], as_of: str) -> None:
-    """Demand that no challenge goes back in time but weekly trending, which pays a week whenever it is asked to."""
-    later = later_than(db, as_of)
-    if back := [processor.id for processor in processors if processor.id in later and processor.id not in ANY_WEEK]:
-        raise ChallengeError(
-            f"as_of must not be earlier than the last run of {', '.join(back)}: {as_of}",
-            detail="Nothing was done. Only weekly trending can be run for the past.",
-            hint=f"Name no other challenge: reconcile_challenges('{{{','.join(ANY_WEEK)}}}', as_of => ...);",
-        )
-
-
-def _disabled(db: Database, processors: Iterable[Processor]) -> list[Outcome]:
-    db.plpy.notice(f"{_DISABLED}: nothing was done")
-    return [Outcome(processor.id, "inactive", error=_DISABLED) for processor in processors]
+def idle(db: Database, processors: Iterable[Processor], reason: str) -> list[Outcome]:
+    """What comes of a run that does nothing."""
+    db.plpy.notice(f"{reason}: nothing was done")
+    return [Outcome(processor.id, "inactive", error=reason) for processor in processors]
