@@ -17,6 +17,7 @@ from audius_challenges.challenges import CHALLENGES
 from audius_challenges.engine.per_user import PerUser
 from bench.database import Subject, create_subject, server_settings
 from bench.extension import TICK
+from bench.measuring import processor_time
 from devtools.cluster import Cluster
 from devtools.discovery import require_extension
 
@@ -53,9 +54,13 @@ class UnfinishedError(RuntimeError):
 
 @dataclass
 class Figures:
-    """Of so many workers: seconds of each first build, in the order of turns, and what sessions waited for."""
+    """Of so many workers: seconds of each first build, in the order of turns, and what sessions waited for.
+
+    processor: seconds of processor time that all sessions took together, for each build.
+    """
 
     wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
     waits: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -105,9 +110,11 @@ def _measure(subject: Subject, number: int, figures: Figures) -> None:
         stack.enter_context(_helping(subject, helpers))
         pids = [session.info.backend_pid for session in (leader, *helpers)]
         stack.enter_context(_sampling(subject, pids, figures.waits))
-        began = time.monotonic()
+        sessions = (leader, *helpers)
+        before, began = sum(map(processor_time, sessions)), time.monotonic()
         leader.execute(TICK)
         figures.wall.append(time.monotonic() - began)
+        figures.processor.append((sum(map(processor_time, sessions)) - before) / 1000)
         found = leader.execute(_UNFINISHED).fetchall()
     if found != [(0,)]:
         raise UnfinishedError(f"{number} workers have left challenges to build: {found[0][0]}")
@@ -158,8 +165,13 @@ def _sampling(subject: Subject, pids: Sequence[int], waits: Counter[str]) -> Ite
 def _table(figures: dict[int, Figures], scale: float) -> Table:
     one = figures[min(figures)].median
     title = f"First build of {', '.join(SPLIT)} at {scale:g} of production, median of {TURNS}"
-    table = Table("workers", "seconds", "times as fast", "what sessions waited for (part of samples)", title=title)
+    table = Table(
+        "workers", "seconds", "times as fast", "processor, s", "what sessions waited for (part of samples)", title=title
+    )
     for number, of_number in figures.items():
+        processor = statistics.median(of_number.processor)
         waits = ", ".join(f"{event} {share:.1%}" for event, share in list(of_number.shares())[:6])
-        table.add_row(str(number), f"{of_number.median:.1f}", f"{one / of_number.median:.2f}", waits)
+        table.add_row(
+            str(number), f"{of_number.median:.1f}", f"{one / of_number.median:.2f}", f"{processor:.1f}", waits
+        )
     return table

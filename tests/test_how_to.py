@@ -56,6 +56,7 @@ SITUATIONS = {
     ),
     "schedule.md": INSTALLED,
     "users-set-aside.md": INSTALLED,
+    "use-all-cores.md": (*INSTALLED, "SELECT FROM unschedule_challenges()"),
     "uninstall.md": (*INSTALLED, "ALTER DATABASE discovery SET audius_challenges.max_completions = 20000"),
 }
 
