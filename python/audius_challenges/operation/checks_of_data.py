@@ -12,7 +12,6 @@ from audius_challenges.engine.writing import NEXT_COMPLETED_BLOCKNUMBER, PLAUSIB
 from audius_challenges.errors import ChallengeError
 from audius_challenges.operation.catalog_sync import ENVIRONMENTS, compare_catalog
 from audius_challenges.operation.findings import CRITICAL, NOTICE, WARNING, Examined, Finding
-from audius_challenges.operation.replication import publications, subscriptions
 from audius_challenges.operation.triggers import triggers_on, without_comments
 from audius_challenges.sources import HELPFUL_INDEXES, NEEDED_INDEXES, TABLES, Index
 
@@ -456,13 +455,3 @@ def _index_for(examined: Examined, size: str, known: list[tuple[str, str]], comp
         f"an index {kind}{_lock(examined, 'notification')}",
         f"CREATE INDEX {concurrently}ON {examined.home}.notification {kind};",
     )
-
-
-def logical_replication(examined: Examined) -> Iterator[Finding]:
-    """Subscriptions that write what runs write, and publications of it."""
-    for severity, remarks in (
-        (CRITICAL, subscriptions(examined.db)),
-        (NOTICE, publications(examined.db)),
-    ):
-        for remark in remarks:
-            yield Finding(severity, "logical replication touches what runs write", remark.message, remark.hint)

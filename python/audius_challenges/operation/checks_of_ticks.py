@@ -229,6 +229,7 @@ _SLOTS = """
     FROM pg_replication_slots
     WHERE NOT active
         AND coalesce(xmin, catalog_xmin) IS NOT NULL
+        AND slot_name !~ '^(audius_challenges|pg_[0-9]+_sync)_'
     ORDER BY slot_name
     LIMIT 10
 """

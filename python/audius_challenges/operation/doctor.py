@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from audius_challenges.database import Database
 from audius_challenges.errors import INSUFFICIENT_PRIVILEGE, describe, is_operator_intervention, sqlstate_of
-from audius_challenges.operation import checks_of_data, checks_of_ticks
+from audius_challenges.operation import checks_of_data, checks_of_replication, checks_of_ticks
 from audius_challenges.operation.findings import NOTICE, OK, SEVERITIES, WARNING, Examined, Finding
 
 Check = Callable[[Examined], Iterator[Finding]]
@@ -39,7 +39,10 @@ CHECKS: dict[str, Check] = {
     "old transactions": checks_of_ticks.old_transactions,
     "prepared transactions": checks_of_ticks.prepared_transactions,
     "replication slots": checks_of_ticks.replication_slots,
-    "logical replication": checks_of_data.logical_replication,
+    "logical replication": checks_of_replication.logical_replication,
+    "writers of published tables": checks_of_replication.writers,
+    "slots of shares": checks_of_replication.slots,
+    "copies for subscribers": checks_of_replication.copies,
     "the version": checks_of_ticks.version,
 }
 
