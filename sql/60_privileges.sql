@@ -145,7 +145,8 @@ BEGIN
         ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
         ' audius_challenges.passed_over, audius_challenges.verified_user, audius_challenges.tastemaker_decision,'
         ' audius_challenges.history, audius_challenges.challenge_day, audius_challenges.day_backfill,'
-        ' audius_challenges.installation TO %I',
+        ' audius_challenges.installation, audius_challenges.share_plan, audius_challenges.share_beat,'
+        ' audius_challenges.share_batch, audius_challenges.share_node, audius_challenges.share_sent TO %I',
         role_name
     );
     FOR relation IN

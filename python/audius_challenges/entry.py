@@ -80,6 +80,24 @@ def start_from_now(
 
 
 @_from_sql
+def plan_shares(db: Database, shares: int | None) -> int:
+    """`audius_challenges.plan_shares()`."""
+    from audius_challenges.operation import share_plan
+
+    if shares is None:
+        raise null_argument("shares")
+    return share_plan.plan_shares(db, shares)
+
+
+@_from_sql
+def resend(db: Database) -> int:
+    """`audius_challenges.resend()`."""
+    from audius_challenges.operation import share_plan
+
+    return share_plan.resend(db)
+
+
+@_from_sql
 def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     """`schedule_challenges()`."""
     from audius_challenges.operation import scheduling

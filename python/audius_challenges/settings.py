@@ -54,6 +54,31 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which share of the users is derived here: one of so many.
+
+    :ivar number: from 0 on
+    :ivar of: how many there are
+    """
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        """As the setting has it."""
+        return f"{self.number}/{self.of}"
+
+
+def _share(text: str) -> Share | None:
+    if not text:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(text)
+    return Share(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
 class _Setting:
     default: str
     parse: Callable[[str], Any]
@@ -70,6 +95,7 @@ _SETTINGS = {
     "lock_timeout": _Setting("2s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
     "history_days": _Setting("30", _count(1, _MAX_DAYS), f"a whole number from 1 to {_MAX_DAYS}"),
     "trigger_schemas": _Setting("", _names, "names of schemas, separated by commas"),
+    "share": _Setting("", _share, "k/N, k from 0 to N - 1"),
 }
 
 
@@ -97,6 +123,7 @@ class Settings:
     :ivar lock_timeout: milliseconds to wait for a lock; 0 waits without end
     :ivar history_days: days that the history of runs is kept
     :ivar trigger_schemas: further schemas that the application's triggers need on the search_path
+    :ivar share: which share of the users is derived here; None: this is no node of shares
     :ivar unknown: what is set for this database, or for roles, under a name that is unknown
     """
 
@@ -109,6 +136,7 @@ class Settings:
     lock_timeout: int
     history_days: int
     trigger_schemas: tuple[str, ...]
+    share: Share | None = None
     unknown: tuple[Unknown, ...] = ()
 
 

@@ -281,10 +281,10 @@ TABLES: Mapping[str, Table] = {
 
 WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "INSERT" in table.privileges)
 
-EMPTIED = ("look", "set_aside", "history")
+EMPTIED = ("look", "set_aside", "history", "share_beat", "share_batch", "share_node")
 """The tables of the schema audius_challenges that runs delete rows from."""
 
-WITHHELD = ("grant_run(text)", "grant_status(text)", "install()")
+WITHHELD = ("grant_run(text)", "grant_status(text)", "install()", "plan_shares(integer)", "resend()")
 """The routines of the schema audius_challenges that a role does not get with `grant_run`."""
 
 

@@ -34,7 +34,6 @@ from audius_challenges.engine.writing import require_room_for_block_numbers
 from audius_challenges.errors import (
     EXTERNAL_ROUTINE_EXCEPTION,
     INSUFFICIENT_PRIVILEGE,
-    OBJECT_NOT_IN_PREREQUISITE_STATE,
     ChallengeError,
     describe,
     is_operator_intervention,
@@ -440,13 +439,7 @@ def start_from_now(
     with transaction.prepared(db, settings):
         warn_of(db, unknown_settings(db))
         if not db.value(f"SELECT pg_try_advisory_xact_lock({LOCK})"):
-            holder = transaction.lock_holder(db)
-            raise ChallengeError(
-                "a run of audius_challenges is under way",
-                sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-                hint="Try again in a moment."
-                + (f" If process {holder} is not at work: SELECT pg_terminate_backend({holder});" if holder else ""),
-            )
+            raise transaction.under_way(db)
         started: list[tuple[str, int]] = []
         try:
             with db.plpy.subtransaction():

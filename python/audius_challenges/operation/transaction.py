@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from audius_challenges.contract import Contract, read_contract
 from audius_challenges.database import AnyPlan, Database, require_writable
 from audius_challenges.engine.installation import Installation, present_installation, remembered_installation
-from audius_challenges.errors import ACTIVE_SQL_TRANSACTION, INVALID_TRANSACTION_TERMINATION, ChallengeError
+from audius_challenges.errors import (
+    ACTIVE_SQL_TRANSACTION,
+    INVALID_TRANSACTION_TERMINATION,
+    OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ChallengeError,
+)
 from audius_challenges.settings import PREFIX, Settings, read_settings
 from audius_challenges.sources import TABLES
 
@@ -234,6 +239,17 @@ def require_own_transactions(db: Database) -> None:
 def lock_holder(db: Database) -> int | None:
     """The other process that holds the lock of a run, if any."""
     return next((row["pid"] for row in db.rows(_HOLDER)), None)
+
+
+def under_way(db: Database) -> ChallengeError:
+    """The error of what has to be alone, while a run holds the lock."""
+    holder = lock_holder(db)
+    return ChallengeError(
+        "a run of audius_challenges is under way",
+        sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+        hint="Try again in a moment."
+        + (f" If process {holder} is not at work: SELECT pg_terminate_backend({holder});" if holder else ""),
+    )
 
 
 def read_delay(db: Database, delay: str) -> float:
