@@ -13,6 +13,7 @@ from audius_challenges.database import Database, Plpy, home_schema, require_writ
 from audius_challenges.engine.state import ask_for
 from audius_challenges.errors import ChallengeError, as_postgres_error, null_argument
 from audius_challenges.operation import run, transaction
+from audius_challenges.settings import read_settings
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec, TypeVar
@@ -95,6 +96,74 @@ def resend(db: Database) -> int:
     from audius_challenges.operation import share_plan
 
     return share_plan.resend(db)
+
+
+@_from_sql
+def share_tables(db: Database) -> list[str]:
+    """`audius_challenges.share_tables()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.share_tables(db)
+
+
+@_from_sql
+def share_publications(db: Database, shares: int | None) -> list[str]:
+    """`audius_challenges.share_publications()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.share_publications(db, shares)
+
+
+@_from_sql
+def receive_share(db: Database, share: str | None, conninfo: str | None) -> list[str]:
+    """`audius_challenges.receive_share()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.receive_share(db, share, conninfo)
+
+
+@_from_sql
+def join_share(db: Database, share: str | None, conninfo: str | None) -> list[str]:
+    """`audius_challenges.join_share()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.join_share(db, share, conninfo)
+
+
+@_from_sql
+def adopt_share(db: Database, conninfo: str | None) -> list[str]:
+    """`audius_challenges.adopt_share()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.adopt_share(db, conninfo)
+
+
+@_from_sql
+def finish_adoption(db: Database) -> list[str]:
+    """`audius_challenges.finish_adoption()`."""
+    from audius_challenges.operation import share_statements
+
+    require_writable(db)
+    return share_statements.finish_adoption(db)
+
+
+@_from_sql
+def drop_shares(db: Database) -> list[str]:
+    """`audius_challenges.drop_shares()`."""
+    from audius_challenges.operation import share_statements
+
+    return share_statements.drop_shares(db)
+
+
+@_from_sql
+def share_why_not(db: Database) -> list[str]:
+    """`audius_challenges.share_why_not()`."""
+    from audius_challenges.engine.shares import read_role
+    from audius_challenges.operation.share_guard import why_not
+
+    settings = read_settings(db)
+    role = read_role(db, settings)
+    return why_not(db, settings, role.plan) if role.is_node else []
 
 
 @_from_sql

@@ -69,7 +69,7 @@ class Share:
         return f"{self.number}/{self.of}"
 
 
-def _share(text: str) -> Share | None:
+def share_of(text: str) -> Share | None:
     if not text:
         return None
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
@@ -95,7 +95,7 @@ _SETTINGS = {
     "lock_timeout": _Setting("2s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
     "history_days": _Setting("30", _count(1, _MAX_DAYS), f"a whole number from 1 to {_MAX_DAYS}"),
     "trigger_schemas": _Setting("", _names, "names of schemas, separated by commas"),
-    "share": _Setting("", _share, "k/N, k from 0 to N - 1"),
+    "share": _Setting("", share_of, "k/N, k from 0 to N - 1"),
 }
 
 

@@ -284,7 +284,20 @@ WRITTEN = tuple(table.name for table in TABLES.values() if table.columns and "IN
 EMPTIED = ("look", "set_aside", "history", "share_beat", "share_batch", "share_node")
 """The tables of the schema audius_challenges that runs delete rows from."""
 
-WITHHELD = ("grant_run(text)", "grant_status(text)", "install()", "plan_shares(integer)", "resend()")
+WITHHELD = (
+    "grant_run(text)",
+    "grant_status(text)",
+    "install()",
+    "plan_shares(integer)",
+    "resend()",
+    "share_tables()",
+    "share_publications(integer)",
+    "receive_share(text, text)",
+    "join_share(text, text)",
+    "adopt_share(text)",
+    "finish_adoption()",
+    "drop_shares()",
+)
 """The routines of the schema audius_challenges that a role does not get with `grant_run`."""
 
 

@@ -116,9 +116,11 @@ def adopt_publication(share: Share) -> str:
     return f"{share_publication(share)}_adopt"
 
 
-def adopt_subscription(share: Share) -> str:
-    """The subscription by which a node adopts them."""
-    return _name("adopt", share)
+def adopt_subscription(share: Share, epoch: int) -> str:
+    """The subscription by which a node adopts them: made after the plan of this epoch has arrived, so what it copies is
+    what there was when that was decided, or later.
+    """
+    return f"{_name('adopt', share)}_epoch_{epoch}"
 
 
 def return_subscription(share: Share) -> str:
