@@ -490,7 +490,7 @@ TROUBLES = {
         after=["DROP PUBLICATION mine"],
     ),
     "a list of columns without the key": Trouble(
-        ['CREATE PUBLICATION "No Key" FOR TABLE users (bio) WITH (publish = \'insert, delete\')'],
+        ["CREATE PUBLICATION \"No Key\" FOR TABLE users (bio) WITH (publish = 'insert, delete')"],
         "critical",
         "DELETE of users fails",
         'publication "No Key" publishes it, and its list of columns lacks some of its replica identity ([^)]+)',

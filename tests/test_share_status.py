@@ -175,3 +175,134 @@ def test_what_waits_is_counted_without_being_read(hub: Connection) -> None:
     ]
     found = metrics(hub, "0/2")
     assert (found["inbox_batches"], found["inbox_rows"], found["held_rows"]) == (len(lengths), sum(lengths), 0)
+
+
+FINDINGS = "SELECT severity, what, found, expected, statement FROM audius_challenges.doctor()"
+
+
+def findings(connection: Connection, what: str) -> list[tuple[str, ...]]:
+    """What the doctor finds by this name."""
+    return [row for row in rows(connection, FINDINGS) if row[1].startswith(what)]
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "found", "expected"),
+    [
+        ("says = 'x is disabled'", "node 1/2 does nothing", "x is disabled", "audius_challenges.doctor()"),
+        ("beat_at = '2026-01-02'", "node 1/2 is silent", "ended at 2026-01-02", "scale-out"),
+        ("beat_at = NULL", "nothing has come of node 1/2", "(epoch 1)", "SELECT audius_challenges.plan_shares(0);"),
+        ("problem = 'batches 8 to 9'", "share 1/2 is not written", "batches 8 to 9", "audius_challenges.resend();"),
+    ],
+)
+def test_the_doctor_finds_a_node_that_is_not_well(
+    hub: Connection, change: str, what: str, found: str, expected: str
+) -> None:
+    hub.execute(f"UPDATE audius_challenges.share_node SET {change} WHERE share = '1/2'")
+    ((severity, _, has, wants, statement),) = findings(hub, what)
+    # It is mended on the node, or a person decides.
+    assert (severity, statement) == ("critical", "")
+    assert found in has
+    assert expected in wants
+    assert not findings(hub, what.replace("1/2", "0/2"))
+
+
+def test_the_doctor_finds_what_piles_up(hub: Connection) -> None:
+    hub.execute(
+        "INSERT INTO audius_challenges.share_batch (epoch, share, number, relation, challenge_id, users)"
+        " SELECT 1, '0/2', n, 'user_challenges', 'v', '{1,2}' FROM generate_series(8, 1007) AS n"
+    )
+    assert findings(hub, "what node 0/2 sends piles up") == []
+    hub.execute(
+        "INSERT INTO audius_challenges.share_batch (epoch, share, number, relation, challenge_id, users)"
+        " VALUES (1, '0/2', 1008, 'user_challenges', 'v', '{3}')"
+    )
+    ((severity, _, found, _, _),) = findings(hub, "what node 0/2 sends piles up")
+    assert (severity, found) == ("warning", "1001 batches of 2001 rows wait")
+
+
+def test_the_doctor_finds_subscriptions_that_are_missing_and_those_that_are_too_many(hub: Connection) -> None:
+    name = "audius_challenges_return_{}_of_{}"
+    for of in (2, 3):
+        hub.execute(
+            f"CREATE SUBSCRIPTION {name.format(1, of)} CONNECTION 'dbname=nowhere' PUBLICATION none"
+            " WITH (connect = false, slot_name = NONE)"
+        )
+        hub.execute(
+            "INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)"
+            " SELECT oid, 'audius_challenges.share_batch'::regclass, 'r' FROM pg_subscription WHERE subname = %s",
+            (name.format(1, of),),
+        )
+    try:
+        ((_, _, found, expected, _),) = findings(hub, f'subscription "{name.format(0, 2)}" receives nothing')
+        assert found == "there is none"
+        assert "SELECT audius_challenges.receive_share('0/2', '...');" in expected
+        ((severity, _, found, _, statement),) = findings(hub, f'subscription "{name.format(1, 2)}" receives nothing')
+        assert (severity, found) == ("critical", "it is disabled")
+        assert statement == f"ALTER SUBSCRIPTION {name.format(1, 2)} ENABLE;"
+        ((severity, _, _, _, statement),) = findings(hub, "a subscription receives a share that the plan")
+        assert severity == "warning"
+        hub.execute(statement)
+        assert findings(hub, "a subscription receives a share that the plan") == []
+        assert shown(hub, "subscription") == [("missing",), ("disabled",)]
+    finally:
+        hub.execute(f"DROP SUBSCRIPTION {name.format(1, 2)}")
+        hub.execute(f"DROP SUBSCRIPTION IF EXISTS {name.format(1, 3)}")
+
+
+@pytest.fixture
+def node(session: Connection) -> Connection:
+    """A server that is to be the node of a share, and has got no further."""
+    session.execute("SET audius_challenges.share = '0/2'")
+    return session
+
+
+def test_a_node_leaves_other_challenges_to_the_primary(node: Connection) -> None:
+    for plan in (None, 2, 0):
+        if plan is not None:
+            node.execute("DELETE FROM audius_challenges.share_plan")
+            node.execute(PLAN, (1, plan))
+        found = statuses(node)
+        assert {challenge for challenge, status in found.items() if status == "elsewhere"} == set(RUN_ORDER) - set(
+            SHARED
+        )
+        assert found["v"] == "ok"
+        ((share, status, says),) = shown(node, "share", "status", "says")
+        assert (share, status) == ("0/2", "stopped")
+        assert says
+    node.execute("UPDATE challenges SET active = FALSE WHERE id = 'v'")
+    assert statuses(node)["v"] == "inactive"
+
+
+def test_whoever_may_look_sees_it_and_writes_nothing(hub: Connection) -> None:
+    hub.execute("CREATE ROLE reader")
+    try:
+        hub.execute("SELECT audius_challenges.grant_status('reader')")
+        for share in ("", "0/2"):
+            hub.execute("SELECT set_config('audius_challenges.share', %s, FALSE)", (share,))
+            expected = shown(hub, "share", "status", "says", "subscription", "slot")
+            assert expected
+            with hub.transaction():
+                hub.execute("SET TRANSACTION READ ONLY")
+                hub.execute("SET LOCAL ROLE reader")
+                assert shown(hub, "share", "status", "says", "subscription", "slot") == expected
+                assert statuses(hub)
+                assert not [row for row in rows(hub, FINDINGS) if "not checked" in row[1] and "shares" in row[1]]
+                assert not [row for row in rows(hub, FINDINGS) if "not checked: the guard" in row[1]]
+                assert value(hub, "SELECT pg_current_xact_id_if_assigned()") is None
+    finally:
+        hub.execute("RESET audius_challenges.share")
+        hub.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+
+def test_who_may_not_look_at_shares_sees_the_rest(hub: Connection) -> None:
+    hub.execute("CREATE ROLE reader")
+    try:
+        hub.execute("SELECT audius_challenges.grant_status('reader')")
+        hub.execute("REVOKE SELECT ON audius_challenges.share_plan FROM reader")
+        with hub.transaction():
+            hub.execute("SET LOCAL ROLE reader")
+            assert statuses(hub)["c"] == "ok"
+            assert problem(hub) is None
+            assert value(hub, "SELECT count(*) FROM audius_challenges.metrics() WHERE name LIKE '%share%'") == 0
+    finally:
+        hub.execute("DROP OWNED BY reader; DROP ROLE reader")

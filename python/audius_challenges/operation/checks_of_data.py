@@ -211,8 +211,11 @@ def catalog(examined: Examined) -> Iterator[Finding]:
     """Challenges that wait, and rows of the catalog that differ from those of the environment that is nearest.
 
     Which environment it is, is a guess: no statement changes a row so that more is paid, or older deeds, or sooner.
+    A node has them from the primary.
     """
     db = examined.db
+    if examined.role.is_node:
+        return
     if waiting := db.rows(_WAITING):
         ids = ",".join(row["challenge_id"] for row in waiting)
         yield Finding(
@@ -251,9 +254,9 @@ def catalog(examined: Examined) -> Iterator[Finding]:
 
 
 def block_numbers(examined: Examined) -> Iterator[Finding]:
-    """Complete rows that a disburser never finds, or that hide others from him."""
+    """Complete rows that a disburser never finds, or that hide others from him; he reads none of a node's."""
     db = examined.db
-    if "completed_blocknumber" not in examined.contract.columns.get("user_challenges", {}):
+    if examined.role.is_node or "completed_blocknumber" not in examined.contract.columns.get("user_challenges", {}):
         return
     tables = db.rows(_TABLE, schema=db.schema, tables=["user_challenges"])
     if tables and tables[0]["pages"] > MOST_PAGES and not existing_indexes(db, [BY_BLOCK]):

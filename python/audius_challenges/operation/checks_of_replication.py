@@ -14,11 +14,11 @@ MUCH_WAL = 1 << 30
 # Seconds for which a copy may wait for others' transactions.
 PATIENCE = 30
 
-OF_A_SHARE = r"^audius_challenges_(share|adopt|return)_[0-9]+_of_[0-9]+$"
+OF_A_SHARE = "^audius_challenges_(share|adopt|return)_[0-9]+_of_[0-9]+(_epoch_[0-9]+)?$"
 OF_A_COPY = "^pg_[0-9]+_sync_[0-9]+_"
 
 # As PostgreSQL asks it of each table that is written, be it a part: the publications of the table, of those that it is
-# a part of, of its schema and of all tables. Columns have the same names in a table and its parts, not the same numbers.
+# a part of, of its schema and of all tables. A column has the same name in a table and its parts, not the same number.
 _STOPPING = """
     WITH written AS (
         SELECT

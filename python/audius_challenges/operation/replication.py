@@ -1,4 +1,7 @@
-"""Publications and subscriptions of this database that touch what runs write: what their owner has to know."""
+"""Publications and subscriptions of this database that touch what runs write: what their owner has to know.
+
+Those of shares are known by their names: what is to be said of them, the guard and the doctor say.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ _PUBLISHED = """
         array_agg(published.tablename::text ORDER BY published.tablename)
         FILTER (WHERE published.schemaname <> 'audius_challenges') AS tables
     FROM pg_publication_tables AS published
-    WHERE published.schemaname = 'audius_challenges'
-        OR (published.schemaname = :schema::text AND published.tablename = ANY(:written::text[]))
+    WHERE (
+            published.schemaname = 'audius_challenges'
+            OR (published.schemaname = :schema::text AND published.tablename = ANY(:written::text[]))
+        )
+        AND published.pubname !~ '^audius_challenges_(share_|return$)'
     GROUP BY published.pubname
     ORDER BY published.pubname
 """
@@ -31,8 +37,11 @@ _SUBSCRIBED = """
         ON relation.oid = subscribed.srrelid
     INNER JOIN pg_namespace AS namespace
         ON namespace.oid = relation.relnamespace
-    WHERE namespace.nspname = 'audius_challenges'
-        OR (namespace.nspname = :schema::text AND relation.relname = ANY(:written::text[]))
+    WHERE (
+            namespace.nspname = 'audius_challenges'
+            OR (namespace.nspname = :schema::text AND relation.relname = ANY(:written::text[]))
+        )
+        AND subscription.subname !~ '^audius_challenges_(share|adopt|return)_'
     GROUP BY subscription.subname
     ORDER BY subscription.subname
 """

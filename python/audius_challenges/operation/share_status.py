@@ -17,7 +17,14 @@ from audius_challenges.operation.stillness import patience
 from audius_challenges.settings import Settings, Share, read_settings
 
 OK, BEHIND, SILENT, STOPPED, GAP, MISSING = ("ok", "behind", "silent", "stopped", "gap", "missing")
-RUNNING, NO_WORKER, DISABLED, ACTIVE, INACTIVE, LOST = ("running", "no worker", "disabled", "active", "inactive", "lost")
+RUNNING, NO_WORKER, DISABLED, ACTIVE, INACTIVE, LOST = (
+    "running",
+    "no worker",
+    "disabled",
+    "active",
+    "inactive",
+    "lost",
+)
 """Of a subscription, and of a slot; both may be missing as well."""
 
 # A subscription has a worker of its own, beside those that copy its tables or apply parts of a transaction. Where the
