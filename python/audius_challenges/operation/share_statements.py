@@ -48,7 +48,7 @@ _BATCH_COLUMNS = """
     WHERE attribute.attrelid = 'audius_challenges.share_batch'::regclass
         AND attribute.attnum > 0
         AND NOT attribute.attisdropped
-        AND attribute.attname NOT IN ('id', 'is_held')
+        AND attribute.attname NOT IN ('id', 'is_taken_in', 'is_held')
     ORDER BY attribute.attnum
 """
 
