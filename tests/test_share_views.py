@@ -14,7 +14,7 @@ import pytest
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from devtools.shares import SETTINGS, Node, Shares, conninfo
-from tests.sessions import Connection, column, rows, until, value
+from tests.sessions import TICK, Connection, column, rows, until, value
 
 FINDINGS = "SELECT severity, what, found, expected, statement FROM audius_challenges.doctor()"
 SUBSCRIPTION = "audius_challenges_share_0_of_1"
@@ -31,6 +31,7 @@ def shares(root: Path | None) -> Iterator[Shares]:
         hub.psql(CREATE_EXTENSION, "UPDATE challenges SET active = TRUE")
         with Shares(hub, {"max_slot_wal_keep_size": "1GB"}) as shares:
             shares.set_up(1)
+            shares.settle()
             yield shares
 
 
@@ -217,9 +218,71 @@ def test_what_stops_a_node_is_found_and_gone_once_its_statement_has_run(
     execute(on_node, *trouble.after)
 
 
+CHALLENGES = "SELECT DISTINCT challenge_id IN ('u', 'fp', 'p', 'v', 'e'), status FROM challenge_status ORDER BY 1 DESC"
+PROBLEM = "SELECT DISTINCT tick_problem FROM challenge_status"
+
+
+def test_both_sides_say_what_each_challenge_does(on_hub: Connection, on_node: Connection) -> None:
+    assert rows(on_hub, CHALLENGES) == [(True, "ok"), (False, "ok")]
+    assert rows(on_node, CHALLENGES) == [(True, "ok"), (False, "elsewhere")]
+    assert value(on_hub, PROBLEM) is None
+    assert value(on_node, PROBLEM) is None
+    assert shown(on_hub, "number") == shown(on_node, "number")
+
+
+def test_the_primary_is_told_why_a_node_does_nothing(shares: Shares, on_hub: Connection, on_node: Connection) -> None:
+    (node,) = shares.nodes
+    trigger = "challenge_listen_streak {} TRIGGER audius_challenges_share_update"
+    says = "trigger audius_challenges_share_update on challenge_listen_streak is disabled"
+    execute(on_node, f"ALTER TABLE {trigger.format('DISABLE')}")
+    node.tick()
+    shares.catch_up()
+    execute(on_hub, TICK)
+    assert shown(on_hub, "status", "says") == [("stopped", says)]
+    assert rows(on_hub, CHALLENGES) == [(True, "late"), (False, "ok")]
+    assert value(on_hub, PROBLEM) == f"node 0/1 does nothing: {says}"
+    ((_, _, has, _, _),) = found(on_hub, "node 0/1 does nothing")
+    assert has == says
+    # There, one finding says it, though the last tick has, too.
+    assert rows(on_node, CHALLENGES) == [(True, "stopped"), (False, "elsewhere")]
+    assert value(on_node, PROBLEM) == says
+    assert [row[1] for row in rows(on_node, FINDINGS) if row[2] == says] == [NOTHING]
+    execute(on_node, f"ALTER TABLE {trigger.format('ENABLE')}")
+    shares.tick()
+    assert shown(on_hub, "status") == [("ok",)]
+    assert value(on_hub, PROBLEM) is None
+
+
+def test_what_is_lost_on_the_way_is_found_and_made_good(
+    shares: Shares, on_hub: Connection, on_node: Connection
+) -> None:
+    execute(on_hub, "SELECT build.person(5, is_verified => TRUE)")
+    shares.catch_up()
+    (node,) = shares.nodes
+    node.tick()
+    shares.catch_up()
+    ((lost,),) = rows(
+        on_hub, "DELETE FROM audius_challenges.share_batch WHERE challenge_id = 'v' RETURNING share_batch.number"
+    )
+    with pytest.raises(psycopg.Error, match="missing"):
+        execute(on_hub, TICK)
+    ((status, problem, number),) = shown(on_hub, "status", "problem", "number")
+    assert (status, number) == ("gap", lost - 1)
+    assert rows(on_hub, CHALLENGES) == [(True, "late"), (False, "ok")]
+    assert value(on_hub, PROBLEM) == problem
+    ((severity, _, has, expected, _),) = found(on_hub, "share 0/1 is not written.*")
+    assert (severity, has) == ("critical", problem)
+    (call,) = re.findall(r"SELECT audius_challenges\.resend\(\);", expected)
+    execute(on_node, call)
+    shares.settle()
+    assert shown(on_hub, "status", "problem") == [("ok", None)]
+    assert found(on_hub, "share 0/1 is not written.*") == []
+    assert rows(on_hub, "SELECT user_id FROM user_challenges WHERE challenge_id = 'v'") == [(5,)]
+
+
 def test_both_sides_are_well(on_hub: Connection, on_node: Connection) -> None:
     columns = ("share", "status", "plan", "epoch", "says", "problem", "subscription", "slot", "copying")
-    well = [("0/1", "ok", 1, 1, None, None, "running", "active", [])]
+    well: list[tuple[object, ...]] = [("0/1", "ok", 1, 1, None, None, "running", "active", [])]
     until(lambda: shown(on_node, *columns) == well, "the node is well")
     assert found(on_node, ".*(share|node|subscri|logical|replica|publi|slot).*") == []
     assert found(on_hub, ".*(share|subscri|logical|replica|publi|slot|fail).*|node .* not fed") == []

@@ -247,8 +247,9 @@ _VERSIONS = """
 
 
 def stillness(examined: Examined) -> Iterator[Finding]:
-    """Whether ticks come: what `challenge_status` says in `tick_problem`."""
-    if not (still := find_stillness(examined.db)):
+    """Whether ticks come: what `challenge_status` says in `tick_problem`, but for what a node's guard says."""
+    still = find_stillness(examined.db)
+    if not still or still.reason in [share.says for share in examined.shares]:
         return
     what = "nothing ticks" if still.status == "stopped" else "a tick is overdue"
     # What a tick has remembered comes in one text.

@@ -108,11 +108,12 @@ _OF_A_NODE = f"""
         sent.epoch,
         sent.number,
         beat.last_beat,
-        (
-            SELECT array_agg(state.challenge_id ORDER BY state.challenge_id)
-            FROM audius_challenges.processor_state AS state
-            WHERE state.challenge_id = ANY(:challenges::text[])
-                AND state.found_active
+        ARRAY(
+            SELECT shared.id
+            FROM unnest(:challenges::text[]) AS shared (id)
+            LEFT JOIN audius_challenges.processor_state AS state
+                ON state.challenge_id = shared.id
+            WHERE coalesce(state.found_active, TRUE)
                 AND state.phase IS DISTINCT FROM 'watching'
         ) AS behind,
         NULL AS problem,
