@@ -153,17 +153,18 @@ SELECT is(
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
     $$VALUES ('challenge_day'::name), ('day_backfill'), ('history'), ('installation'), ('last_tick'), ('look'),
-        ('passed_over'), ('pause'), ('processor_state'), ('set_aside'), ('tastemaker_decision'),
-        ('unpaid_friday'), ('verified_user')$$,
+        ('passed_over'), ('pause'), ('processor_state'), ('set_aside'), ('share_batch'), ('share_beat'), ('share_node'),
+        ('share_plan'), ('share_sent'), ('tastemaker_decision'), ('unpaid_friday'), ('verified_user')$$,
     'the extension owns these tables of state, and no table of the application''s'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation
     WHERE relkind = 'r' AND oid NOT IN (
         SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'audius_challenges'
-    )$$,
-    $$VALUES ('last_tick'::name)$$,
-    'every table of state is dumped, but for what is known of the last tick, which was one of that server'
+    )
+    ORDER BY relname$$,
+    $$VALUES ('last_tick'::name), ('share_batch'), ('share_beat'), ('share_node'), ('share_plan'), ('share_sent')$$,
+    'every table of state is dumped, but for the last tick and shares, which are of that server'
 );
 SELECT results_eq(
     $$SELECT DISTINCT nspname FROM relation WHERE relkind <> 'v'$$,
