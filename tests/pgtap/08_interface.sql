@@ -1,6 +1,6 @@
 -- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
 BEGIN;
-SELECT plan(47);
+SELECT plan(48);
 
 -- Everything that belongs to the extension.
 CREATE TEMPORARY VIEW member AS
@@ -149,6 +149,20 @@ SELECT is(
     pg_get_function_result('audius_challenges.doctor'::regproc),
     'TABLE(severity text, what text, found text, expected text, statement text)',
     'doctor returns findings'
+);
+SELECT results_eq(
+    $$SELECT proname, pg_get_function_arguments(oid), pg_get_function_result(oid) FROM routine
+    WHERE nspname = 'audius_challenges' AND proname ~ 'share|adoption' AND prorettype = 'text'::regtype ORDER BY proname$$,
+    $$VALUES
+        ('adopt_share'::name, 'conninfo text', 'SETOF text'),
+        ('drop_shares', '', 'SETOF text'),
+        ('finish_adoption', '', 'SETOF text'),
+        ('join_share', 'share text, conninfo text', 'SETOF text'),
+        ('receive_share', 'share text, conninfo text', 'SETOF text'),
+        ('share_publications', 'shares integer', 'SETOF text'),
+        ('share_tables', '', 'SETOF text'),
+        ('share_why_not', '', 'SETOF text')$$,
+    'what makes shares, and takes them down, is printed'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
