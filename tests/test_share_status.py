@@ -189,7 +189,7 @@ def findings(connection: Connection, what: str) -> list[tuple[str, ...]]:
     ("change", "what", "found", "expected"),
     [
         ("says = 'x is disabled'", "node 1/2 does nothing", "x is disabled", "audius_challenges.doctor()"),
-        ("beat_at = '2026-01-02'", "node 1/2 is silent", "ended at 2026-01-02", "scale-out"),
+        ("beat_at = '2026-01-02'", "node 1/2 is silent", "ended at 2026-01-02", "functions.md"),
         ("beat_at = NULL", "nothing has come of node 1/2", "(epoch 1)", "SELECT audius_challenges.plan_shares(0);"),
         ("problem = 'batches 8 to 9'", "share 1/2 is not written", "batches 8 to 9", "audius_challenges.resend();"),
     ],

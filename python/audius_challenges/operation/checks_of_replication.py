@@ -256,7 +256,7 @@ def slots(examined: Examined) -> Iterator[Finding]:
         held = f"slot {row['name']} holds {row['size']} of WAL"
         if row["is_lost"]:
             what = f"the slot {row['name']} has lost WAL that was not read: its subscription has come to an end"
-            expected = "the slot goes, and what it fed is copied again: docs/how-to/scale-out.md"
+            expected = "the slot goes, and what it fed is copied again"
             yield Finding(CRITICAL, what, "wal_status is lost: max_slot_wal_keep_size was reached", expected, drop)
         elif row["is_of_copy"] and not row["active"]:
             yield Finding(

@@ -25,7 +25,7 @@ from audius_challenges.settings import PREFIX, Share, read_settings
 # Batches that may wait on the primary: a tick writes hundreds.
 MANY_BATCHES = 1000
 
-PAGE = "docs/how-to/scale-out.md"
+PAGE = 'docs/reference/functions.md, "Functions of shares"'
 
 _RECEIVING = """
     SELECT

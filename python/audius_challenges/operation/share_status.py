@@ -110,11 +110,12 @@ _OF_A_NODE = f"""
         beat.last_beat,
         ARRAY(
             SELECT shared.id
-            FROM unnest(:challenges::text[]) AS shared (id)
+            FROM unnest(:challenges::text[]) WITH ORDINALITY AS shared (id, place)
             LEFT JOIN audius_challenges.processor_state AS state
                 ON state.challenge_id = shared.id
             WHERE coalesce(state.found_active, TRUE)
                 AND state.phase IS DISTINCT FROM 'watching'
+            ORDER BY shared.place
         ) AS behind,
         NULL AS problem,
         NULL::bigint AS waiting_batches,
