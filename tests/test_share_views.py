@@ -29,7 +29,7 @@ def shares(root: Path | None) -> Iterator[Shares]:
         require_extension(cluster)
         hub = create_discovery(cluster, "discovery")
         hub.psql(CREATE_EXTENSION, "UPDATE challenges SET active = TRUE")
-        with Shares(hub, {"max_slot_wal_keep_size": "1GB"}) as shares:
+        with Shares(hub, settings={"max_slot_wal_keep_size": "1GB"}) as shares:
             shares.set_up(1)
             shares.settle()
             yield shares
@@ -137,9 +137,9 @@ TROUBLES = {
         f"ALTER SUBSCRIPTION {SUBSCRIPTION} ENABLE;",
     ),
     "a setting that is gone": Trouble(
-        ["ALTER DATABASE node RESET audius_challenges.share"],
+        ["ALTER DATABASE node_0_of_1 RESET audius_challenges.share"],
         "audius_challenges.share is not set, though .*",
-        "ALTER DATABASE node SET audius_challenges.share = '0/1';",
+        "ALTER DATABASE node_0_of_1 SET audius_challenges.share = '0/1';",
     ),
     "a plan of others": Trouble(
         ["UPDATE audius_challenges.share_plan SET shares = 3"],
