@@ -32,6 +32,7 @@ MEMBERS: Privileges = {
     "function audius_challenges.share_publications(integer)": ("", "", ""),
     "function audius_challenges.share_tables()": ("", "", ""),
     "function audius_challenges.share_why_not()": ("", "EXECUTE", ""),
+    "function audius_challenges.shares()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.start_from_now(text[],boolean)": ("", "EXECUTE", ""),
     "function audius_challenges.status()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.tick_problem()": ("", "EXECUTE", "EXECUTE"),
@@ -70,6 +71,7 @@ MEMBERS: Privileges = {
     "table audius_challenges.unpaid_friday": ("", "INSERT SELECT UPDATE", "SELECT"),
     # PostgreSQL's default; it lets nobody read or write anything.
     "type audius_challenges.phase": ("USAGE", "", ""),
+    "view audius_challenges.share_status": ("", "SELECT", "SELECT"),
     "view public.challenge_history": ("", "SELECT", "SELECT"),
     "view public.challenge_status": ("", "SELECT", "SELECT"),
     "view public.undisbursed_challenges": ("", "SELECT", "SELECT"),

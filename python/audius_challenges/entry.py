@@ -256,10 +256,21 @@ def explain(
 @_from_sql
 def tick_problem(db: Database) -> str | None:
     """The column `tick_problem` of the view."""
+    from audius_challenges.operation.share_status import seen_from_here, troubles
     from audius_challenges.operation.stillness import find_stillness
 
-    stillness = find_stillness(db)
-    return str(stillness) if stillness else None
+    if stillness := find_stillness(db):
+        return str(stillness)
+    _, shares = seen_from_here(db)
+    return "; ".join(troubles(shares)) or None
+
+
+@_from_sql
+def share_status(db: Database) -> list[tuple[Any, ...]]:
+    """The view `share_status`."""
+    from audius_challenges.operation import share_status as shares
+
+    return shares.share_status(db)
 
 
 @_from_sql

@@ -250,6 +250,7 @@ _SLOTS = """
     FROM pg_replication_slots
     WHERE NOT active
         AND coalesce(xmin, catalog_xmin) IS NOT NULL
+        AND slot_name !~ '^(audius_challenges|pg_[0-9]+_sync)_'
     ORDER BY slot_name
     LIMIT 10
 """
@@ -267,8 +268,9 @@ _VERSIONS = """
 
 
 def stillness(examined: Examined) -> Iterator[Finding]:
-    """Whether ticks come: what `challenge_status` says in `tick_problem`."""
-    if not (still := find_stillness(examined.db)):
+    """Whether ticks come: what `challenge_status` says in `tick_problem`, but for what a node's guard says."""
+    still = find_stillness(examined.db)
+    if not still or still.reason in [share.says for share in examined.shares]:
         return
     what = "nothing ticks" if still.status == "stopped" else "a tick is overdue"
     # What a tick has remembered comes in one text.

@@ -18,6 +18,7 @@ from audius_challenges.engine.open_slices import OPEN_KEYS
 from audius_challenges.engine.processor import Processor
 from audius_challenges.engine.scores import VERSION
 from audius_challenges.engine.state import Phase
+from audius_challenges.operation.share_status import GAP, LOST, STOPPED, seen_from_here
 from audius_challenges.operation.status import status
 from audius_challenges.operation.stillness import find_stillness
 
@@ -127,6 +128,7 @@ def metrics(db: Database) -> Iterator[Sample]:
     yield Sample("build_info", 1, {"version": __version__})
     yield from _of_ticks(db)
     yield from _of_challenges(db)
+    yield from _of_shares(db)
     for table in db.rows(_OF_TABLES):
         yield Sample("table_size_bytes", table["size"], {"table": table["table_name"]})
 
@@ -174,6 +176,26 @@ def _of_challenges(db: Database) -> Iterator[Sample]:
                 "unpaid_fridays": _unpaid_fridays(db, processor) if knows_fridays and state["found_active"] else None,
             },
             challenge=processor.id,
+        )
+
+
+def _of_shares(db: Database) -> Iterator[Sample]:
+    """Of each share on the primary, of its own on a node; none elsewhere."""
+    _, shares = seen_from_here(db)
+    for share in shares:
+        yield from _known(
+            {
+                "share_beat_age_seconds": share.beat_age,
+                "share_stopped": share.status == STOPPED,
+                "share_gap": share.status == GAP,
+                "share_inbox_batches": share.waiting_batches,
+                "share_inbox_rows": share.waiting_rows,
+                "share_held_rows": share.held_rows,
+                "share_slot_bytes": share.slot_bytes,
+                "share_slot_lost": share.slot == LOST,
+                "share_apply_errors_total": share.apply_errors,
+            },
+            share=share.share or "",
         )
 
 

@@ -50,7 +50,7 @@ _BATCH_COLUMNS = """
     ORDER BY attribute.attnum
 """
 
-_FOREIGN_KEYS = """
+FOREIGN_KEYS = """
     SELECT format(
         'ALTER TABLE %s DROP CONSTRAINT %I;', constraint_of.conrelid::regclass, constraint_of.conname
     ) AS statement
@@ -68,12 +68,12 @@ _FOREIGN_KEYS = """
     ORDER BY statement
 """
 
-_UNIQUE_PLAYS = """
+UNIQUE_PLAYS = """
     SELECT
-        coalesce(
-            format('ALTER TABLE %s DROP CONSTRAINT %I;', built.indrelid::regclass, own.conname),
-            format('DROP INDEX %s;', built.indexrelid::regclass)
-        ) AS statement
+        CASE
+            WHEN own.oid IS NULL THEN format('DROP INDEX %s;', built.indexrelid::regclass)
+            ELSE format('ALTER TABLE %s DROP CONSTRAINT %I;', built.indrelid::regclass, own.conname)
+        END AS statement
     FROM pg_index AS built
     LEFT JOIN pg_constraint AS own
         ON own.conindid = built.indexrelid
@@ -276,14 +276,14 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             hint=f"If this is to be a node: TRUNCATE {', '.join(filled)};",
         )
-    drops = [row["statement"] for row in db.rows(_FOREIGN_KEYS, schema=db.schema, tables=list(reads))]
+    drops = [row["statement"] for row in db.rows(FOREIGN_KEYS, schema=db.schema, tables=list(reads))]
     if drops:
         raise ChallengeError(
             "there are foreign keys on the tables of this node, whose rows come by share, and in no order",
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             hint=" ".join(drops),
         )
-    drops = [row["statement"] for row in db.rows(_UNIQUE_PLAYS, plays=_qualified(db, "plays"))]
+    drops = [row["statement"] for row in db.rows(UNIQUE_PLAYS, plays=_qualified(db, "plays"))]
     if drops:
         raise ChallengeError(
             "there is a unique index on plays: once plays are indexed again on the primary, with ids that this node has"
