@@ -216,6 +216,13 @@ _END_PAUSE = """
     WHERE challenge_id = :challenge_id::text AND ended_at IS NULL
 """
 
+_IS_PAUSED = """
+    SELECT EXISTS (
+        SELECT FROM audius_challenges.pause
+        WHERE pause.challenge_id = :challenge_id::text AND pause.ended_at IS NULL
+    )
+"""
+
 _UNCONVERTED = ChallengeError(
     'the state of challenge "e" is from version 1.1.0, and its pauses were not restored',
     sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -246,15 +253,20 @@ class ListenStreak(PerUser):
         """Examine whose turn it is, unless the state is of a version that remembered pauses otherwise."""
         if work.state.phase and not work.state.sources:
             raise _UNCONVERTED
-        super().run(work)
+        work.waits_for = None
+        if work.is_node and work.db.value(_IS_PAUSED, challenge_id=self.id):
+            work.waits_for = "the primary has not ended its pause yet"
+        else:
+            super().run(work)
 
     def resume(self, work: Work) -> None:
-        """The pause is over."""
-        work.db.rows(_END_PAUSE, challenge_id=self.id)
+        """The pause is over. Pauses are the primary's; a node of shares has a copy of them."""
+        if not work.is_node:
+            work.db.rows(_END_PAUSE, challenge_id=self.id)
 
     def pause(self, work: Work) -> None:
         """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
-        if work.state.found_active:
+        if work.state.found_active and not work.is_node:
             work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None, is_over=False)
         super().pause(work)
 

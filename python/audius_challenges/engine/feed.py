@@ -37,6 +37,9 @@ OUTLIERS = 500
 # Blocks or ids by which the window reaches back further, for the same reason.
 SLACK = 100
 
+# On a node of shares a row comes when its transaction was committed, long after its number was drawn.
+SLACK_OF_NODES = 5000
+
 # So many of the latest blocks may be absurd ones, each with any number of rows.
 LATEST_BLOCKS = 20
 
@@ -103,11 +106,13 @@ class Present:
 class Feed:
     """The sources as one run reads them: each once for all challenges that have read it up to the same look.
 
+    :param slack: blocks or ids by which windows reach back further
     :ivar number: of the look that this run takes
     """
 
-    def __init__(self, db: Database, states: Iterable[State]) -> None:
+    def __init__(self, db: Database, states: Iterable[State], *, slack: int = SLACK) -> None:
         self._db = db
+        self._slack = slack
         reached = [state.look for state in states if state.look is not None]
         found = db.rows(STANDINGS, reached=reached, tables=list(_CLOCKED))
         self._standings = {(row.pop("look"), row.pop("source")): Standing(**row) for row in found}
@@ -180,7 +185,7 @@ class Feed:
     def _find_users(self, source: Source, look: int, limit: int) -> list[int]:
         standing, present = self._standings[look, source.table], self._read(source.table)
         position = START_OF_TIME if present.position is None else present.position
-        window = {"horizon": standing.horizon, "least": min(standing.least, position) - SLACK}
+        window = {"horizon": standing.horizon, "least": min(standing.least, position) - self._slack}
         # One short question for all that a table tells of: as a rule nothing has changed.
         if (source.table, look) not in self._has_changes:
             self._has_changes[source.table, look] = self._db.value(any_changed_row(source.table), **window)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from audius_challenges.database import AnyPlan, Database
+from audius_challenges.engine.shares import ROLE, Role, role_of
 from audius_challenges.sources import TABLES
 
 
@@ -50,13 +51,17 @@ class Installation:
 _OPTIONAL = [table.name for table in TABLES.values() if table.is_optional]
 _TABLES = frozenset(f"table {name}" for name in _OPTIONAL)
 
-_REMEMBERED = """
+_REMEMBERED = AnyPlan(f"""
     SELECT
-        cluster,
-        relation,
-        guards
-    FROM audius_challenges.installation
-"""
+        installation.cluster,
+        installation.relation,
+        installation.guards,{ROLE}
+    FROM (SELECT true) AS always
+    LEFT JOIN audius_challenges.installation
+        ON true
+    LEFT JOIN audius_challenges.share_plan AS plan
+        ON true
+""")
 
 _PRESENT = AnyPlan("""
     SELECT
@@ -117,9 +122,11 @@ _REMEMBER = """
 """
 
 
-def remembered_installation(db: Database) -> Installation | None:
-    """The database that the states are from; None if nothing is remembered yet."""
-    return next((_installation(**row) for row in db.rows(_REMEMBERED)), None)
+def remembered_installation(db: Database) -> tuple[Installation | None, Role]:
+    """The database that the states are from, if anything is remembered yet; and what it is by the plan of shares."""
+    found = db.row(_REMEMBERED)
+    cluster, relation, guards = (found.pop(name) for name in ("cluster", "relation", "guards"))
+    return _installation(cluster, relation, guards) if guards is not None else None, role_of(**found)
 
 
 def present_installation(db: Database) -> Installation | None:

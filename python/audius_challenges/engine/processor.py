@@ -48,6 +48,9 @@ class Work:
     :ivar is_first_build: whether the run is (part of) the challenge's first build
     :ivar is_first_round: whether it is part of the sweep's first round
     :ivar is_behind: whether there were users whom no run had examined when it began
+    :ivar is_node: whether this is a node of shares, which writes none of what the primary decides
+    :ivar waits_for: why nothing was done though the challenge is active; None: it was
+    :ivar goes_on: whether more is there that can be done at once
     :ivar is_exempt: whether completions are not limited
     :ivar is_sweep: whether the users being examined are the sweep's slice
     :ivar swept: how many rewards the first round has completed, this run's included
@@ -68,6 +71,9 @@ class Work:
     written: Written = field(default_factory=Written)
     is_first_build: bool = False
     is_first_round: bool = False
+    is_node: bool = False
+    waits_for: str | None = None
+    goes_on: bool = False
     is_exempt: bool = field(init=False)
     is_sweep: bool = False
     is_behind: bool = False
@@ -78,8 +84,8 @@ class Work:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a first build has slices left."""
-        return self.is_first_build and self.state.phase is Phase.FIRST_BUILD
+        """Whether a first build has slices left, or more is there that nodes of shares have derived."""
+        return self.goes_on or (self.is_first_build and self.state.phase is Phase.FIRST_BUILD)
 
     @property
     def is_of_first_round(self) -> bool:

@@ -162,12 +162,17 @@ class SetAside:
                 f'challenge "{self._state.challenge_id}": user {self._user_of(*failure)}{others} set aside: {error}',
                 hint="The others were written. See audius_challenges.set_aside.",
             )
-        self._state.set_aside = sorted(self._known - self._tried | {tried for tried, _ in self._failures})
+        self._state.set_aside = sorted(self._known - self._tried | self.failing)
         return len({self._user_of(*failure) for failure in self._failures if failure[0] in new})
 
     @property
+    def failing(self) -> set[int]:
+        """Who has failed, or what leads to them (see `Rule.key`)."""
+        return {examined_id for examined_id, _ in self._failures}
+
+    @property
     def _new(self) -> set[int]:
-        return {tried for tried, _ in self._failures} - self._known
+        return self.failing - self._known
 
     def _user_of(self, examined_id: int, specifier: str) -> int | None:
         """Who it is; nobody if the row is gone by now."""

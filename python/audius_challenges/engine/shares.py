@@ -24,16 +24,19 @@ BEAT = "beat"
 USER_CHALLENGES, COMPLETIONS, STREAKS = "user_challenges", "challenge_profile_completion", "challenge_listen_streak"
 """The tables that nodes write."""
 
-_READ = AnyPlan("""
-    SELECT
+ROLE = """
         plan.epoch,
         plan.shares,
         plan.challenges,
         plan.lsn::text AS lsn,
         EXISTS (
-            SELECT FROM pg_subscription_rel
-            WHERE srrelid = 'audius_challenges.share_plan'::regclass
-        ) AS is_fed
+            SELECT FROM pg_subscription_rel AS subscribed
+            WHERE subscribed.srrelid = 'audius_challenges.share_plan'::regclass
+        ) AS is_fed"""
+"""SQL of what this server is, but for the setting, over `plan`, a row of `share_plan` or none: see `role_of`."""
+
+_READ = AnyPlan(f"""
+    SELECT{ROLE}
     FROM (SELECT true) AS always
     LEFT JOIN audius_challenges.share_plan AS plan
         ON true
@@ -74,6 +77,10 @@ class Role:
     plan: Plan | None = None
     is_fed: bool = False
 
+    def by(self, settings: Settings) -> Role:
+        """The same, by the setting."""
+        return Role(settings.share, self.plan, self.is_fed)
+
     @property
     def is_node(self) -> bool:
         """Whether it derives a share of the users and sends that home."""
@@ -95,10 +102,16 @@ class Role:
 
 def read_role(db: Database, settings: Settings) -> Role:
     """What this server is, by the setting `share`, the plan and subscriptions."""
-    found = db.row(_READ)
-    is_fed = found.pop("is_fed")
-    plan = Plan(**{**found, "challenges": tuple(found["challenges"])}) if found["epoch"] is not None else None
-    return Role(settings.share, plan, is_fed)
+    return role_of(**db.row(_READ)).by(settings)
+
+
+def role_of(
+    *, epoch: int | None, shares: int | None, challenges: list[str] | None, lsn: str | None, is_fed: bool
+) -> Role:
+    """What this server is, but for the setting, by a row of `ROLE`."""
+    if epoch is None or shares is None:
+        return Role(is_fed=is_fed)
+    return Role(plan=Plan(epoch, shares, tuple(challenges or ()), lsn or ""), is_fed=is_fed)
 
 
 def share_publication(share: Share) -> str:

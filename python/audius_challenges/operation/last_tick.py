@@ -127,6 +127,14 @@ def does_nothing(db: Database, reason: str) -> None:
     db.plpy.commit()
 
 
+def is_stopped(db: Database, reason: str) -> None:
+    """Say and remember that a tick did nothing, or no more, as this server must not work at the moment; commits."""
+    db.rows(_PROBLEM, problem=reason, is_restore=False, patience=PATIENCE)
+    db.rows(_IS_OVER)
+    db.plpy.commit()
+    db.plpy.notice(f"{reason}: nothing was done")
+
+
 def is_restoring(db: Database, reason: str, hint: str) -> ChallengeError | None:
     """Say and remember that a tick did nothing, for what looks like a restore; commits.
 

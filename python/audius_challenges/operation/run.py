@@ -13,10 +13,11 @@ from audius_challenges.challenges import ANY_WEEK, CHALLENGES
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database
 from audius_challenges.engine import history
-from audius_challenges.engine.feed import Feed
+from audius_challenges.engine.feed import SLACK, SLACK_OF_NODES, Feed
 from audius_challenges.engine.installation import remember_installation
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
+from audius_challenges.engine.shares import Role, read_role
 from audius_challenges.engine.state import (
     State,
     ask_for,
@@ -34,6 +35,7 @@ from audius_challenges.engine.writing import require_room_for_block_numbers
 from audius_challenges.errors import (
     EXTERNAL_ROUTINE_EXCEPTION,
     INSUFFICIENT_PRIVILEGE,
+    OBJECT_NOT_IN_PREREQUISITE_STATE,
     ChallengeError,
     describe,
     is_operator_intervention,
@@ -45,6 +47,7 @@ from audius_challenges.operation.transaction import LOCK, Surroundings
 from audius_challenges.settings import PREFIX, Settings, unknown_settings, warn_of
 
 _DISABLED = f"{PREFIX}enabled is off"
+_ELSEWHERE = "done by the primary: not in the plan of shares"
 
 
 # The challenges that have a first round.
@@ -103,6 +106,8 @@ class Run:
     :ivar backfills: how far the past of each challenge is counted
     :ivar works: what each challenge that has begun is doing
     :ivar began: when each challenge that has begun did, in seconds since 1970
+    :ivar role: what this server is by the plan of shares
+    :ivar missing: what of the nodes' rows has not come, by share
     :ivar is_first: whether no challenge has succeeded before
     """
 
@@ -116,6 +121,8 @@ class Run:
     feed: Feed
     slices: Slices
     backfills: dict[str, Backfill]
+    role: Role
+    missing: dict[str, str] = field(default_factory=dict)
     works: dict[str, Work] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
     is_first: bool = field(init=False)
@@ -141,14 +148,23 @@ class Run:
                 forget_looks(db)
             remember_installation(db, present)
         states = load_states(db)
-        feed = Feed(db, [states[processor.id] for processor in CHALLENGES if processor.id in states])
-        return cls(db, settings, as_of, full_scan, contract, catalog, states, feed, Slices(db), load_backfills(db))
+        role = surroundings.role.by(settings)
+        slack = SLACK_OF_NODES if role.is_node else SLACK
+        feed = Feed(db, [states[processor.id] for processor in CHALLENGES if processor.id in states], slack=slack)
+        backfills, missing = load_backfills(db), _take_in(db, role)
+        return cls(
+            db, settings, as_of, full_scan, contract, catalog, states, feed, Slices(db), backfills, role, missing
+        )
 
     def process(self, processor: Processor) -> Outcome:
         """Run one processor in a subtransaction and remember how it went.
 
         :raises Exception: only what is to stop the whole run at once: a cancel, a shutdown
         """
+        if self.role.is_elsewhere(processor.id):
+            return Outcome(processor.id, "inactive", error=_ELSEWHERE)
+        if self.role.is_absorbed(processor.id):
+            processor = self._absorbing(processor)
         began = time.monotonic()
         self.began.setdefault(processor.id, time.time())
         outcome = Outcome(processor.id)
@@ -184,6 +200,13 @@ class Run:
         """Whether the processor's first build has slices left."""
         work = self.works.get(processor.id)
         return work is not None and work.is_unfinished
+
+    def _absorbing(self, processor: Processor) -> Processor:
+        """The same, where nodes derive it."""
+        from audius_challenges.engine.absorbing import Absorbing  # noqa: PLC0415 - only where there are shares
+
+        assert self.role.plan is not None  # noqa: S101 - there is no primary of shares without one
+        return Absorbing(processor, self.role.plan)
 
     def _count_past(self, processor: Processor) -> None:
         """A step of counting what was completed before; a failure of the challenge does not take it back."""
@@ -236,6 +259,8 @@ class Run:
                 self.contract.require(processor.reads)
             _ = challenge.amount  # An invalid amount fails the challenge even if its processor never reads it (rule 5).
             processor.run(work)
+            if work.waits_for:
+                outcome.status, outcome.error = "inactive", work.waits_for
         save_state(self.db, work.state, work.as_of)
         self.works[processor.id] = work
         outcome.users_examined = work.users_examined
@@ -273,6 +298,7 @@ class Run:
             as_of=self.as_of,
             full_scan=self.full_scan,
             without_past=processor.without_past,
+            is_node=self.role.is_node,
         )
 
 
@@ -303,8 +329,13 @@ def reconcile(
             with db.plpy.subtransaction():
                 if challenge_ids is not None:
                     ask_for(db, [processor.id for processor in processors])
-                run = Run.begin(db, settings, Surroundings.read(db), as_of, full_scan=full_scan)
+                surroundings = Surroundings.read(db)
+                if reasons := why_not(db, settings, surroundings.role):
+                    return _idle(db, processors, "; ".join(reasons))
+                run = Run.begin(db, settings, surroundings, as_of, full_scan=full_scan)
                 outcomes.extend(run.process(processor) for processor in processors)
+                for share, problem in run.missing.items():
+                    db.plpy.warning(problem, hint=_how_to_resend(share))
                 if dry_run:
                     raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
         except _DryRunEndsError:
@@ -383,7 +414,8 @@ class _Tick:
 
     def _run(self, settings: Settings) -> ChallengeError | None:
         db = self.db
-        last_tick.begin(db, CHALLENGES)
+        processors = _done_here(db, settings)
+        last_tick.begin(db, processors)
         self.has_begun = True
         transaction.set_search_path(db)
         by_index = transaction.fills_empty_tables(db)
@@ -391,37 +423,108 @@ class _Tick:
         surroundings = Surroundings.read(db)
         if restoring := surroundings.why_restoring(db):
             return last_tick.is_restoring(db, *restoring)
+        if reasons := why_not(db, settings, surroundings.role):
+            _stopped(db, surroundings.role, reasons)
+            return None
         run = Run.begin(db, settings, surroundings, db.value("SELECT now()::text"))
         failures: dict[str, str] = {}
         # Each of them once; then round after round those whose first build goes on, while there is time.
-        queue = deque(last_tick.in_turn(CHALLENGES, run.states))
+        queue = deque(last_tick.in_turn(processors, run.states))
         while queue:
             self.under_way = processor = queue.popleft()
             outcome = run.process(processor)
-            if outcome.error:
+            if outcome.status == "failed" and outcome.error:
                 failures[processor.id] = outcome.error
             elif run.is_unfinished(processor):
                 queue.append(processor)
-            if self.turns + 1 >= len(CHALLENGES) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
+            if self.turns + 1 >= len(processors) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
                 queue.clear()
             if not queue:
+                _beat(db, run.role)
                 last_tick.end(db)
             db.plpy.commit()
             self.turns += 1
             if queue:
                 transaction.set_search_path(db)
                 transaction.prepare_own(db, settings, by_index=by_index)
-        return _failed(failures) if failures else None
+                if run.role.is_node and (reasons := why_not(db, settings, role := read_role(db, settings))):
+                    _stopped(db, role, reasons)
+                    return None
+        return _failed(failures, run.missing) if failures or run.missing else None
 
 
-def _failed(failures: dict[str, str]) -> ChallengeError:
-    """The error in which a tick ends, after all challenges have run."""
+def why_not(db: Database, settings: Settings, role: Role) -> list[str]:
+    """Why no run may work here at the moment: on a node of shares alone there may be reasons.
+
+    :param role: what this server is now, whatever is set
+    """
+    role = role.by(settings)
+    if not role.is_node:
+        return []
+    from audius_challenges.operation import share_guard  # noqa: PLC0415 - only where there are shares
+
+    return share_guard.why_not(db, settings, role.plan)
+
+
+def _take_in(db: Database, role: Role) -> dict[str, str]:
+    """On the primary: what nodes have sent, as far as nothing is missing; what is, by share."""
+    if role.plan is None or role.is_node:
+        return {}
+    from audius_challenges.engine.intake import take_in  # noqa: PLC0415 - only where there are shares
+
+    return take_in(db, role.plan)
+
+
+def _done_here(db: Database, settings: Settings) -> Sequence[Processor]:
+    """The challenges that a tick runs: on a node of shares those of the plan."""
+    if settings.share is None:
+        return CHALLENGES
+    role = read_role(db, settings)
+    return [processor for processor in CHALLENGES if not role.is_elsewhere(processor.id)]
+
+
+def _beat(db: Database, role: Role, says: str | None = None) -> None:
+    """Tell the other servers of shares, where there are any, that a tick has ended."""
+    if not (role.is_hub or role.is_node):
+        return
+    from audius_challenges.operation import share_beats  # noqa: PLC0415 - only where there are shares
+
+    if role.is_hub:
+        share_beats.beat(db)
+    else:
+        share_beats.send_beat(db, role.plan, says)
+
+
+def _stopped(db: Database, role: Role, reasons: Sequence[str]) -> None:
+    """Say, remember and tell the primary that a node does nothing; commits."""
+    _beat(db, role, "; ".join(reasons))
+    last_tick.is_stopped(db, "; ".join(reasons))
+
+
+def _how_to_resend(share: str) -> str:
+    return f"On the node whose {PREFIX}share is {share}: SELECT audius_challenges.resend();"
+
+
+def _failed(failures: dict[str, str], missing: dict[str, str]) -> ChallengeError:
+    """The error in which a tick ends, after all challenges have run.
+
+    :param failures: of challenges
+    :param missing: what has not come from nodes, by share
+    """
     failed = [processor.id for processor in CHALLENGES if processor.id in failures]
+    details = [*(f"{challenge}: {failures[challenge]}" for challenge in failed), *missing.values()]
+    messages, hints = [], []
+    if failed:
+        messages.append(f"{len(failed)} of {len(CHALLENGES)} challenges failed: {', '.join(failed)}")
+        hints.append("The other challenges were committed. See SELECT * FROM challenge_status;")
+    if missing:
+        messages += missing.values()
+        hints += [_how_to_resend(share) for share in missing]
     return ChallengeError(
-        f"{len(failed)} of {len(CHALLENGES)} challenges failed: {', '.join(failed)}",
+        "; ".join(messages),
         sqlstate=EXTERNAL_ROUTINE_EXCEPTION,
-        detail="\n".join(f"{challenge}: {failures[challenge]}" for challenge in failed),
-        hint="The other challenges were committed. See SELECT * FROM challenge_status;",
+        detail="\n".join(details),
+        hint=" ".join(hints),
     )
 
 
@@ -444,7 +547,9 @@ def start_from_now(
         try:
             with db.plpy.subtransaction():
                 ask_for(db, [processor.id for processor in processors])
-                run = Run.begin(db, settings, Surroundings.read(db), db.value("SELECT now()::text"))
+                surroundings = Surroundings.read(db)
+                _require_here(surroundings.role.by(settings), processors)
+                run = Run.begin(db, settings, surroundings, db.value("SELECT now()::text"))
                 started.extend(_start_from_now(run, processors))
                 if dry_run:
                     raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
@@ -519,6 +624,34 @@ def _require_forward(db: Database, processors: Iterable[Processor], as_of: str) 
         )
 
 
+def _require_here(role: Role, processors: Iterable[Processor]) -> None:
+    """Demand that none of these challenges is derived on other servers.
+
+    :raises ChallengeError: on a node of shares, and on the primary for what nodes derive
+    """
+    if role.is_node:
+        raise ChallengeError(
+            "this server is a node of shares: what starts from now is decided on the primary",
+            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+            hint="Call it there, while its plan has no shares: SELECT audius_challenges.plan_shares(0);",
+        )
+    shared = [processor.id for processor in processors if role.is_absorbed(processor.id)]
+    if shared and role.plan:
+        others = [processor.id for processor in processors if processor.id not in shared]
+        call = f"SELECT * FROM audius_challenges.start_from_now('{{{','.join(others)}}}'); or, " if others else ""
+        raise ChallengeError(
+            f"{role.plan.shares} nodes of shares derive {', '.join(shared)}, and follow changes already",
+            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
+            detail="Nothing was done.",
+            hint=f"{call}for all: SELECT audius_challenges.plan_shares(0); start from now, and plan the shares again.",
+        )
+
+
 def _disabled(db: Database, processors: Iterable[Processor]) -> list[Outcome]:
-    db.plpy.notice(f"{_DISABLED}: nothing was done")
-    return [Outcome(processor.id, "inactive", error=_DISABLED) for processor in processors]
+    return _idle(db, processors, _DISABLED)
+
+
+def _idle(db: Database, processors: Iterable[Processor], reason: str) -> list[Outcome]:
+    """What comes of a run that does nothing."""
+    db.plpy.notice(f"{reason}: nothing was done")
+    return [Outcome(processor.id, "inactive", error=reason) for processor in processors]

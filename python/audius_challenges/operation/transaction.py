@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from audius_challenges.contract import Contract, read_contract
 from audius_challenges.database import AnyPlan, Database, require_writable
 from audius_challenges.engine.installation import Installation, present_installation, remembered_installation
+from audius_challenges.engine.shares import Role
 from audius_challenges.errors import (
     ACTIVE_SQL_TRANSACTION,
     INVALID_TRANSACTION_TERMINATION,
@@ -92,16 +93,18 @@ class Surroundings:
 
     :ivar present: the database that this is; None where there is no `user_challenges`
     :ivar remembered: the database that the states are true of; None if nothing is remembered yet
+    :ivar role: what this server is by the plan of shares, whatever is set
     """
 
     contract: Contract
     present: Installation | None
     remembered: Installation | None
+    role: Role
 
     @classmethod
     def read(cls, db: Database) -> Surroundings:
         """Look around."""
-        return cls(read_contract(db), present_installation(db), remembered_installation(db))
+        return cls(read_contract(db), present_installation(db), *remembered_installation(db))
 
     @property
     def are_moved(self) -> bool:
