@@ -49,6 +49,7 @@ CREATE TABLE audius_challenges.share_batch (
     completed_at timestamp[],
     says text,
     behind text[],
+    is_taken_in boolean NOT NULL DEFAULT FALSE,
     is_held boolean NOT NULL DEFAULT FALSE
 );
 
@@ -92,6 +93,8 @@ COMMENT ON COLUMN audius_challenges.share_batch.says IS
 'Of a beat: why the node does nothing; null: it works';
 COMMENT ON COLUMN audius_challenges.share_batch.behind IS
 'Of a beat: the challenges for which the node has not examined all users yet';
+COMMENT ON COLUMN audius_challenges.share_batch.is_taken_in IS
+'Whether nothing is missing before it, so that it is written when its challenge has its turn';
 COMMENT ON COLUMN audius_challenges.share_batch.is_held IS
 'Whether these are the rows of a user who is set aside: they are tried again when he has others, and every ten minutes';
 

@@ -41,11 +41,8 @@ _TAKE = AnyPlan(f"""
             sum(pg_column_size(batch.users)) OVER (ORDER BY batch.number, batch.share, batch.id)
             - pg_column_size(batch.users) AS before
         FROM audius_challenges.share_batch AS batch
-        INNER JOIN audius_challenges.share_node AS node
-            ON batch.share = node.share
-            AND batch.epoch = node.epoch
         WHERE batch.challenge_id = :challenge_id::text
-            AND batch.number <= node.number
+            AND batch.is_taken_in
             AND NOT batch.is_held
     ) AS waiting
 """)
@@ -97,7 +94,7 @@ _ROWS = f"""
 _HOLD = f"""
     INSERT INTO audius_challenges.share_batch
         (epoch, share, number, relation, challenge_id, users, specifiers, steps, amounts, is_complete, created_at,
-         completed_at, is_held)
+         completed_at, is_taken_in, is_held)
     SELECT
         latest.epoch,
         latest.share,
@@ -111,6 +108,7 @@ _HOLD = f"""
         array_agg(latest.is_complete),
         array_agg(latest.created_at),
         array_agg(latest.completed_at),
+        TRUE,
         TRUE
     FROM (
         SELECT DISTINCT ON (batch.relation, sent.user_id, sent.specifier)

@@ -1,7 +1,6 @@
 """The primary takes in what nodes have sent: by another plan, nothing; with a gap in the numbers, nothing behind it.
 
-What was taken in is what a share's number in `share_node` says. It is written by the challenges it is of (see
-`absorbing`), each in its turn.
+What was taken in is marked so, and written by the challenges it is of (see `absorbing`), each in its turn.
 """
 
 from __future__ import annotations
@@ -25,33 +24,43 @@ _FORGET = (
     """,
 )
 
-# Those of users who are set aside were taken in before. From here on batches of another plan may come at any time.
+# From here on batches of another plan may come at any time.
 _COME = AnyPlan("""
     SELECT
         batch.share,
-        coalesce(node.number, 0) AS number,
-        array_agg(DISTINCT batch.number ORDER BY batch.number) FILTER (
-            WHERE batch.number > coalesce(node.number, 0)
-        ) AS numbers,
-        max(batch.number) FILTER (
-            WHERE batch.is_restart AND batch.number > coalesce(node.number, 0)
-        ) AS restart
+        coalesce(max(node.number), 0) AS number,
+        array_agg(batch.number ORDER BY batch.id) AS numbers,
+        array_agg(batch.id ORDER BY batch.id) AS ids,
+        array_agg(batch.is_restart ORDER BY batch.id) AS are_restarts
     FROM audius_challenges.share_batch AS batch
     LEFT JOIN audius_challenges.share_node AS node
         ON batch.share = node.share
     WHERE batch.epoch = :epoch::bigint
-        AND NOT batch.is_held
-    GROUP BY
-        batch.share,
-        node.number
+        AND NOT batch.is_taken_in
+    GROUP BY batch.share
     ORDER BY batch.share
 """)
 
-_DROP = """
+_DROP_EARLIER = """
     DELETE FROM audius_challenges.share_batch
     WHERE share_batch.share = :share::text
-        AND share_batch.number < :restart::bigint
+        AND share_batch.id < :id::bigint
 """
+
+_DROP_TAKEN_IN = """
+    DELETE FROM audius_challenges.share_batch
+    WHERE share_batch.share = :share::text
+        AND share_batch.is_taken_in
+"""
+
+_TAKE_IN = AnyPlan("""
+    UPDATE audius_challenges.share_batch AS batch
+    SET is_taken_in = TRUE
+    WHERE batch.epoch = :epoch::bigint
+        AND batch.share = :share::text
+        AND batch.number <= :number::bigint
+        AND NOT batch.is_taken_in
+""")
 
 _SAVE = AnyPlan("""
     INSERT INTO audius_challenges.share_node AS node (share, epoch, number, beat_at, says, behind, problem)
@@ -73,7 +82,7 @@ _SAVE = AnyPlan("""
         WHERE batch.epoch = :epoch::bigint
             AND batch.share = :share::text
             AND batch.relation = 'beat'
-            AND batch.number <= :number::bigint
+            AND batch.is_taken_in
         ORDER BY batch.number DESC
         LIMIT 1
     ) AS beat
@@ -91,7 +100,7 @@ _EMPTY = AnyPlan("""
     DELETE FROM audius_challenges.share_batch
     WHERE share_batch.share = :share::text
         AND share_batch.challenge_id IS NULL
-        AND share_batch.number <= :number::bigint
+        AND share_batch.is_taken_in
 """)
 
 
@@ -113,29 +122,38 @@ def take_in(db: Database, plan: Plan) -> dict[str, str]:
 
 
 def _take_in(
-    db: Database, plan: Plan, *, share: str, number: int, numbers: list[int] | None, restart: int | None
+    db: Database, plan: Plan, *, share: str, number: int, numbers: list[int], ids: list[int], are_restarts: list[bool]
 ) -> str | None:
     """The same of one share.
 
     :param number: up to which all was taken in before
-    :param numbers: the later ones that have come
-    :param restart: the last of them from which on all is sent again
+    :param numbers: of those that have come since, in their order
+    :param ids: their ids
+    :param are_restarts: which of them begin anew: all is sent again
     """
-    if not numbers:
-        return None
-    if restart is not None:
-        db.rows(_DROP, share=share, restart=restart)
-        number, numbers = restart - 1, [each for each in numbers if each >= restart]
-    for each in numbers:
+    here: dict[str, Any] = {"share": share, "epoch": plan.epoch}
+    if any(are_restarts):
+        come = list(zip(ids, numbers, are_restarts, strict=True))
+        *_, restart = (each for _, each, is_restart in come if is_restart)
+        first = min(batch for batch, each, is_restart in come if is_restart and each == restart)
+        db.rows(_DROP_EARLIER, **here, id=first)
+        number, numbers = restart - 1, [each for batch, each, _ in come if batch >= first]
+    elif min(numbers) <= number:
+        # What the former node has sent does not go together with what this one goes on from.
+        db.rows(_DROP_TAKEN_IN, **here)
+        problem = f"the node of share {share} was set up anew, after batch {number}: all has to be sent again"
+        db.rows(_SAVE, **here, number=number, problem=problem)
+        return problem
+    for each in sorted(set(numbers)):
         if each != number + 1:
             break
         number = each
-    later = [each for each in numbers if each > number]
-    problem = _missing(share, number + 1, later[0] - 1) if later else None
-    here: dict[str, Any] = {"share": share, "number": number}
-    db.rows(_SAVE, **here, epoch=plan.epoch, problem=problem)
+    later = min((each for each in numbers if each > number), default=None)
+    missing = None if later is None else _missing(share, number + 1, later - 1)
+    db.rows(_TAKE_IN, **here, number=number)
+    db.rows(_SAVE, **here, number=number, problem=missing)
     db.rows(_EMPTY, **here)
-    return problem
+    return missing
 
 
 def _missing(share: str, first: int, last: int) -> str:

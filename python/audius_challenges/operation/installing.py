@@ -6,9 +6,9 @@ from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
 from audius_challenges.errors import describe
 from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog, is_empty
-from audius_challenges.operation.replication import publications, subscriptions
+from audius_challenges.operation.replication import is_fed, publications, subscriptions
 from audius_challenges.operation.scheduling import has_pg_cron, how_to_get_pg_cron, schedule, unschedule
-from audius_challenges.settings import unknown_settings, warn_of
+from audius_challenges.settings import PREFIX, unknown_settings, warn_of
 
 
 def install(db: Database) -> None:
@@ -30,6 +30,21 @@ def install(db: Database) -> None:
         db.plpy.warning(remark.message, hint=remark.hint)
     if written:
         db.plpy.notice("nothing was inserted into challenges, and nothing was scheduled")
+        return
+    if set_to := db.value("SELECT nullif(trim(current_setting('audius_challenges.share', TRUE)), '')"):
+        db.plpy.notice(
+            f"this database is to be a node of shares ({PREFIX}share is {set_to}): nothing was inserted into"
+            " challenges, and nothing was scheduled",
+            hint="When SELECT audius_challenges.share_why_not(); returns no row: SELECT * FROM schedule_challenges();",
+        )
+        return
+    if is_fed(db):
+        db.plpy.notice(
+            "table users comes by a subscription: nothing was inserted into challenges, and nothing was scheduled",
+            hint="If this database is to run challenges itself, wait until no table is being copied"
+            " (pg_subscription_rel.srsubstate is r); then SELECT * FROM sync_challenge_catalog(); and"
+            " SELECT * FROM schedule_challenges();",
+        )
         return
     _fill_catalog(db)
     if db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):

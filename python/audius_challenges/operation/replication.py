@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audius_challenges.database import Database
+from audius_challenges.database import AnyPlan, Database
 from audius_challenges.sources import WRITTEN
 
-_PUBLISHED = """
+# What shares create, by the statements that the extension prints, is as it has to be.
+_OURS = "'^audius_challenges_((share|adopt|return)_[0-9]+_of_[0-9]+|return$)'"
+
+_PUBLISHED = f"""
     SELECT
         published.pubname::text AS name,
         bool_or(published.schemaname = 'audius_challenges') AS has_state,
         array_agg(published.tablename::text ORDER BY published.tablename)
         FILTER (WHERE published.schemaname <> 'audius_challenges') AS tables
     FROM pg_publication_tables AS published
-    WHERE published.schemaname = 'audius_challenges'
-        OR (published.schemaname = :schema::text AND published.tablename = ANY(:written::text[]))
+    WHERE published.pubname !~ {_OURS}
+        AND (
+            published.schemaname = 'audius_challenges'
+            OR (published.schemaname = :schema::text AND published.tablename = ANY(:written::text[]))
+        )
     GROUP BY published.pubname
     ORDER BY published.pubname
 """
 
-_SUBSCRIBED = """
+_SUBSCRIBED = f"""
     SELECT
         subscription.subname::text AS name,
         array_agg(relation.relname::text ORDER BY relation.relname) AS tables
@@ -31,11 +37,27 @@ _SUBSCRIBED = """
         ON relation.oid = subscribed.srrelid
     INNER JOIN pg_namespace AS namespace
         ON namespace.oid = relation.relnamespace
-    WHERE namespace.nspname = 'audius_challenges'
-        OR (namespace.nspname = :schema::text AND relation.relname = ANY(:written::text[]))
+    WHERE subscription.subname !~ {_OURS}
+        AND (
+            namespace.nspname = 'audius_challenges'
+            OR (namespace.nspname = :schema::text AND relation.relname = ANY(:written::text[]))
+        )
     GROUP BY subscription.subname
     ORDER BY subscription.subname
 """
+
+# Copying may be under way, or what is derived may be sent somewhere else: who ticks here has to know.
+_IS_FED = AnyPlan("""
+    SELECT EXISTS (
+        SELECT FROM pg_subscription_rel AS subscribed
+        INNER JOIN pg_class AS relation
+            ON relation.oid = subscribed.srrelid
+        INNER JOIN pg_namespace AS namespace
+            ON namespace.oid = relation.relnamespace
+        WHERE (namespace.nspname = :schema::text AND relation.relname = 'users')
+            OR (namespace.nspname = 'audius_challenges' AND relation.relname = 'share_plan')
+    )
+""")
 
 _PAGE = 'See docs/how-to/install.md, "Logical replication".'
 
@@ -80,3 +102,9 @@ def subscriptions(db: Database) -> list[Remark]:
         )
         for row in db.rows(_SUBSCRIBED, schema=db.schema, written=list(WRITTEN))
     ]
+
+
+def is_fed(db: Database) -> bool:
+    """Whether the sources come by a subscription."""
+    found: bool = db.value(_IS_FED, schema=db.schema)
+    return found

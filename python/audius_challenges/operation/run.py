@@ -636,11 +636,11 @@ def _require_here(role: Role, processors: Iterable[Processor]) -> None:
             hint="Call it there, while its plan has no shares: SELECT audius_challenges.plan_shares(0);",
         )
     shared = [processor.id for processor in processors if role.is_absorbed(processor.id)]
-    if shared and role.plan:
+    if shared:
         others = [processor.id for processor in processors if processor.id not in shared]
         call = f"SELECT * FROM audius_challenges.start_from_now('{{{','.join(others)}}}'); or, " if others else ""
         raise ChallengeError(
-            f"{role.plan.shares} nodes of shares derive {', '.join(shared)}, and follow changes already",
+            f"{', '.join(shared)} are derived by nodes, which follow changes already",
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             detail="Nothing was done.",
             hint=f"{call}for all: SELECT audius_challenges.plan_shares(0); start from now, and plan the shares again.",

@@ -48,7 +48,7 @@ _BATCH_COLUMNS = """
     WHERE attribute.attrelid = 'audius_challenges.share_batch'::regclass
         AND attribute.attnum > 0
         AND NOT attribute.attisdropped
-        AND attribute.attname NOT IN ('id', 'is_held')
+        AND attribute.attname NOT IN ('id', 'is_taken_in', 'is_held')
     ORDER BY attribute.attnum
 """
 
@@ -270,7 +270,8 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
             detail=error.detail,
             hint="SELECT audius_challenges.share_tables(); on the primary prints what creates a node's tables.",
         ) from None
-    names = [_qualified(db, table) for table in reads] + [f"{_STATE_SCHEMA}.{name}" for name in STATE]
+    own = (*STATE, "share_sent", "share_batch")
+    names = [_qualified(db, table) for table in reads] + [f"{_STATE_SCHEMA}.{name}" for name in own]
     if filled := [name for name in names if list(db.plpy.execute(f"SELECT 1 FROM {name} LIMIT 1"))]:
         raise ChallengeError(
             f"there are rows in {', '.join(filled)}: a copy over them would fail, and try again for ever",

@@ -183,7 +183,7 @@ class Shared:
 
 
 def read_tables(db: Database) -> list[Shared]:
-    """The tables that shares take, in the order of the sources.
+    """The tables that shares take.
 
     :raises ChallengeError: naming what the challenges of shares miss, or a table that cannot be published
     """
@@ -196,12 +196,13 @@ def read_tables(db: Database) -> list[Shared]:
     columns: dict[str, dict[str, str]] = {}
     for row in db.rows(_COLUMNS, schema=db.schema, tables=names):
         columns.setdefault(row["table_name"], {})[row["column_name"]] = row["type_name"]
-    return [_shared(db, name, reads[name], columns[name], parts[name]) for name in TABLES if name in reads]
+    return [_shared(db, name, reads[name], columns[name], parts[name]) for name in names]
 
 
 def reads_of_shares() -> Reads:
-    """What the challenges of shares read and write, and the catalog."""
-    return merged([CATALOG, *(processor.reads for processor in CHALLENGES if processor.id in SHARED)])
+    """What the challenges of shares read and write, and the catalog; tables in the order of their declarations."""
+    reads = merged([CATALOG, *(processor.reads for processor in CHALLENGES if processor.id in SHARED)])
+    return {name: reads[name] for name in TABLES if name in reads}
 
 
 def is_followed(table: str) -> bool:
