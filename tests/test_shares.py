@@ -469,7 +469,9 @@ def assert_as_one_server(primary: Discovery, name: str) -> None:
     """What there is is what a server that never had shares makes of the same sources, and was written and told once."""
     single = create_discovery(primary.cluster, name)
     stage = "SELECT count(*) FROM sync_challenge_catalog('stage')"
-    single.psql(CREATE_EXTENSION, stage, "ALTER TABLE plays DISABLE TRIGGER USER", "UPDATE challenges SET active = TRUE")
+    single.psql(
+        CREATE_EXTENSION, stage, "ALTER TABLE plays DISABLE TRIGGER USER", "UPDATE challenges SET active = TRUE"
+    )
     with closing(primary.connect()) as session, closing(single.connect()) as other:
         for table in SOURCES:
             copy(session, table, other, table)
