@@ -572,7 +572,7 @@ def test_start_from_now_is_refused_where_nodes_derive(hub: Connection) -> None:
     with pytest.raises(psycopg.Error) as caught:
         hub.execute("SELECT audius_challenges.start_from_now()")
     message, hint = message_of(caught.value)
-    assert message == "audius_challenges: u, fp, p, v, e are derived by nodes, which follow changes already"
+    assert message == "audius_challenges: nodes of shares derive u, fp, p, v, e, and follow changes already"
     assert hint == (
         f"SELECT * FROM audius_challenges.start_from_now('{{{others}}}'); or, for all: SELECT"
         " audius_challenges.plan_shares(0); start from now, and plan the shares again."
@@ -593,7 +593,7 @@ def test_a_plan_waits_for_the_run_that_is_under_way(hub: Connection, discovery: 
 
 
 def test_a_plan_is_refused_where_it_makes_no_sense(hub: Connection) -> None:
-    with pytest.raises(psycopg.Error, match="there cannot be -1 shares"):
+    with pytest.raises(psycopg.Error, match="shares must be between 0 and 1000, not -1"):
         hub.execute("SELECT audius_challenges.plan_shares(-1)")
     with pytest.raises(psycopg.Error, match="shares must not be null"):
         hub.execute("SELECT audius_challenges.plan_shares(NULL)")

@@ -162,12 +162,19 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
         "history",
         "challenge_day",
         "day_backfill",
+        "share_plan",
+        "share_beat",
+        "share_batch",
+        "share_node",
+        "share_sent",
     }
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem"
         r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill)(_pkey|_undone|\(\))?\b"
-        r"|routine audius_challenges\.(trigger_needs|undisbursed|metrics|doctor|examine|job_facts)\b"
+        r"|\.share_(plan|beat|batch|node|sent)"
+        r"|routine audius_challenges\.(trigger_needs|undisbursed|metrics|doctor|examine|job_facts|resend)\b"
+        r"|routine audius_challenges\.\w*(share|adoption)\w*\b"
     )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
     return kept
@@ -246,10 +253,11 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
             assert state.items() >= states_before[challenge].items()
             assert state["nothing_written"] is False
             assert (state["look"] is not None) is (challenge in ("u", "fp", "p", "v", "p1", "p2", "p3"))
-        for table in ("pause", "last_tick", "unpaid_friday", "challenge_day", "day_backfill"):
+        of_runs = ("pause", "last_tick", "unpaid_friday", "challenge_day", "day_backfill", "share_plan", "share_sent")
+        for table in of_runs:
             assert grants(connection, table) == works
         assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
-        for table in ("set_aside", "history"):
+        for table in ("set_aside", "history", "share_beat", "share_batch", "share_node"):
             assert grants(connection, table) == works | {("upgrade_runner", "DELETE")}
         with connection.transaction():  # Whoever could read the status still can.
             connection.execute("SET LOCAL ROLE upgrade_reader")

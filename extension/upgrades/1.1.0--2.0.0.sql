@@ -356,7 +356,7 @@ COMMENT ON COLUMN audius_challenges.share_batch.created_at IS
 COMMENT ON COLUMN audius_challenges.share_batch.completed_at IS
 'completed_at of each row of user_challenges; last_listen_date of each listen streak';
 COMMENT ON COLUMN audius_challenges.share_batch.says IS
-'Of a beat: why the node does nothing; null: it works';
+'Of a beat: why the node does nothing, or which challenges fail there; null: it works';
 COMMENT ON COLUMN audius_challenges.share_batch.behind IS
 'Of a beat: the challenges for which the node has not examined all users yet';
 COMMENT ON COLUMN audius_challenges.share_batch.is_taken_in IS
@@ -381,7 +381,7 @@ COMMENT ON COLUMN audius_challenges.share_node.number IS
 'share_batch.number up to which all has arrived: what comes later is not written before there is no gap';
 COMMENT ON COLUMN audius_challenges.share_node.beat_at IS
 'When the last tick of the node ended of which the primary knows, by the clock of the node';
-COMMENT ON COLUMN audius_challenges.share_node.says IS 'Why the node did nothing in that tick; null: it worked';
+COMMENT ON COLUMN audius_challenges.share_node.says IS 'Why the node did nothing in that tick, or which challenges failed; null: it worked';
 COMMENT ON COLUMN audius_challenges.share_node.behind IS
 'The challenges for which the node had not examined all users then';
 COMMENT ON COLUMN audius_challenges.share_node.problem IS 'What is missing; null: nothing';

@@ -1,6 +1,6 @@
 -- Bad input: each an error that names the value and says what to do, and nothing is changed.
 BEGIN;
-SELECT plan(90);
+SELECT plan(94);
 
 -- Everything that a run or a call could change, as one text.
 CREATE FUNCTION pg_temp.everything() RETURNS text
@@ -189,7 +189,8 @@ FROM
         ('sweep_users', 'none'), ('sweep_users', '-1'),
         ('changed_users', '1.5'), ('changed_users', '-1'),
         ('time_budget', 'long'), ('time_budget', '-1s'), ('time_budget', '25 fortnights'),
-        ('lock_timeout', 'soon'), ('lock_timeout', '-1s')
+        ('lock_timeout', 'soon'), ('lock_timeout', '-1s'),
+        ('share', '1'), ('share', '2/2'), ('share', '-1/2'), ('share', '0/0')
     ) AS bad (name, setting);
 SELECT alike(
     build.error_of(

@@ -1,6 +1,6 @@
 -- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
 BEGIN;
-SELECT plan(47);
+SELECT plan(48);
 
 -- Everything that belongs to the extension.
 CREATE TEMPORARY VIEW member AS
@@ -151,19 +151,34 @@ SELECT is(
     'doctor returns findings'
 );
 SELECT results_eq(
+    $$SELECT proname, pg_get_function_arguments(oid), pg_get_function_result(oid) FROM routine
+    WHERE nspname = 'audius_challenges' AND proname ~ 'share|adoption' AND prorettype = 'text'::regtype ORDER BY proname$$,
+    $$VALUES
+        ('adopt_share'::name, 'conninfo text', 'SETOF text'),
+        ('drop_shares', '', 'SETOF text'),
+        ('finish_adoption', '', 'SETOF text'),
+        ('join_share', 'share text, conninfo text', 'SETOF text'),
+        ('receive_share', 'share text, conninfo text', 'SETOF text'),
+        ('share_publications', 'shares integer', 'SETOF text'),
+        ('share_tables', '', 'SETOF text'),
+        ('share_why_not', '', 'SETOF text')$$,
+    'what makes shares, and takes them down, is printed'
+);
+SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
     $$VALUES ('challenge_day'::name), ('day_backfill'), ('history'), ('installation'), ('last_tick'), ('look'),
-        ('passed_over'), ('pause'), ('processor_state'), ('set_aside'), ('tastemaker_decision'),
-        ('unpaid_friday'), ('verified_user')$$,
+        ('passed_over'), ('pause'), ('processor_state'), ('set_aside'), ('share_batch'), ('share_beat'), ('share_node'),
+        ('share_plan'), ('share_sent'), ('tastemaker_decision'), ('unpaid_friday'), ('verified_user')$$,
     'the extension owns these tables of state, and no table of the application''s'
 );
 SELECT results_eq(
     $$SELECT relname FROM relation
     WHERE relkind = 'r' AND oid NOT IN (
         SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'audius_challenges'
-    )$$,
-    $$VALUES ('last_tick'::name)$$,
-    'every table of state is dumped, but for what is known of the last tick, which was one of that server'
+    )
+    ORDER BY relname$$,
+    $$VALUES ('last_tick'::name), ('share_batch'), ('share_beat'), ('share_node'), ('share_plan'), ('share_sent')$$,
+    'every table of state is dumped, but for the last tick and shares, which are of that server'
 );
 SELECT results_eq(
     $$SELECT DISTINCT nspname FROM relation WHERE relkind <> 'v'$$,

@@ -15,6 +15,9 @@ from audius_challenges.settings import Settings, Share
 SHARED = ("u", "fp", "p", "v", "e")
 """The challenges that nodes derive: what earns them is of their user alone, and replicated by its id."""
 
+MOST_SHARES = 1000
+"""What a name of a slot has room for, and more than anybody has servers."""
+
 RETURN = "audius_challenges_return"
 """The publication on a node: what it sends home."""
 

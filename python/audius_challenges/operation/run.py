@@ -440,7 +440,7 @@ class _Tick:
             if self.turns + 1 >= len(processors) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
                 queue.clear()
             if not queue:
-                _beat(db, run.role)
+                _beat(db, run.role, _says(list(failures)))
                 last_tick.end(db)
             db.plpy.commit()
             self.turns += 1
@@ -484,7 +484,10 @@ def _done_here(db: Database, settings: Settings) -> Sequence[Processor]:
 
 
 def _beat(db: Database, role: Role, says: str | None = None) -> None:
-    """Tell the other servers of shares, where there are any, that a tick has ended."""
+    """Tell the other servers of shares, where there are any, that a tick has ended.
+
+    :param says: of a node, what is wrong there
+    """
     if not (role.is_hub or role.is_node):
         return
     from audius_challenges.operation import share_beats  # noqa: PLC0415 - only where there are shares
@@ -493,6 +496,11 @@ def _beat(db: Database, role: Role, says: str | None = None) -> None:
         share_beats.beat(db)
     else:
         share_beats.send_beat(db, role.plan, says)
+
+
+def _says(failures: Sequence[str]) -> str | None:
+    """What a node tells the primary of challenges that have failed; why they have, it tells whoever asks it."""
+    return f"failing: {', '.join(failures)}" if failures else None
 
 
 def _stopped(db: Database, role: Role, reasons: Sequence[str]) -> None:
@@ -512,13 +520,13 @@ def _failed(failures: dict[str, str], missing: dict[str, str]) -> ChallengeError
     :param missing: what has not come from nodes, by share
     """
     failed = [processor.id for processor in CHALLENGES if processor.id in failures]
-    details = [*(f"{challenge}: {failures[challenge]}" for challenge in failed), *missing.values()]
-    messages, hints = [], []
+    messages, details, hints = [], [f"{challenge}: {failures[challenge]}" for challenge in failed], []
     if failed:
         messages.append(f"{len(failed)} of {len(CHALLENGES)} challenges failed: {', '.join(failed)}")
         hints.append("The other challenges were committed. See SELECT * FROM challenge_status;")
     if missing:
         messages += missing.values()
+        details.append("What came before it was written, what has come after it waits.")
         hints += [_how_to_resend(share) for share in missing]
     return ChallengeError(
         "; ".join(messages),
@@ -638,12 +646,13 @@ def _require_here(role: Role, processors: Iterable[Processor]) -> None:
     shared = [processor.id for processor in processors if role.is_absorbed(processor.id)]
     if shared:
         others = [processor.id for processor in processors if processor.id not in shared]
-        call = f"SELECT * FROM audius_challenges.start_from_now('{{{','.join(others)}}}'); or, " if others else ""
+        all_of_them = "SELECT audius_challenges.plan_shares(0); start from now, and plan the shares again."
+        just_these = f"SELECT * FROM audius_challenges.start_from_now('{{{','.join(others)}}}'); or, for all: "
         raise ChallengeError(
-            f"{', '.join(shared)} are derived by nodes, which follow changes already",
+            f"nodes of shares derive {', '.join(shared)}, and follow changes already",
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             detail="Nothing was done.",
-            hint=f"{call}for all: SELECT audius_challenges.plan_shares(0); start from now, and plan the shares again.",
+            hint=f"{just_these if others else ''}{all_of_them}",
         )
 
 

@@ -63,7 +63,7 @@ def beat(db: Database) -> None:
 def send_beat(db: Database, plan: Plan | None, says: str | None) -> None:
     """A node: tell the primary that a tick has ended, if what it sends is of this plan.
 
-    :param says: why it does nothing; None: it works
+    :param says: why it does nothing, or what fails; None: it works
     """
     if plan is not None:
         db.rows(_SEND, epoch=plan.epoch, says=says, challenges=list(plan.challenges))

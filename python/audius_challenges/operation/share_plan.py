@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from audius_challenges.database import Database
-from audius_challenges.engine.shares import COMPLETIONS, SHARED, STREAKS, USER_CHALLENGES, Plan, read_role
+from audius_challenges.engine.shares import (
+    COMPLETIONS,
+    MOST_SHARES,
+    SHARED,
+    STREAKS,
+    USER_CHALLENGES,
+    Plan,
+    read_role,
+)
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
 from audius_challenges.operation import transaction
 from audius_challenges.operation.transaction import LOCK
@@ -46,8 +54,10 @@ def plan_shares(db: Database, shares: int) -> int:
     :returns: the epoch
     :raises ChallengeError: on a node, on a standby, and while a run does not end
     """
-    if shares < 0:
-        raise ChallengeError(f"there cannot be {shares} shares", hint="0: the primary does everything.")
+    if not 0 <= shares <= MOST_SHARES:
+        raise ChallengeError(
+            f"shares must be between 0 and {MOST_SHARES}, not {shares}", hint="0: the primary does everything."
+        )
     settings = transaction.require_usable_transaction(db)
     if read_role(db, settings).is_node:
         raise ChallengeError(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
 from audius_challenges.engine.shares import (
+    MOST_SHARES,
     RETURN,
     SHARED,
     Plan,
@@ -33,9 +34,6 @@ from audius_challenges.operation.share_tables import (
     reads_of_shares,
 )
 from audius_challenges.settings import PREFIX, Settings, Share, read_settings, share_of
-
-MOST_SHARES = 1000
-"""What a name of a slot has room for, and more than anybody has servers."""
 
 TRIGGERS = {"INSERT": "audius_challenges_share_insert", "UPDATE": "audius_challenges_share_update"}
 """The triggers of a node that send what it writes, by what fires them."""
