@@ -35,7 +35,6 @@ SETTINGS: Mapping[str, str] = {
 """What a server needs for shares; the last has a test wait for less."""
 
 PATIENCE = 60.0
-DATABASE = "node"
 
 TICK = "CALL audius_challenges.tick()"
 
@@ -43,7 +42,8 @@ TICK = "CALL audius_challenges.tick()"
 _BEHIND = """
     SELECT slot_name::text
     FROM pg_replication_slots
-    WHERE slot_name ~ %s
+    WHERE database = current_database()
+        AND slot_name ~ %s
         AND (confirmed_flush_lsn IS NULL OR confirmed_flush_lsn < %s::pg_lsn)
 """
 
@@ -54,11 +54,23 @@ class NotThereYetError(RuntimeError):
 
 @dataclass
 class Node:
-    """One node: its server, its database, its share."""
+    """One node: its database, its share, and whether the server has nothing else."""
 
-    cluster: Cluster
     database: Discovery
     share: str
+    is_alone: bool = True
+
+    @property
+    def cluster(self) -> Cluster:
+        """Its server."""
+        return self.database.cluster
+
+    def close(self) -> None:
+        """Removes it, or what is left of it, once nothing follows it any more."""
+        if self.is_alone:
+            self.cluster.close()
+        else:
+            self.cluster.drop_database(self.database.name)
 
     def connect(self, autocommit: bool = True) -> psycopg.Connection[Any]:
         """A new connection, in which the node's setting holds; the caller closes it."""
@@ -78,10 +90,12 @@ class Shares:
     """A primary and its nodes.
 
     hub: the primary's database, with the extension, on a cluster with SETTINGS.
-    settings: further lines of the nodes' postgresql.conf.
+    server: another one with SETTINGS, on which nodes are databases; by default each has a server of its own.
+    settings: further lines of the postgresql.conf of such.
     """
 
     hub: Discovery
+    server: Cluster | None = None
     settings: Mapping[str, str] = field(default_factory=lambda: NO_SETTINGS)
     nodes: list[Node] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -127,11 +141,12 @@ class Shares:
 
     def new_node(self, share: str) -> Node:
         """A new server with the tables of a node, and nothing in them."""
-        cluster = self._stack.enter_context(
+        cluster = self.server or self._stack.enter_context(
             Cluster(root=self.hub.cluster.root, cron_database="postgres", settings={**SETTINGS, **self.settings})
         )
-        cluster.create_database(DATABASE)
-        node = Node(cluster, Discovery(cluster, DATABASE), share)
+        name = f"node_{share.replace('/', '_of_')}"
+        cluster.create_database(name)
+        node = Node(Discovery(cluster, name), share, is_alone=self.server is None)
         self.create_tables(node)
         return node
 
@@ -217,7 +232,7 @@ class Shares:
         self.hub.psql(f"DROP SUBSCRIPTION audius_challenges_return_{number}_of_{shares}")
         for kind in ("", "_plays", "_adopt"):
             self.hub.psql(f"DROP PUBLICATION audius_challenges_share_{number}_of_{shares}{kind}")
-        node.cluster.close()
+        node.close()
 
     def take_down(self) -> None:
         """Has the primary do everything again, and removes all of shares there and on the nodes."""
@@ -225,7 +240,7 @@ class Shares:
             gexec(node.database, "audius_challenges.drop_shares()")
         gexec(self.hub, "audius_challenges.drop_shares()")
         for node in self.nodes:
-            node.cluster.close()
+            node.close()
         self.nodes = []
 
     # Waiting

@@ -14,7 +14,7 @@ from psycopg import errors
 from devtools.cluster import Cluster, ClusterError
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from devtools.shares import SETTINGS, Node, Shares, conninfo, gexec
-from tests.sessions import Connection, NewCluster, Notice, column, notices, rows, until, value
+from tests.sessions import Connection, NewCluster, Notice, column, notices, rows, tick, until, value
 
 # Rows of users by one column, in other shapes than the application's: partitions, a replica identity of all columns in
 # one of them and in a whole table, and one by an index that is not the key.
@@ -64,23 +64,53 @@ OF_USERS = {"users": "user_id", "follows": "follower_user_id", "saves": "user_id
 WHOLE = ("tracks", "playlists", "blocks", "challenges")
 
 
-def hub_with(cluster: Cluster, *statements: str) -> Discovery:
+def hub_with(cluster: Cluster, name: str, *statements: str) -> Discovery:
     """A primary with the extension, after these statements."""
     require_extension(cluster)
-    hub = create_discovery(cluster, "hub")
+    hub = create_discovery(cluster, name)
     hub.psql(*statements, CREATE_EXTENSION)
     return hub
 
 
 @pytest.fixture(scope="module")
-def pair(root: Path | None) -> Iterator[Shares]:
+def servers(root: Path | None) -> Iterator[tuple[Cluster, Cluster]]:
+    """One server for primaries, another one for nodes."""
+    with (
+        Cluster(root=root, cron_database="postgres", settings=SETTINGS) as first,
+        Cluster(root=root, cron_database="postgres", settings=SETTINGS) as second,
+    ):
+        yield first, second
+
+
+@pytest.fixture(scope="module")
+def pair(servers: tuple[Cluster, Cluster]) -> Iterator[Shares]:
     """A primary and two nodes at work, in the shapes above. Whoever changes something puts it right again."""
-    with Cluster(root=root, cron_database="postgres", settings=SETTINGS) as cluster:
-        hub = hub_with(cluster, SHAPES)
-        hub.psql(FILL, "SELECT * FROM reconcile_challenges()")
-        with Shares(hub) as shares:
-            shares.set_up(2)
-            yield shares
+    hub = hub_with(servers[0], "hub", SHAPES)
+    hub.psql(FILL, "SELECT * FROM reconcile_challenges()")
+    with Shares(hub, servers[1]) as shares:
+        shares.set_up(2)
+        yield shares
+
+
+@pytest.fixture
+def single(servers: tuple[Cluster, Cluster]) -> Iterator[tuple[Shares, Node]]:
+    """A primary and its only node, which has yet to adopt; there is no plan."""
+    hub = hub_with(servers[0], "hub_of_one")
+    hub.psql(FILL, "SELECT * FROM reconcile_challenges()")
+    with Shares(hub, servers[1]) as shares:
+        shares.publish(1)
+        yield shares, shares.join("0/1")
+        shares.take_down()
+        servers[0].drop_database(hub.name)
+
+
+@pytest.fixture
+def apart(new_cluster: NewCluster) -> tuple[Shares, Node]:
+    """The same, each with a server of its own, to which anything may happen."""
+    hub = hub_with(new_cluster(cron_database="postgres", settings=SETTINGS), "hub")
+    shares = Shares(hub, new_cluster(cron_database="postgres", settings=SETTINGS))
+    shares.publish(1)
+    return shares, shares.join("0/1")
 
 
 @pytest.fixture
@@ -330,7 +360,7 @@ MISSING = "the trigger that sends back is missing on user_challenges, AFTER"
                 "DELETE FROM audius_challenges.share_beat;"
                 " INSERT INTO audius_challenges.share_beat (number) VALUES (5), (6), (9), (11)"
             ),
-            ["beats of the primary are missing: 3, so changes were lost"],
+            ["beats of the primary are missing, so changes were lost"],
         ),
         (
             "SET session_replication_role = replica",
@@ -490,38 +520,57 @@ def test_the_guard_sees_a_way_back_that_is_gone(pair: Shares, hub: Connection, n
     assert why_not(node) == []
 
 
-def test_the_guard_sees_a_slot_that_is_lost(pair: Shares, hub: Connection, node: Connection) -> None:
-    subscription = "audius_challenges_return_0_of_2"
-    node.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-    node.execute("SELECT pg_reload_conf()")
-    hub.execute(f"ALTER SUBSCRIPTION {subscription} DISABLE")
-    until(lambda: value(node, "SELECT NOT active FROM pg_replication_slots"), "the primary leaving")
-    for _ in range(4):
-        node.execute("SELECT pg_logical_emit_message(FALSE, 'shares', 'something')")
-        node.execute("SELECT pg_switch_wal()")
-    node.execute("CHECKPOINT")
-    assert why_not(node) == [f"slot {subscription} is lost: what was sent back has not arrived"]
+def test_the_guard_sees_a_slot_that_is_lost(apart: tuple[Shares, Node]) -> None:
+    shares, node = apart
+    shares.plan(1)
+    shares.adopt(node)
+    subscription = "audius_challenges_return_0_of_1"
+    with closing(node.connect()) as connection, closing(shares.hub.connect()) as hub:
+        connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        connection.execute("SELECT pg_reload_conf()")
+        hub.execute(f"ALTER SUBSCRIPTION {subscription} DISABLE")
+        until(lambda: value(connection, "SELECT NOT active FROM pg_replication_slots"), "the primary leaving")
+        for _ in range(4):
+            connection.execute("SELECT pg_logical_emit_message(FALSE, 'shares', 'something')")
+            connection.execute("SELECT pg_switch_wal()")
+        connection.execute("CHECKPOINT")
+        assert why_not(connection) == [f"slot {subscription} is lost: what was sent back has not arrived"]
 
-    node.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-    node.execute("SELECT pg_reload_conf()")
-    hub.execute(f"ALTER SUBSCRIPTION {subscription} SET (slot_name = NONE)")
-    hub.execute(f"DROP SUBSCRIPTION {subscription}")
-    node.execute("SELECT pg_drop_replication_slot(%s)", [subscription])
-    gexec(pair.hub, f"audius_challenges.receive_share('0/2', '{conninfo(pair.nodes[0].database)}')")
-    assert why_not(node) == []
+        connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        connection.execute("SELECT pg_reload_conf()")
+        hub.execute(f"ALTER SUBSCRIPTION {subscription} SET (slot_name = NONE)")
+        hub.execute(f"DROP SUBSCRIPTION {subscription}")
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [subscription])
+        gexec(shares.hub, f"audius_challenges.receive_share('0/1', '{conninfo(node.database)}')")
+        assert why_not(connection) == []
+
+
+def test_the_guard_never_forgets_that_changes_were_lost(apart: tuple[Shares, Node]) -> None:
+    """A slot that somebody makes anew begins with what comes then, and PostgreSQL says nothing of what is missing."""
+    shares, node = apart
+    shares.plan(1)
+    shares.adopt(node)
+    slot = share(1)
+    with closing(node.connect()) as connection, closing(shares.hub.connect()) as hub:
+        connection.execute(f"ALTER SUBSCRIPTION {slot} DISABLE")
+        until(lambda: value(hub, f"SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{slot}'"), "the end")
+        hub.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+        hub.execute("SELECT build.person(100)")
+        tick(hub)
+        hub.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+        connection.execute(f"ALTER SUBSCRIPTION {slot} ENABLE")
+        tick(hub)
+        lost = ["beats of the primary are missing, so changes were lost"]
+        until(lambda: why_not(connection) == lost, "the next beat")
+        # Nor when none of the beats is kept any more that there were when it happened.
+        for _ in range(110):
+            tick(hub)
+        shares.catch_up()
+        assert why_not(connection) == lost
+        assert value(connection, "SELECT count(*) FROM users WHERE user_id = 100") == 0
 
 
 # Adoption
-
-
-@contextmanager
-def one_share(new_cluster: NewCluster) -> Iterator[tuple[Shares, Node]]:
-    """A primary and its only node, which has yet to adopt; there is no plan."""
-    hub = hub_with(new_cluster(cron_database="postgres", settings=SETTINGS))
-    hub.psql(FILL, "SELECT * FROM reconcile_challenges()")
-    with Shares(hub) as shares:
-        shares.publish(1)
-        yield shares, shares.join("0/1")
 
 
 def refused(connection: Connection, call: str, *parameters: object) -> tuple[str, str | None, str | None]:
@@ -534,9 +583,10 @@ def refused(connection: Connection, call: str, *parameters: object) -> tuple[str
 
 
 def test_a_node_adopts_what_there_was_when_the_plan_was_made_or_later_and_nothing_else(
-    new_cluster: NewCluster,
+    single: tuple[Shares, Node],
 ) -> None:
-    with one_share(new_cluster) as (shares, node), closing(node.connect()) as connection:
+    shares, node = single
+    with closing(node.connect()) as connection:
 
         def adopt() -> tuple[str, str | None, str | None]:
             return refused(connection, "adopt_share('')")
@@ -602,8 +652,9 @@ def share(shares: int) -> str:
     return f"audius_challenges_share_0_of_{shares}"
 
 
-def test_a_node_waits_until_its_sources_are_as_late_as_what_it_adopts(new_cluster: NewCluster) -> None:
-    with one_share(new_cluster) as (shares, node), closing(node.connect()) as connection:
+def test_a_node_waits_until_its_sources_are_as_late_as_what_it_adopts(single: tuple[Shares, Node]) -> None:
+    shares, node = single
+    with closing(node.connect()) as connection:
         shares.plan(1)
         until(lambda: value(connection, "SELECT count(*) FROM audius_challenges.share_plan") == 1, "the plan")
         # The share's own subscription stands still, while the primary goes on and the copy is taken.
@@ -618,8 +669,9 @@ def test_a_node_waits_until_its_sources_are_as_late_as_what_it_adopts(new_cluste
         assert why_not(connection) == []
 
 
-def test_whatever_is_under_way_can_send_nothing_of_what_is_being_adopted(new_cluster: NewCluster) -> None:
-    with one_share(new_cluster) as (shares, node), closing(node.connect()) as connection:
+def test_whatever_is_under_way_can_send_nothing_of_what_is_being_adopted(single: tuple[Shares, Node]) -> None:
+    shares, node = single
+    with closing(node.connect()) as connection:
         shares.plan(1)
         shares.adopt(node)
         shares.plan(1)
@@ -633,8 +685,8 @@ def test_whatever_is_under_way_can_send_nothing_of_what_is_being_adopted(new_clu
 # What is refused
 
 
-def test_a_node_is_made_of_empty_tables_without_keys_that_would_stop_it(new_cluster: NewCluster) -> None:
-    node = create_discovery(new_cluster(cron_database="postgres", settings=SETTINGS), "node")
+def test_a_node_is_made_of_empty_tables_without_keys_that_would_stop_it(servers: tuple[Cluster, Cluster]) -> None:
+    node = create_discovery(servers[1], "node")
     node.psql(CREATE_EXTENSION, "SELECT build.person(1)")
     with closing(node.connect()) as connection:
 
@@ -708,6 +760,27 @@ def test_no_publication_is_printed_that_would_stop_the_application(
         said, _, hint = refused(connection, "share_tables()")
     assert said.startswith(message)
     assert hint
+
+
+def test_tables_are_created_in_the_schema_that_the_extension_is_in(
+    discovery: Discovery, empty_database: Discovery
+) -> None:
+    discovery.psql('ALTER SCHEMA public RENAME TO "the network"')
+    with closing(discovery.connect()) as connection, closing(empty_database.connect()) as other:
+        for statement in column(connection, "SELECT audius_challenges.share_tables()"):
+            other.execute(statement)
+        tables = "SELECT relname FROM pg_class WHERE relnamespace = '\"the network\"'::regnamespace AND relkind = 'r'"
+        assert set(column(other, tables)) == {
+            *OF_USERS, *WHOLE, "plays", "user_challenges", "challenge_profile_completion", "challenge_listen_streak",
+        }  # fmt: skip
+        assert (
+            value(
+                other,
+                "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace"
+                " WHERE extname = 'audius_challenges'",
+            )
+            == "the network"
+        )
 
 
 def test_a_server_without_logical_wal_is_told_so(discovery: Discovery) -> None:
@@ -791,10 +864,13 @@ def test_an_installation_where_the_sources_come_by_a_subscription_fills_and_sche
 
 LEFT = """
     SELECT 'subscription ' || subname FROM pg_subscription
+    INNER JOIN pg_database ON pg_database.oid = subdbid AND datname = current_database()
     UNION ALL SELECT 'publication ' || pubname FROM pg_publication
-    UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots
+    UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
     UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'audius_challenges_%'
-    UNION ALL SELECT 'setting' FROM pg_db_role_setting WHERE setconfig::text LIKE '%audius_challenges.share%'
+    UNION ALL SELECT 'setting' FROM pg_db_role_setting
+    INNER JOIN pg_database ON pg_database.oid = setdatabase AND datname = current_database()
+    WHERE setconfig::text LIKE '%audius_challenges.share%'
     UNION ALL SELECT 'plan of ' || shares FROM audius_challenges.share_plan WHERE shares > 0
     UNION ALL SELECT 'adopted' FROM audius_challenges.share_sent
 """
@@ -802,24 +878,25 @@ DROP = "audius_challenges.drop_shares()"
 
 
 @pytest.mark.parametrize("is_primary_first", [True, False])
-def test_nothing_is_left_of_shares_whoever_goes_first(new_cluster: NewCluster, is_primary_first: bool) -> None:
-    with one_share(new_cluster) as (shares, node):
-        shares.plan(1)
-        shares.adopt(node)
-        servers = [shares.hub, node.database] if is_primary_first else [node.database, shares.hub]
-        for server in servers:
-            with closing(server.connect()) as connection:
-                assert len(column(connection, LEFT)) > 3
-            gexec(server, DROP)
-        for server in servers:
-            with closing(server.connect()) as connection:
-                assert column(connection, LEFT) == []
-                assert column(connection, f"SELECT {DROP}") == []
-                assert why_not(connection) == []
+def test_nothing_is_left_of_shares_whoever_goes_first(single: tuple[Shares, Node], is_primary_first: bool) -> None:
+    shares, node = single
+    shares.plan(1)
+    shares.adopt(node)
+    databases = [shares.hub, node.database] if is_primary_first else [node.database, shares.hub]
+    for database in databases:
+        with closing(database.connect()) as connection:
+            assert len(column(connection, LEFT)) > 3
+        gexec(database, DROP)
+    for database in databases:
+        with closing(database.connect()) as connection:
+            assert column(connection, LEFT) == []
+            assert column(connection, f"SELECT {DROP}") == []
+            assert why_not(connection) == []
 
 
-def test_the_slot_of_a_node_that_is_gone_is_dropped(new_cluster: NewCluster) -> None:
-    with one_share(new_cluster) as (shares, node), closing(shares.hub.connect()) as hub:
+def test_the_slot_of_a_node_that_is_gone_is_dropped(apart: tuple[Shares, Node]) -> None:
+    shares, node = apart
+    with closing(shares.hub.connect()) as hub:
         node.cluster.close()
         until(lambda: value(hub, "SELECT NOT active FROM pg_replication_slots"), "the node leaving")
         statements = column(hub, f"SELECT {DROP}")

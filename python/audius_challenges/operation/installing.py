@@ -42,8 +42,7 @@ def install(db: Database) -> None:
         db.plpy.notice(
             "table users comes by a subscription: nothing was inserted into challenges, and nothing was scheduled",
             hint="If this database is to run challenges itself, wait until no table is being copied"
-            " (pg_subscription_rel.srsubstate is r); then SELECT * FROM sync_challenge_catalog(); and"
-            " SELECT * FROM schedule_challenges();",
+            " (pg_subscription_rel.srsubstate is r); then fill challenges, and SELECT * FROM schedule_challenges();",
         )
         return
     _fill_catalog(db)
