@@ -58,8 +58,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.job_facts() IS
-'The jobs of pg_cron that tick this database, those of helpers, and the one that trims; how often each has failed since its last '
-'success, and the last message';
+'The jobs of pg_cron that tick this database, those of helpers, and the one that trims; how often each has failed '
+'since its last success, and the last message';
 
 CREATE FUNCTION audius_challenges.examine()
 RETURNS TABLE (

@@ -209,6 +209,8 @@ COMMENT ON TABLE audius_challenges.processor_state IS
 'State of each challenge that has run; read it through challenge_status';
 COMMENT ON COLUMN audius_challenges.processor_state.phase IS
 'Whether all users have been examined (see the type); null: no run has succeeded while it was active';
+COMMENT ON COLUMN audius_challenges.processor_state.sweep_position IS
+'The last user id that the sweep has examined in its current round, or has left to open slices; null before the first';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_rounds IS 'Completed rounds of the sweep over all users';
 COMMENT ON COLUMN audius_challenges.processor_state.last_run IS 'When it last ran, with or without success';
 COMMENT ON COLUMN audius_challenges.processor_state.last_error IS 'The last error, kept after it has been resolved';
