@@ -14,6 +14,7 @@ from audius_challenges.engine.shares import (
 )
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
 from audius_challenges.operation import transaction
+from audius_challenges.operation.share_beats import KEPT
 from audius_challenges.operation.transaction import LOCK
 
 # A tick under way ends before the plan changes, so that it has one plan.
@@ -38,6 +39,15 @@ _PLAN = """
         lsn = excluded.lsn,
         planned_at = excluded.planned_at
     RETURNING epoch
+"""
+
+# As many as are kept, from the first plan on: so each beat adds one and takes one away, and a node that has lost some
+# keeps as many old ones for good. With fewer, those before a gap would go, and the gap with them.
+_FIRST_BEATS = f"""
+    INSERT INTO audius_challenges.share_beat (number)
+    SELECT each.number
+    FROM generate_series(1, {KEPT}) AS each (number)
+    WHERE NOT EXISTS (SELECT FROM audius_challenges.share_beat)
 """
 
 _FORGET = (
@@ -68,6 +78,7 @@ def plan_shares(db: Database, shares: int) -> int:
     _wait_for_runs(db)
     for statement in _FORGET:
         db.rows(statement)
+    db.rows(_FIRST_BEATS)
     epoch: int = db.value(_PLAN, shares=shares, challenges=list(SHARED))
     return epoch
 
