@@ -506,28 +506,11 @@ TROUBLES = {
         after=["DROP PUBLICATION mine", "ALTER TABLE plays REPLICA IDENTITY DEFAULT"],
     ),
     "the slot of a share that nobody reads": Trouble(
-        [
-            "SELECT pg_create_logical_replication_slot('audius_challenges_share_0_of_2', 'pgoutput')",
-            "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'",
-            "SELECT pg_reload_conf()",
-        ],
+        ["SELECT pg_create_logical_replication_slot('audius_challenges_share_0_of_2', 'pgoutput')"],
         "warning",
         "nobody reads the slot of a share",
         "slot audius_challenges_share_0_of_2 holds .* of WAL",
         by_hand=["SELECT pg_drop_replication_slot('audius_challenges_share_0_of_2')"],
-        after=["ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()"],
-    ),
-    "no limit for the slots of shares": Trouble(
-        ["SELECT pg_create_logical_replication_slot('audius_challenges_return_0_of_2', 'pgoutput')"],
-        "warning",
-        "a share that is down fills the disk with WAL",
-        "max_slot_wal_keep_size is -1, without limit",
-        by_hand=["ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'", "SELECT pg_reload_conf()"],
-        after=[
-            "SELECT pg_drop_replication_slot('audius_challenges_return_0_of_2')",
-            "ALTER SYSTEM RESET max_slot_wal_keep_size",
-            "SELECT pg_reload_conf()",
-        ],
     ),
     "a copy that does not go on": Trouble(
         ["SELECT pg_create_logical_replication_slot('pg_16400_sync_16384_7123456789012345678', 'pgoutput')"],
@@ -660,13 +643,35 @@ def test_writers_are_told_of_where_postgresql_refuses_them_and_nowhere_else(
     run(database, "DROP TABLE remixes", "ALTER TABLE away RENAME TO remixes")
 
 
+def limit_wal(database: Discovery, connection: Connection, limit: str | None) -> None:
+    """Sets max_slot_wal_keep_size, or resets it, and waits until this session has it."""
+    name = "max_slot_wal_keep_size"
+    run(
+        database,
+        f"ALTER SYSTEM SET {name} = '{limit}'" if limit else f"ALTER SYSTEM RESET {name}",
+        "SELECT pg_reload_conf()",
+    )
+    until(lambda: value(connection, f"SELECT current_setting('{name}')") == (limit or "-1"), "the setting")
+
+
+def test_slots_of_shares_without_a_limit_are_told_of(database: Discovery, connection: Connection) -> None:
+    what = "a share that is down fills the disk with WAL"
+    run(database, "SELECT pg_create_logical_replication_slot('audius_challenges_return_0_of_2', 'pgoutput')")
+    ((severity, _, found, expected, statement),) = [each for each in ask(connection) if each.what == what]
+    assert (severity, found, statement) == ("warning", "max_slot_wal_keep_size is -1, without limit", "")
+    assert "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; and then SELECT pg_reload_conf();" in expected
+    limit_wal(database, connection, "50GB")
+    assert [each for each in ask(connection) if each.what == what] == []
+    run(database, "SELECT pg_drop_replication_slot('audius_challenges_return_0_of_2')")
+    limit_wal(database, connection, None)
+
+
 def test_the_slot_of_a_share_that_has_lost_wal_goes(database: Discovery, connection: Connection) -> None:
     run(
         database,
         "SELECT pg_create_logical_replication_slot('audius_challenges_share_1_of_2', 'pgoutput')",
-        "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'",
-        "SELECT pg_reload_conf()",
     )
+    limit_wal(database, connection, "1MB")
     lost = "SELECT wal_status = 'lost' FROM pg_replication_slots"
 
     def is_lost() -> bool:
@@ -679,16 +684,15 @@ def test_the_slot_of_a_share_that_has_lost_wal_goes(database: Discovery, connect
     assert finding.severity == "critical"
     assert "audius_challenges_share_1_of_2 has lost WAL" in finding.what
     connection.execute(finding.statement)
-    run(database, "ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()")
+    limit_wal(database, connection, None)
 
 
 def test_a_slot_that_holds_much_is_told_of_while_somebody_reads_it(database: Discovery, connection: Connection) -> None:
     loader = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
     replace_package(connection, "much", "MUCH_WAL = -1", "operation/checks_of_replication")
+    limit_wal(database, connection, "1GB")
     run(
         database,
-        "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'",
-        "SELECT pg_reload_conf()",
         "SELECT pg_create_logical_replication_slot('audius_challenges_share_0_of_2', 'pgoutput')",
     )
     dsn = database.cluster.dsn(database.name)
@@ -712,9 +716,8 @@ def test_a_slot_that_holds_much_is_told_of_while_somebody_reads_it(database: Dis
     run(
         database,
         "SELECT pg_drop_replication_slot('audius_challenges_share_0_of_2')",
-        "ALTER SYSTEM RESET max_slot_wal_keep_size",
-        "SELECT pg_reload_conf()",
     )
+    limit_wal(database, connection, None)
     connection.execute(loader)
 
 
