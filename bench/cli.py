@@ -34,9 +34,6 @@ def bench(
     workers: Annotated[
         str | None, typer.Option(help="Measure only first builds by so many workers, in turns, such as 1,2.")
     ] = None,
-    reach: Annotated[
-        Path | None, typer.Option(help="Measure nothing: draw what one server reaches on paper, into this SVG.")
-    ] = None,
     show: Annotated[
         Path | None, typer.Option(exists=True, help="Measure nothing: show and draw the result of an earlier run.")
     ] = None,
@@ -48,13 +45,7 @@ def bench(
     re-reads everything, of one with checkpoints, and of triggers. Exits 1 if the extension and the SQL by hand wrote
     different rows.
     """
-    console = Console(highlight=False)
     console = Console(highlight=False, width=max(console.width, 150) if not console.is_terminal else None)
-    if reach:
-        from bench.reach import draw as draw_reach  # noqa: PLC0415
-
-        draw_reach(reach)
-        return
     if against:
         from bench.releases import compare  # noqa: PLC0415
 

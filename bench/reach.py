@@ -1,7 +1,7 @@
 """How far one server reaches, on paper, and what shares take from it: table and picture of explanation/scale.md.
 
 All of it follows from what was measured: on one server at production's size (docs/explanation/performance.md), and of
-shares with a prototype, at a tenth of that size.
+shares with a prototype, at a tenth of that size. `python -m bench.reach` draws the picture anew.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from devtools import REPOSITORY
 
 # One server at production's size, all challenges.
 USERS = 3_200_000
@@ -162,3 +164,7 @@ def _draw_nodes(axes: Any, alone: float, nodes: tuple[float, ...], primary: Mapp
     axes.set_xticks([0, *places], ["alone", *(f"{n} node{'s' if n > 1 else ''}" for n in NODES)])
     axes.set_xlabel("primary (left) and each node (right)")
     axes.grid(visible=False, axis="x")
+
+
+if __name__ == "__main__":
+    draw(REPOSITORY / "docs" / "explanation" / "scale.svg")
