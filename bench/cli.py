@@ -45,6 +45,7 @@ def bench(
     re-reads everything, of one with checkpoints, and of triggers. Exits 1 if the extension and the SQL by hand wrote
     different rows.
     """
+    console = Console(highlight=False)
     console = Console(highlight=False, width=max(console.width, 150) if not console.is_terminal else None)
     if against:
         from bench.releases import compare  # noqa: PLC0415
