@@ -466,8 +466,9 @@ def test_p2_waits_until_p1_is_through_and_is_neither_limited_nor_lost(people: Di
         assert column(session, slices) == ["p1"]
         with helping(people):
             until(lambda: column(session, slices) == [], "the end of p1's slices")
-            tick_of(people)
-            assert column(session, slices) == ["p2"]
+        tick_of(people)
+        assert column(session, slices) == ["p2"]
+        with helping(people):
             until(lambda: column(session, slices) == [], "the end of p2's slices")
             come_to_rest(people)
         for challenge in ("p1", "p2", "p3"):
