@@ -67,9 +67,9 @@ entry.help_out(plpy)
 $procedure$;
 
 COMMENT ON PROCEDURE audius_challenges.help () IS
-'What jobs of helpers run: takes open slices, each in a transaction of its own, beside the ticks, until there have been '
-'none for 35 seconds; in as many sessions as audius_challenges.workers says, less one. Ends in an error that names '
-'the challenges that failed; other slices are committed';
+'What jobs of helpers run: takes open slices, each in a transaction of its own, beside the ticks, until there have '
+'been none for 35 seconds; in as many sessions as audius_challenges.workers says, less one. Ends in an error that '
+'names the challenges that failed; other slices are committed';
 
 CREATE FUNCTION audius_challenges.begin_full_scan(challenge_ids text[] DEFAULT NULL)
 RETURNS SETOF text
