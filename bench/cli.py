@@ -31,6 +31,9 @@ def bench(
     peer: Annotated[
         bool, typer.Option("--peer", help="Measure only pg_ivm beside this extension, on PostgreSQL 18 (needs root).")
     ] = False,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Measure only shares: 1, 2 and 4 nodes beside one server.")
+    ] = False,
     show: Annotated[
         Path | None, typer.Option(exists=True, help="Measure nothing: show and draw the result of an earlier run.")
     ] = None,
@@ -54,6 +57,9 @@ def bench(
 
         compare_with_peer(scale, seed, repeats, lambda message: console.print(message, style="dim"), console.print)
         return
+    if nodes:
+        _measure_nodes(scale, seed, max(3, repeats // 7), results, console)
+        return
     from bench.chart import draw  # noqa: PLC0415 (--help works without what the charts need)
     from bench.report import show as show_tables  # noqa: PLC0415
     from bench.result import Result  # noqa: PLC0415
@@ -72,5 +78,20 @@ def bench(
     draw(result, path.with_suffix(".svg"))
     show_tables(result, console)
     console.print(f"\n{path}\n{path.with_suffix('.svg')}")
+    if any(figures.differing for figures in result.figures):
+        raise typer.Exit(1)
+
+
+def _measure_nodes(scale: float, seed: int, repeats: int, results: Path, console: Console) -> None:
+    from bench.nodes import run, table  # noqa: PLC0415
+
+    try:
+        result = run(scale, seed, repeats, lambda message: console.print(message, style="dim"))
+    except (ClusterError, NotInstalledError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from error
+    path = results / f"nodes-{scale:g}.json"
+    result.save(path)
+    console.print(table(result), path, sep="\n")
     if any(figures.differing for figures in result.figures):
         raise typer.Exit(1)
