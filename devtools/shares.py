@@ -133,9 +133,12 @@ class Shares:
 
     def join(self, share: str) -> Node:
         """A new server, with the tables of a node, that follows the primary and is followed by it."""
-        node = self.new_node(share)
-        gexec(node.database, f"audius_challenges.join_share('{share}', '{conninfo(self.hub)}')")
-        gexec(self.hub, f"audius_challenges.receive_share('{share}', '{conninfo(node.database)}')")
+        return self.join_node(self.new_node(share))
+
+    def join_node(self, node: Node) -> Node:
+        """Has a new server follow the primary, and be followed by it; the copy begins."""
+        gexec(node.database, f"audius_challenges.join_share('{node.share}', '{conninfo(self.hub)}')")
+        gexec(self.hub, f"audius_challenges.receive_share('{node.share}', '{conninfo(node.database)}')")
         self.nodes.append(node)
         return node
 
