@@ -47,6 +47,8 @@ _BEHIND = """
         AND (confirmed_flush_lsn IS NULL OR confirmed_flush_lsn < %s::pg_lsn)
 """
 
+_RETURNS = "SELECT subname FROM pg_subscription WHERE subname LIKE 'audius\\_challenges\\_return\\_%'"
+
 
 class NotThereYetError(RuntimeError):
     """Something was waited for in vain; the message says what, and what the servers logged."""
@@ -230,15 +232,18 @@ class Shares:
 
     def leave(self, node: Node) -> None:
         """Takes a node down, by what it prints, and what the primary has of it."""
-        gexec(node.database, "audius_challenges.drop_shares()")
         number, shares = node.share.split("/")
+        # First: as long as the primary receives from the node, the slot there is its own to drop.
         self.hub.psql(f"DROP SUBSCRIPTION audius_challenges_return_{number}_of_{shares}")
+        gexec(node.database, "audius_challenges.drop_shares()")
         for kind in ("", "_plays", "_adopt"):
             self.hub.psql(f"DROP PUBLICATION audius_challenges_share_{number}_of_{shares}{kind}")
         node.close()
 
     def take_down(self) -> None:
         """Has the primary do everything again, and removes all of shares there and on the nodes."""
+        for (name,) in _rows(self.hub, _RETURNS):
+            self.hub.psql(f"DROP SUBSCRIPTION {name}")
         for node in self.nodes:
             gexec(node.database, "audius_challenges.drop_shares()")
         gexec(self.hub, "audius_challenges.drop_shares()")
