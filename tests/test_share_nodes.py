@@ -221,16 +221,32 @@ def test_a_challenge_that_fails_on_the_node_is_known_on_the_primary(
     pair: Shares, hub: Connection, node: Connection
 ) -> None:
     says = "SELECT says, problem FROM audius_challenges.share_node"
-    hub.execute("SELECT build.person(20 + n, is_verified => TRUE) FROM generate_series(1, 3) AS n")
-    pair.catch_up()
-    node.execute("SET audius_challenges.max_completions = 2")
-    with pytest.raises(psycopg.Error, match="1 of 22 challenges failed: v"):
+    node.execute("ALTER TABLE challenge_profile_completion RENAME COLUMN follows TO followed")
+    with pytest.raises(psycopg.Error, match="1 of 22 challenges failed: p"):
         tick(node)
     pair.catch_up()
     tick(hub)
-    assert rows(hub, says) == [("failing: v", None)]
+    assert rows(hub, says) == [("failing: p", None)]
+    node.execute("ALTER TABLE challenge_profile_completion RENAME COLUMN followed TO follows")
     pair.settle()
     assert rows(hub, says) == [(None, None)]
+
+
+def test_completions_are_limited_on_the_primary_alone(pair: Shares, hub: Connection, node: Connection) -> None:
+    verified = "SELECT count(*) FROM user_challenges WHERE challenge_id = 'v' AND user_id > 20"
+    hub.execute("SELECT build.person(20 + n, is_verified => TRUE) FROM generate_series(1, 3) AS n")
+    pair.catch_up()
+    node.execute("SET audius_challenges.max_completions = 0")
+    tick(node)
+    assert value(node, verified) == 3
+    pair.catch_up()
+    hub.execute("SET audius_challenges.max_completions = 2")
+    with pytest.raises(psycopg.Error, match='challenge "v" would complete at least 3 rewards in one run'):
+        tick(hub)
+    assert value(hub, verified) == 0
+    hub.execute("SET audius_challenges.max_completions = 3")
+    tick(hub)
+    assert value(hub, verified) == 3
 
 
 def test_rows_that_come_late_are_found_by_numbers_that_were_drawn_long_ago(

@@ -80,7 +80,8 @@ class Work:
     swept: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.is_exempt, self.swept = self.state.is_exempt, self.state.completed
+        # The primary of shares limits what it writes; what a node has derived is not paid yet.
+        self.is_exempt, self.swept = self.state.is_exempt or self.is_node, self.state.completed
 
     @property
     def is_unfinished(self) -> bool:
