@@ -30,20 +30,32 @@ ROWS = 50_000
 """Rows that one turn takes, or as many as one batch has."""
 
 # In the order of their numbers, so that of a share nothing is left behind what is taken. An array of ids tells its
-# length by its size: none is read for that.
+# length by its size: none is read for that. The states of streaks, and the rows that come with them until there are
+# others, are taken together: whoever goes on from a state without its rows, or from rows without their state, loses
+# rewards or pays them twice.
 _TAKE = AnyPlan(f"""
     SELECT
         coalesce(array_agg(waiting.id) FILTER (WHERE waiting.before < {ROWS * 8}), '{{}}') AS ids,
         coalesce(bool_or(waiting.before >= {ROWS * 8}), FALSE) AS goes_on
     FROM (
         SELECT
-            batch.id,
-            sum(pg_column_size(batch.users)) OVER (ORDER BY batch.number, batch.share, batch.id)
-            - pg_column_size(batch.users) AS before
-        FROM audius_challenges.share_batch AS batch
-        WHERE batch.challenge_id = :challenge_id::text
-            AND batch.is_taken_in
-            AND NOT batch.is_held
+            sized.id,
+            min(sized.before) OVER (PARTITION BY sized.share, coalesce(sized.with_states, -sized.id)) AS before
+        FROM (
+            SELECT
+                batch.id,
+                batch.share,
+                sum(pg_column_size(batch.users)) OVER (ORDER BY batch.number, batch.share, batch.id)
+                - pg_column_size(batch.users) AS before,
+                max(batch.number) FILTER (WHERE batch.relation = '{STREAKS}') OVER (
+                    PARTITION BY batch.share
+                    ORDER BY batch.number
+                ) AS with_states
+            FROM audius_challenges.share_batch AS batch
+            WHERE batch.challenge_id = :challenge_id::text
+                AND batch.is_taken_in
+                AND NOT batch.is_held
+        ) AS sized
     ) AS waiting
 """)
 
