@@ -4,7 +4,7 @@
 CREATE TABLE audius_challenges.share_plan (
     singleton boolean PRIMARY KEY CHECK (singleton),
     epoch bigint NOT NULL,
-    shares integer NOT NULL CHECK (shares OPERATOR (pg_catalog.>=) 0),
+    shares integer NOT NULL CHECK (pg_catalog.int4ge(shares, 0)),
     challenges text[] NOT NULL,
     lsn pg_lsn NOT NULL,
     planned_at timestamptz NOT NULL
@@ -96,7 +96,8 @@ COMMENT ON COLUMN audius_challenges.share_batch.behind IS
 COMMENT ON COLUMN audius_challenges.share_batch.is_taken_in IS
 'Whether nothing is missing before it, so that it is written when its challenge has its turn';
 COMMENT ON COLUMN audius_challenges.share_batch.is_held IS
-'Whether these are the rows of a user who is set aside: they are tried again when he has others, and every ten minutes';
+'Whether these are the rows of a user who is set aside: they are tried again when he has others, and every ten '
+'minutes';
 
 CREATE TABLE audius_challenges.share_node (
     share text PRIMARY KEY,
@@ -115,7 +116,8 @@ COMMENT ON COLUMN audius_challenges.share_node.number IS
 'share_batch.number up to which all has arrived: what comes later is not written before there is no gap';
 COMMENT ON COLUMN audius_challenges.share_node.beat_at IS
 'When the last tick of the node ended of which the primary knows, by the clock of the node';
-COMMENT ON COLUMN audius_challenges.share_node.says IS 'Why the node did nothing in that tick, or which challenges failed; null: it worked';
+COMMENT ON COLUMN audius_challenges.share_node.says IS
+'Why the node did nothing in that tick, or which challenges failed; null: it worked';
 COMMENT ON COLUMN audius_challenges.share_node.behind IS
 'The challenges for which the node had not examined all users then';
 COMMENT ON COLUMN audius_challenges.share_node.problem IS 'What is missing; null: nothing';
