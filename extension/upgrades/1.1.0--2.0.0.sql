@@ -422,8 +422,8 @@ COMMENT ON COLUMN audius_challenges.share_node.mended_by IS
 COMMENT ON COLUMN audius_challenges.share_node.node IS
 'share_batch.node of the first batch of the plan: what other nodes send is not written';
 COMMENT ON COLUMN audius_challenges.share_node.slot_txns IS
-'pg_stat_replication_slots.total_txns of the slot by which the node is fed, when its batches last came: it falls if the '
-'slot is made anew. Null: there was no slot here';
+'pg_stat_replication_slots.total_txns of the slot by which the node is fed, when its batches last came: it falls if '
+'the slot is made anew. Null: there was no slot here';
 COMMENT ON COLUMN audius_challenges.share_node.slot_bytes IS 'The same of total_bytes';
 COMMENT ON COLUMN audius_challenges.share_node.slot_reset IS
 'The same of stats_reset: when somebody has set these to 0';

@@ -243,9 +243,9 @@ class _Intake:
             return lasting
         if lasting or not is_of_plan:
             # Nothing is written by this plan, so the first one that comes begins; not one that lacks changes.
-            lacking = [batch for batch in batches if lasting and batch.node == known.node]
-            self._drop(lacking)
-            batches = [batch for batch in batches if batch not in lacking]
+            if lasting:
+                self._drop([batch for batch in batches if batch.node == known.node])
+                batches = [batch for batch in batches if batch.node != known.node]
             if not batches:
                 if not is_of_plan:
                     self._save(known.node, 0, lasting)
