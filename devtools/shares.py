@@ -50,6 +50,10 @@ _BEHIND = """
 _RETURNS = "SELECT subname FROM pg_subscription WHERE subname LIKE 'audius\\_challenges\\_return\\_%'"
 
 
+# What has come by the present plan.
+_NODES = "audius_challenges.share_node INNER JOIN audius_challenges.share_plan USING (epoch)"
+
+
 class NotThereYetError(RuntimeError):
     """Something was waited for in vain; the message says what, and what the servers logged."""
 
@@ -213,10 +217,10 @@ class Shares:
         """Whether the last tick of each node had nothing to catch up with, and all has been written."""
         behind = _rows(
             self.hub,
-            "SELECT share FROM audius_challenges.share_node"
+            f"SELECT share FROM {_NODES}"
             " WHERE beat_at IS NULL OR says IS NOT NULL OR problem IS NOT NULL OR behind <> '{}'",
         )
-        known = _rows(self.hub, "SELECT count(*) FROM audius_challenges.share_node")
+        known = _rows(self.hub, f"SELECT count(*) FROM {_NODES}")
         left = _rows(
             self.hub, "SELECT count(*) FROM audius_challenges.share_batch WHERE relation <> 'beat' AND NOT is_held"
         )

@@ -165,8 +165,8 @@ def test_everything_is_sent_again_where_there_is_nothing(pair: Shares, hub: Conn
     before = rows(hub, DERIVED)
     hub.execute("BEGIN")
     hub.execute(
-        "INSERT INTO audius_challenges.share_batch (epoch, share, number, is_restart, relation, users)"
-        " SELECT epoch, share, 1000000, TRUE, 'user_challenges', '{}' FROM audius_challenges.share_node"
+        "INSERT INTO audius_challenges.share_batch (epoch, share, node, number, is_restart, relation, users)"
+        " SELECT epoch, share, node, 1000000, TRUE, 'user_challenges', '{}' FROM audius_challenges.share_node"
     )
     hub.execute("SELECT reconcile_challenges()")
     assert rows(hub, "SELECT number, problem FROM audius_challenges.share_node") == [(1000000, None)]

@@ -148,6 +148,7 @@ _HOLD = f"""
 _ARE_ALL_DONE = """
     SELECT count(*) FILTER (WHERE :challenge_id::text <> ALL(node.behind)) = :shares::bigint
     FROM audius_challenges.share_node AS node
+    WHERE node.epoch = :epoch::bigint
 """
 
 _WANTED = f"""
@@ -327,7 +328,7 @@ class Absorbing(PerUser):
 
     def _are_all_done(self, db: Database) -> bool:
         """Whether every node has examined all users once, by its last tick."""
-        done: bool = db.value(_ARE_ALL_DONE, challenge_id=self.id, shares=self._plan.shares)
+        done: bool = db.value(_ARE_ALL_DONE, challenge_id=self.id, epoch=self._plan.epoch, shares=self._plan.shares)
         return done
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from audius_challenges.engine.shares import return_subscription, share_publication
+from audius_challenges.engine.shares import REJOIN, REPLAN, how_to_mend, return_subscription, share_publication
 from audius_challenges.operation.findings import CRITICAL, WARNING, Examined, Finding
 from audius_challenges.operation.share_guard import why_not
 from audius_challenges.operation.share_statements import FOREIGN_KEYS, TRIGGERS, UNIQUE_PLAYS
@@ -80,6 +80,12 @@ def on_the_primary(examined: Examined) -> Iterator[Finding]:
         )
 
 
+def _how_to_mend(row: ShareStatus) -> str:
+    if row.mended_by in (REPLAN, REJOIN):
+        return how_to_mend(str(row.share), row.mended_by).removesuffix(".")
+    return "on its node: SELECT audius_challenges.resend(); sends all once more"
+
+
 def _of_node(row: ShareStatus) -> Iterator[Finding]:
     """What the primary knows of a node."""
     if row.status == GAP:
@@ -87,7 +93,7 @@ def _of_node(row: ShareStatus) -> Iterator[Finding]:
             CRITICAL,
             f"share {row.share} is not written, as some of it is missing",
             str(row.problem),
-            "on its node: SELECT audius_challenges.resend(); sends all once more",
+            _how_to_mend(row),
         )
     elif row.status == STOPPED:
         yield Finding(

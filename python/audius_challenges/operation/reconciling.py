@@ -11,11 +11,11 @@ from audius_challenges.database import Database
 from audius_challenges.engine import history
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor
-from audius_challenges.engine.shares import Role
+from audius_challenges.engine.shares import Role, how_to_mend
 from audius_challenges.engine.state import State, ask_for, later_than, save_state
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError, null_argument
 from audius_challenges.operation import transaction
-from audius_challenges.operation.run import Outcome, Run, disabled, how_to_resend, idle, why_not
+from audius_challenges.operation.run import Outcome, Run, disabled, idle, why_not
 from audius_challenges.operation.transaction import LOCK, Surroundings
 from audius_challenges.settings import unknown_settings, warn_of
 
@@ -57,7 +57,7 @@ def reconcile(
                 run = Run.begin(db, settings, surroundings, as_of, full_scan=full_scan)
                 outcomes.extend(run.process(processor) for processor in processors)
                 for share, problem in run.missing.items():
-                    db.plpy.warning(problem, hint=how_to_resend(share))
+                    db.plpy.warning(problem.text, hint=how_to_mend(share, problem.mended_by))
                 if dry_run:
                     raise _DryRunEndsError  # noqa: TRY301 - the way out of a subtransaction
         except _DryRunEndsError:

@@ -17,7 +17,7 @@ from audius_challenges.engine.installation import remember_installation
 from audius_challenges.engine.open_slices import OpenSlices
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
-from audius_challenges.engine.shares import Role
+from audius_challenges.engine.shares import Problem, Role
 from audius_challenges.engine.state import (
     State,
     exempt_if_nothing_completed,
@@ -97,7 +97,7 @@ class Run:
     :ivar works: what each challenge that has begun is doing
     :ivar began: when each challenge that has begun did, in seconds since 1970
     :ivar role: what this server is by the plan of shares
-    :ivar missing: what of the nodes' rows has not come, by share
+    :ivar missing: what is wrong with what nodes have sent, by share
     :ivar is_first: whether no challenge has succeeded before
     """
 
@@ -113,7 +113,7 @@ class Run:
     slices: Slices = field(init=False)
     open_slices: OpenSlices = field(init=False)
     backfills: dict[str, Backfill] = field(init=False)
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, Problem] = field(default_factory=dict)
     works: dict[str, Work] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)
     is_first: bool = field(init=False)
@@ -334,17 +334,13 @@ def why_not(db: Database, settings: Settings, role: Role) -> list[str]:
     return share_guard.why_not(db, settings, role.plan)
 
 
-def _take_in(db: Database, role: Role) -> dict[str, str]:
-    """On the primary: what nodes have sent, as far as nothing is missing; what is, by share."""
+def _take_in(db: Database, role: Role) -> dict[str, Problem]:
+    """On the primary: what nodes have sent, as far as nothing is wrong; what is, by share."""
     if role.plan is None or role.is_node:
         return {}
     from audius_challenges.engine.intake import take_in  # noqa: PLC0415 - only where there are shares
 
     return take_in(db, role.plan)
-
-
-def how_to_resend(share: str) -> str:
-    return f"On the node whose {PREFIX}share is {share}: SELECT audius_challenges.resend();"
 
 
 def disabled(db: Database, processors: Iterable[Processor]) -> list[Outcome]:

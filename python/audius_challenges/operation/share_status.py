@@ -76,6 +76,7 @@ _OF_THE_PRIMARY = f"""
         node.says,
         node.behind,
         node.problem,
+        node.mended_by,
         waiting.batches AS waiting_batches,
         waiting.rows AS waiting_rows,
         waiting.held AS held_rows,
@@ -96,6 +97,7 @@ _OF_THE_PRIMARY = f"""
     ) AS waiting
     LEFT JOIN audius_challenges.share_node AS node
         ON node.share = known.share
+        AND node.epoch = :epoch::bigint
     LEFT JOIN audius_challenges.last_tick AS tick
         ON TRUE
     {_CONNECTIONS}
@@ -105,7 +107,7 @@ _OF_THE_PRIMARY = f"""
 _OF_A_NODE = f"""
     SELECT
         known.share,
-        sent.epoch,
+        nullif(sent.epoch, 0) AS epoch,
         sent.number,
         beat.last_beat,
         ARRAY(
@@ -118,6 +120,7 @@ _OF_A_NODE = f"""
             ORDER BY shared.place
         ) AS behind,
         NULL AS problem,
+        NULL AS mended_by,
         NULL::bigint AS waiting_batches,
         NULL::bigint AS waiting_rows,
         NULL::bigint AS held_rows,
@@ -141,6 +144,9 @@ _OF_A_NODE = f"""
 # A role that could read the status of an earlier version has not been granted what is newer.
 _MAY = "SELECT has_table_privilege('audius_challenges.share_plan', 'SELECT')"
 
+_UNSEEN = ("mended_by", "silence", "beat_age")
+"""What a row is judged by, and the view does not have."""
+
 _PERIOD = "SELECT period FROM audius_challenges.schedule_facts()"
 
 
@@ -150,6 +156,7 @@ class ShareStatus:
 
     :ivar share: None: it is not set on this node
     :ivar plan: number of the present plan; None: none has arrived
+    :ivar mended_by: what makes the problem good
     :ivar silence: seconds since the last beat when it should have come; None: there was none
     :ivar beat_age: seconds since the last beat
     """
@@ -171,12 +178,13 @@ class ShareStatus:
     apply_errors: int | None
     slot: str
     slot_bytes: int | None
+    mended_by: str | None
     silence: float | None
     beat_age: float | None
 
     def as_row(self) -> tuple[Any, ...]:
         """The columns as SQL returns them."""
-        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in ("silence", "beat_age"))
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in _UNSEEN)
 
     @property
     def trouble(self) -> str | None:

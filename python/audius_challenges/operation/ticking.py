@@ -11,17 +11,17 @@ from types import MappingProxyType
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.database import Database
 from audius_challenges.engine.processor import Processor
-from audius_challenges.engine.shares import Role, read_role
+from audius_challenges.engine.shares import RESEND, Problem, Role, how_to_mend, read_role
 from audius_challenges.errors import EXTERNAL_ROUTINE_EXCEPTION, ChallengeError, is_operator_intervention
 from audius_challenges.operation import last_tick, transaction
-from audius_challenges.operation.run import DISABLED, Run, disabled, how_to_resend, why_not
+from audius_challenges.operation.run import DISABLED, Run, disabled, why_not
 from audius_challenges.operation.transaction import LOCK, Surroundings
 from audius_challenges.settings import Settings, warn_of
 
 # Seconds between two looks of a tick at what is in other hands, if all that is left to do waits for these.
 _PAUSE = 0.2
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NOTHING: Mapping[str, Problem] = MappingProxyType({})
 
 
 def wait(db: Database, delay: float) -> None:
@@ -236,11 +236,11 @@ def _stopped(db: Database, role: Role, reasons: Sequence[str]) -> None:
     last_tick.is_stopped(db, "; ".join(reasons))
 
 
-def failed(failures: dict[str, str], missing: Mapping[str, str] = NOTHING) -> ChallengeError:
+def failed(failures: dict[str, str], missing: Mapping[str, Problem] = NOTHING) -> ChallengeError:
     """The error in which a tick ends, or a helper, after all challenges have run.
 
     :param failures: of challenges
-    :param missing: what has not come from nodes, by share
+    :param missing: what is wrong with what nodes have sent, by share
     """
     failing = [processor.id for processor in CHALLENGES if processor.id in failures]
     messages, details, hints = [], [f"{challenge}: {failures[challenge]}" for challenge in failing], []
@@ -248,9 +248,12 @@ def failed(failures: dict[str, str], missing: Mapping[str, str] = NOTHING) -> Ch
         messages.append(f"{len(failing)} of {len(CHALLENGES)} challenges failed: {', '.join(failing)}")
         hints.append("The other challenges were committed. See SELECT * FROM challenge_status;")
     if missing:
-        messages += missing.values()
-        details.append("What came before it was written, what has come after it waits.")
-        hints += [how_to_resend(share) for share in missing]
+        messages += [problem.text for problem in missing.values()]
+        if any(problem.mended_by == RESEND for problem in missing.values()):
+            details.append("What came before it was written, what has come after it waits.")
+        if any(problem.mended_by != RESEND for problem in missing.values()):
+            details.append("What came before it was written, what has come after it is dropped, and derived again.")
+        hints += [how_to_mend(share, problem.mended_by) for share, problem in missing.items()]
     return ChallengeError(
         "; ".join(messages),
         sqlstate=EXTERNAL_ROUTINE_EXCEPTION,
