@@ -246,7 +246,8 @@ def resend(db: Database) -> int:
 
 def _send(db: Database, plan: Plan, *, share: str, epoch: int, number: int) -> int:
     of_all = {"share": share, "epoch": epoch, "number": number, "challenges": list(plan.challenges)}
-    sent: int = sum(db.value(statement, **of_all) for statement in (_COMPLETIONS, _STREAKS, _USER_CHALLENGES))
+    # States last: the primary may write this in several turns, and no state may be there before its rows.
+    sent: int = sum(db.value(statement, **of_all) for statement in (_COMPLETIONS, _USER_CHALLENGES, _STREAKS))
     if not sent:
         # Nothing there is, which makes good whatever was lost as well.
         db.rows(_NOTHING, **of_all)
