@@ -639,6 +639,54 @@ def test_a_tick_goes_on_while_there_is_more(hub: Connection) -> None:
     assert (column(hub, steps), waiting(hub)) == ([6], 0)
 
 
+def send_listens(connection: Connection, number: int, users: list[int], last_listen: str, length: int) -> None:
+    """What a node sends of a slice: the states of streaks that began on 2026-01-01, and then their rows."""
+    values = {"number": number, "users": users, "length": length, "last_listen": last_listen}
+    connection.execute(
+        """
+        INSERT INTO audius_challenges.share_batch
+            (epoch, share, number, relation, challenge_id, users, steps, completed_at)
+        SELECT 1, '0/1', %(number)s, 'challenge_listen_streak', 'e',
+            array_agg(id), array_agg(%(length)s::integer), array_agg(%(last_listen)s::timestamp)
+        FROM unnest(%(users)s::bigint[]) AS users (id)
+        """,
+        values,
+    )
+    connection.execute(
+        """
+        INSERT INTO audius_challenges.share_batch
+            (epoch, share, number, relation, challenge_id, users, specifiers, steps, amounts, is_complete, created_at,
+             completed_at)
+        SELECT 1, '0/1', %(number)s + 1, 'user_challenges', 'e',
+            array_agg(id), array_agg(to_hex(id) || '2026010112'), array_agg(%(length)s::integer), array_agg(7),
+            array_agg(%(length)s = 7), array_agg(timestamptz '2026-01-01 12:00Z'),
+            array_agg(CASE WHEN %(length)s = 7 THEN %(last_listen)s::timestamp END)
+        FROM unnest(%(users)s::bigint[]) AS users (id)
+        """,
+        values,
+    )
+
+
+def test_no_turn_ends_between_the_states_of_streaks_and_their_rows(hub: Connection) -> None:
+    # So many that a turn would end after the states of the second slice.
+    hub.execute(
+        "SELECT build.play(5, 1, timestamp '2025-12-31 12:00' + n * INTERVAL '1 day') FROM generate_series(1, 7) n"
+    )
+    send_listens(hub, 1, list(range(100, 24_100)), "2026-01-01 12:00", 1)
+    send_listens(hub, 3, [5, *range(30_000, 54_000)], "2026-01-07 12:00", 7)
+    send_listens(hub, 5, [6], "2026-01-02 12:00", 2)
+
+    hub.execute("SELECT reconcile_challenges('{e}')")
+    paid = "SELECT specifier, is_complete FROM user_challenges WHERE challenge_id = 'e' AND user_id = 5"
+    assert rows(hub, paid) == [("52026010112", True)]
+    assert value(hub, "SELECT count(*) FROM challenge_listen_streak") == 48_001
+    assert column(hub, "SELECT number FROM audius_challenges.share_batch ORDER BY number") == [5, 6]
+    # What waits is dropped, and the primary derives whatever has no state yet.
+    hub.execute("SELECT audius_challenges.plan_shares(0)")
+    hub.execute("SELECT reconcile_challenges(full_scan => TRUE)")
+    assert rows(hub, paid) == [("52026010112", True)]
+
+
 def test_one_run_takes_all_of_it_with_a_full_scan(hub: Connection) -> None:
     for number in range(1, 5):
         send_many(hub, number, number * 20000, 1)

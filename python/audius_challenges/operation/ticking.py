@@ -137,10 +137,13 @@ class _Tick:
             if self.turns + 1 >= len(processors) and (time.monotonic() - self.began) * 1000 >= settings.time_budget:
                 queue.clear()
             if not queue:
-                _beat(db, run.role, _says(list(failures)))
+                if run.role.is_hub:
+                    _beat(db, run.role)
                 last_tick.end(db)
             db.plpy.commit()
             self.turns += 1
+            if not queue and run.role.is_node:
+                self._send_beat(run, failures)
             self._call_helpers(run, is_over=not queue)
             if queue and not self._goes_on(run, is_waiting=waiting >= len(queue), by_index=by_index):
                 break
@@ -160,6 +163,12 @@ class _Tick:
             _stopped(db, role, reasons)
             return False
         return True
+
+    def _send_beat(self, run: Run, failures: dict[str, str]) -> None:
+        """Of a node, in a transaction of its own: a helper that is sending counts next, in a row that the turn has."""
+        transaction.set_search_path(self.db)
+        _beat(self.db, run.role, _says(list(failures)))
+        self.db.plpy.commit()
 
     def _call_helpers(self, run: Run, *, is_over: bool) -> None:
         """Schedule helpers once there are open slices, and remove their jobs at the end of the tick if none are left.
