@@ -532,6 +532,16 @@ def test_one_bad_row_sets_its_user_aside_and_is_kept(hub: Connection) -> None:
     assert (rows(hub, ASIDE), waiting(hub)) == ([], 0)
 
 
+def test_a_full_scan_tries_all_who_are_set_aside(hub: Connection) -> None:
+    refuse(hub, 2)
+    send(hub, 1, (1, 1, False), (2, 1, False))
+    tick(hub)
+    refuse(hub)
+    hub.execute("SELECT reconcile_challenges('{u}', full_scan => TRUE)")
+    assert found(hub) == [("1", 1, False), ("2", 1, False)]
+    assert (rows(hub, ASIDE), waiting(hub)) == ([], 0)
+
+
 def test_who_is_set_aside_keeps_all_his_rows_of_a_challenge(hub: Connection) -> None:
     refuse(hub, 3)
     send_streak(hub, 1, 3, "2026-01-05", 2)
