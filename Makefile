@@ -18,7 +18,7 @@ export PG_CONFIG
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test test-other test-deployment lint all build install uninstall installcheck dist deb image bench \
-	pictures bootstrap lock clean
+	bench-nodes pictures bootstrap lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,11 @@ bench: ## Measure what it costs, beside the alternatives: make bench, make bench
 	devtools/bootstrap.sh bench
 	$(MAKE) --no-print-directory install
 	$(PYTHON) -m bench $(ARGS)
+
+bench-nodes: ## Measure shares, 1, 2 and 4 nodes beside one server: make bench-nodes SCALE=0.02
+	devtools/bootstrap.sh bench
+	$(MAKE) --no-print-directory install
+	$(PYTHON) -m bench nodes $(ARGS)
 
 pictures: bootstrap ## Make the pictures of docs/ anew, from a real run of some minutes
 	$(MAKE) --no-print-directory install

@@ -17,14 +17,20 @@ RESULTS = REPOSITORY / "bench" / "results"
 app = typer.Typer(pretty_exceptions_enable=False)
 
 
-@app.command()
+Scale = Annotated[
+    float, typer.Option(envvar="SCALE", min=0.001, max=1, help="Size of the larger database; 1 is production's.")
+]
+Seed = Annotated[int, typer.Option(help="Of the generated data.")]
+Results = Annotated[Path, typer.Option(help="Directory of the results, as JSON and SVG, by scale.")]
+
+
+@app.callback(invoke_without_command=True)
 def bench(
-    scale: Annotated[
-        float, typer.Option(envvar="SCALE", min=0.001, max=1, help="Size of the larger database; 1 is production's.")
-    ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the generated data.")] = 1,
+    context: typer.Context,
+    scale: Scale = 0.1,
+    seed: Seed = 1,
     repeats: Annotated[int, typer.Option(min=3, help="Of an idle tick.")] = 21,
-    results: Annotated[Path, typer.Option(help="Directory for SCALE.json and SCALE.svg.")] = RESULTS,
+    results: Results = RESULTS,
     against: Annotated[
         str | None, typer.Option(help="Measure only this build beside an earlier release, such as 1.1.0, in turns.")
     ] = None,
@@ -42,8 +48,9 @@ def bench(
     re-reads everything, of one with checkpoints, and of triggers. Exits 1 if the extension and the SQL by hand wrote
     different rows.
     """
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=max(console.width, 150) if not console.is_terminal else None)
+    if context.invoked_subcommand:
+        return
+    console = _console()
     if against:
         from bench.releases import compare  # noqa: PLC0415
 
@@ -74,3 +81,50 @@ def bench(
     console.print(f"\n{path}\n{path.with_suffix('.svg')}")
     if any(figures.differing for figures in result.figures):
         raise typer.Exit(1)
+
+
+@app.command()
+def workers(
+    numbers: Annotated[str, typer.Argument(help="How many, in turns, such as 1,2.")] = "1,2",
+    scale: Scale = 0.1,
+    seed: Seed = 1,
+) -> None:
+    """Measure first builds by several workers, and what they wait for."""
+    from bench.workers import compare  # noqa: PLC0415
+
+    console = _console()
+    compare(
+        [int(number) for number in numbers.split(",")],
+        scale,
+        seed,
+        lambda message: console.print(message, style="dim"),
+        console.print,
+    )
+
+
+@app.command()
+def nodes(
+    scale: Scale = 0.1,
+    seed: Seed = 1,
+    repeats: Annotated[int, typer.Option(min=3, help="Of what takes little time.")] = 3,
+    results: Results = RESULTS,
+) -> None:
+    """Measure shares: 1, 2 and 4 nodes beside one server. Exits 1 if they wrote other rows than one server."""
+    from bench.nodes import run, table  # noqa: PLC0415
+
+    console = _console()
+    try:
+        result = run(scale, seed, repeats, lambda message: console.print(message, style="dim"))
+    except (ClusterError, NotInstalledError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from error
+    path = results / f"nodes-{scale:g}.json"
+    result.save(path)
+    console.print(table(result), path, sep="\n")
+    if any(figures.differing for figures in result.figures):
+        raise typer.Exit(1)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return Console(highlight=False, width=max(console.width, 150) if not console.is_terminal else None)

@@ -348,6 +348,8 @@ class Cluster:
         return int(match[1])
 
     def _as_server(self, command: list[str]) -> list[str]:
+        # At home here: the account's own passwords and services are for the machine's own cluster.
+        command = ["env", f"HOME={self.inside(self.directory)}", *command]
         if self.root:
             here = f"--chdir={self.inside(self.directory)}"
             return inside_root(self.root, ["runuser", "-u", "postgres", "--", "env", here, *command])

@@ -47,6 +47,12 @@ _BEHIND = """
         AND (confirmed_flush_lsn IS NULL OR confirmed_flush_lsn < %s::pg_lsn)
 """
 
+_RETURNS = "SELECT subname FROM pg_subscription WHERE subname LIKE 'audius\\_challenges\\_return\\_%'"
+
+
+# What has come by the present plan.
+_NODES = "audius_challenges.share_node INNER JOIN audius_challenges.share_plan USING (epoch)"
+
 
 class NotThereYetError(RuntimeError):
     """Something was waited for in vain; the message says what, and what the servers logged."""
@@ -133,9 +139,12 @@ class Shares:
 
     def join(self, share: str) -> Node:
         """A new server, with the tables of a node, that follows the primary and is followed by it."""
-        node = self.new_node(share)
-        gexec(node.database, f"audius_challenges.join_share('{share}', '{conninfo(self.hub)}')")
-        gexec(self.hub, f"audius_challenges.receive_share('{share}', '{conninfo(node.database)}')")
+        return self.join_node(self.new_node(share))
+
+    def join_node(self, node: Node) -> Node:
+        """Has a new server follow the primary, and be followed by it; the copy begins."""
+        gexec(node.database, f"audius_challenges.join_share('{node.share}', '{conninfo(self.hub)}')")
+        gexec(self.hub, f"audius_challenges.receive_share('{node.share}', '{conninfo(node.database)}')")
         self.nodes.append(node)
         return node
 
@@ -208,10 +217,10 @@ class Shares:
         """Whether the last tick of each node had nothing to catch up with, and all has been written."""
         behind = _rows(
             self.hub,
-            "SELECT share FROM audius_challenges.share_node"
+            f"SELECT share FROM {_NODES}"
             " WHERE beat_at IS NULL OR says IS NOT NULL OR problem IS NOT NULL OR behind <> '{}'",
         )
-        known = _rows(self.hub, "SELECT count(*) FROM audius_challenges.share_node")
+        known = _rows(self.hub, f"SELECT count(*) FROM {_NODES}")
         left = _rows(
             self.hub, "SELECT count(*) FROM audius_challenges.share_batch WHERE relation <> 'beat' AND NOT is_held"
         )
@@ -227,15 +236,18 @@ class Shares:
 
     def leave(self, node: Node) -> None:
         """Takes a node down, by what it prints, and what the primary has of it."""
-        gexec(node.database, "audius_challenges.drop_shares()")
         number, shares = node.share.split("/")
+        # First: as long as the primary receives from the node, the slot there is its own to drop.
         self.hub.psql(f"DROP SUBSCRIPTION audius_challenges_return_{number}_of_{shares}")
+        gexec(node.database, "audius_challenges.drop_shares()")
         for kind in ("", "_plays", "_adopt"):
             self.hub.psql(f"DROP PUBLICATION audius_challenges_share_{number}_of_{shares}{kind}")
         node.close()
 
     def take_down(self) -> None:
         """Has the primary do everything again, and removes all of shares there and on the nodes."""
+        for (name,) in _rows(self.hub, _RETURNS):
+            self.hub.psql(f"DROP SUBSCRIPTION {name}")
         for node in self.nodes:
             gexec(node.database, "audius_challenges.drop_shares()")
         gexec(self.hub, "audius_challenges.drop_shares()")

@@ -38,7 +38,7 @@ COMMENT ON COLUMN audius_challenges.processor_state.phase IS
 COMMENT ON COLUMN audius_challenges.processor_state.catalog_seen IS
 'active, amount, step_count and starting_block of the catalog row at the last success (JSON); null while inactive';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_position IS
-'The last user id that the sweep has examined in its current round; null before the first';
+'The last user id that the sweep has examined in its current round, or has left to open slices; null before the first';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_rounds IS 'Completed rounds of the sweep over all users';
 COMMENT ON COLUMN audius_challenges.processor_state.sweep_finished_at IS 'When the last round was completed';
 COMMENT ON COLUMN audius_challenges.processor_state.last_run IS 'When it last ran, with or without success';
@@ -56,7 +56,8 @@ COMMENT ON COLUMN audius_challenges.processor_state.found_active IS
 COMMENT ON COLUMN audius_challenges.processor_state.is_exempt IS
 'Whether completions are not limited until the first round ends: nothing was completed in this database when it began';
 COMMENT ON COLUMN audius_challenges.processor_state.completed IS
-'Rewards completed so far in the first round, which audius_challenges.max_completions limits; 0 after it';
+'Rewards completed so far in the first round, or by the open slices of a later one, which '
+'audius_challenges.max_completions limits; 0 after it';
 COMMENT ON COLUMN audius_challenges.processor_state.cut_off IS
 'When a tick was cut off while it ran this challenge, which comes last until it succeeds; null: it has succeeded since';
 COMMENT ON COLUMN audius_challenges.processor_state.as_of IS
@@ -178,6 +179,22 @@ COMMENT ON COLUMN audius_challenges.installation.guards IS
 'Triggers and foreign keys of user_challenges, by what they call and reference; ticks do nothing until a restore, or '
 'whoever replaced the table, has created them again';
 
+CREATE TABLE audius_challenges.slice (
+    challenge_id text NOT NULL,
+    least bigint NOT NULL,
+    greatest bigint NOT NULL,
+    size bigint NOT NULL,
+    PRIMARY KEY (challenge_id, least)
+);
+
+COMMENT ON TABLE audius_challenges.slice IS
+'Open slices: users whom a first build, a catch-up or a full scan has yet to examine, by the tick and helpers; whoever '
+'takes a slice deletes its row in the transaction in which he writes what comes of it';
+COMMENT ON COLUMN audius_challenges.slice.challenge_id IS 'challenges.id';
+COMMENT ON COLUMN audius_challenges.slice.least IS 'The least user id of the slice';
+COMMENT ON COLUMN audius_challenges.slice.greatest IS 'The greatest user id of the slice';
+COMMENT ON COLUMN audius_challenges.slice.size IS 'How many users these were when it was cut';
+
 CREATE TABLE audius_challenges.last_tick (
     singleton boolean PRIMARY KEY CHECK (singleton),
     scheduled_at timestamptz,
@@ -185,7 +202,8 @@ CREATE TABLE audius_challenges.last_tick (
     ended_at timestamptz,
     is_running boolean NOT NULL DEFAULT FALSE,
     problem text,
-    restoring_since timestamptz
+    restoring_since timestamptz,
+    has_helpers boolean NOT NULL DEFAULT FALSE
 );
 
 COMMENT ON TABLE audius_challenges.last_tick IS
@@ -200,6 +218,9 @@ COMMENT ON COLUMN audius_challenges.last_tick.problem IS
 'Why the last tick ran no challenge (disabled, a restore, an error before the first challenge); null: it did';
 COMMENT ON COLUMN audius_challenges.last_tick.restoring_since IS
 'Since when ticks have taken the database for one that is being restored; after an hour they fail';
+
+COMMENT ON COLUMN audius_challenges.last_tick.has_helpers IS
+'Whether a tick has scheduled jobs of helpers that are not removed yet';
 
 CREATE TABLE audius_challenges.unpaid_friday (
     challenge_id text NOT NULL,
@@ -295,6 +316,7 @@ SELECT pg_catalog.pg_extension_config_dump('audius_challenges.set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.passed_over', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.verified_user', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.tastemaker_decision', '');
+SELECT pg_catalog.pg_extension_config_dump('audius_challenges.slice', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.installation', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.unpaid_friday', '');
 SELECT pg_catalog.pg_extension_config_dump('audius_challenges.history', '');

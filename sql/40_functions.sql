@@ -58,6 +58,39 @@ COMMENT ON PROCEDURE audius_challenges.tick (interval) IS
 'What pg_cron runs: every challenge in a transaction of its own, after sleeping for delay (at most 1 hour). '
 'Ends in an error that names the challenges that failed; the other challenges are committed';
 
+CREATE PROCEDURE audius_challenges.help()
+LANGUAGE plpython3u
+AS $procedure$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+entry.help_out(plpy)
+$procedure$;
+
+COMMENT ON PROCEDURE audius_challenges.help () IS
+'What jobs of helpers run: takes open slices, each in a transaction of its own, beside the ticks, until there have '
+'been none for 35 seconds; in as many sessions as audius_challenges.workers says, less one. Ends in an error that '
+'names the challenges that failed; other slices are committed';
+
+CREATE FUNCTION audius_challenges.begin_full_scan(challenge_ids text[] DEFAULT NULL)
+RETURNS SETOF text
+LANGUAGE plpython3u
+VOLATILE
+ROWS 11
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET work_mem = '64MB'
+SET lock_timeout = '2s'
+SET datestyle = 'ISO'
+AS $function$
+plpy.execute('SELECT audius_challenges.load()')
+from audius_challenges import entry
+return entry.begin_full_scan(plpy, challenge_ids)
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.begin_full_scan(text[]) IS
+'Has all users examined again, slice by slice, by the ticks that come and by helpers: challenge_ids, null for all; '
+'returns the challenges for which that begins, which are those that are active and go by users';
+
 CREATE FUNCTION audius_challenges.start_from_now(
     challenge_ids text[] DEFAULT NULL,
     dry_run boolean DEFAULT FALSE

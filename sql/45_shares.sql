@@ -14,7 +14,8 @@ BEGIN
     END IF;
     UPDATE audius_challenges.share_sent AS sent
     SET number = sent.number + 1
-    RETURNING sent.share, sent.epoch, sent.number
+    WHERE sent.epoch > 0
+    RETURNING sent.share, sent.epoch, sent.number, sent.node
     INTO here;
     IF NOT found THEN
         RAISE EXCEPTION 'this node has not adopted the user challenges of its share, so nothing can be sent'
@@ -23,11 +24,12 @@ BEGIN
     END IF;
     IF tg_table_name = 'user_challenges' THEN
         INSERT INTO audius_challenges.share_batch
-            (epoch, share, number, relation, challenge_id, users, specifiers, steps, amounts, is_complete, created_at,
-             completed_at)
+            (epoch, share, node, number, relation, challenge_id, users, specifiers, steps, amounts, is_complete,
+             created_at, completed_at)
         SELECT
             here.epoch,
             here.share,
+            here.node,
             here.number,
             'user_challenges',
             written.challenge_id,
@@ -41,10 +43,11 @@ BEGIN
         FROM written
         GROUP BY written.challenge_id;
     ELSIF tg_table_name = 'challenge_profile_completion' THEN
-        INSERT INTO audius_challenges.share_batch (epoch, share, number, relation, challenge_id, users, steps)
+        INSERT INTO audius_challenges.share_batch (epoch, share, node, number, relation, challenge_id, users, steps)
         SELECT
             here.epoch,
             here.share,
+            here.node,
             here.number,
             'challenge_profile_completion',
             'p',
@@ -61,10 +64,11 @@ BEGIN
         FROM written;
     ELSIF tg_table_name = 'challenge_listen_streak' THEN
         INSERT INTO audius_challenges.share_batch
-            (epoch, share, number, relation, challenge_id, users, steps, completed_at)
+            (epoch, share, node, number, relation, challenge_id, users, steps, completed_at)
         SELECT
             here.epoch,
             here.share,
+            here.node,
             here.number,
             'challenge_listen_streak',
             'e',

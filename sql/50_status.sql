@@ -173,7 +173,8 @@ COMMENT ON COLUMN @extschema@.challenge_status.challenge_id IS 'challenges.id';
 COMMENT ON COLUMN @extschema@.challenge_status.description IS 'What the challenge rewards';
 COMMENT ON COLUMN @extschema@.challenge_status.status IS
 'ok; failing: the last run failed; inactive or absent in the catalog; stopped: nothing ticks; late: a tick is overdue; '
-'never run; first build or catching up: the sweep has not examined all users yet';
+'never run; first build or catching up: the sweep has not examined all users yet; elsewhere: of a node of shares, '
+'whose primary does it';
 COMMENT ON COLUMN @extschema@.challenge_status.last_run IS 'When it last ran, with or without success';
 COMMENT ON COLUMN @extschema@.challenge_status.last_success IS 'When it last ran without an error';
 COMMENT ON COLUMN @extschema@.challenge_status.consecutive_failures IS 'Failed runs since the last success';

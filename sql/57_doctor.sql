@@ -49,7 +49,7 @@ BEGIN
         ON run.successes = 0
     WHERE job.database = pg_catalog.current_database()
         AND (
-            job.command ~* '^ *call +audius_challenges[.]tick *[(]'
+            job.command ~* '^ *call +audius_challenges[.](tick|help) *[(]'
             OR job.command = 'SELECT audius_challenges.trim_run_details()'
         )
     GROUP BY job.jobid
@@ -58,8 +58,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.job_facts() IS
-'The jobs of pg_cron that tick this database, and the one that trims; how often each has failed since its last '
-'success, and the last message';
+'The jobs of pg_cron that tick this database, those of helpers, and the one that trims; how often each has failed '
+'since its last success, and the last message';
 
 CREATE FUNCTION audius_challenges.examine()
 RETURNS TABLE (

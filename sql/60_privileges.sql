@@ -30,6 +30,8 @@ BEGIN
     EXECUTE pg_catalog.format(
         'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA audius_challenges TO %I', role_name
     );
+    -- Which is a view.
+    EXECUTE pg_catalog.format('REVOKE INSERT, UPDATE ON audius_challenges.share_status FROM %I', role_name);
     EXECUTE pg_catalog.format('GRANT DELETE ON @EMPTIED_TABLES@ TO %I', role_name);
     FOR relation IN
         SELECT
@@ -129,14 +131,15 @@ BEGIN
         'GRANT EXECUTE ON FUNCTION audius_challenges.load(), audius_challenges.status(),'
         ' audius_challenges.unpayable_rows(text), audius_challenges.schedule_facts(), audius_challenges.tick_problem(),'
         ' audius_challenges.metrics(), audius_challenges.doctor(), audius_challenges.examine(),'
-        ' audius_challenges.job_facts(),'
+        ' audius_challenges.job_facts(), audius_challenges.shares(),'
         ' audius_challenges.undisbursed(bigint, text, bigint, text, text, bigint),'
         ' %s.explain_challenge(integer, text) TO %I',
         home,
         role_name
     );
     EXECUTE pg_catalog.format(
-        'GRANT SELECT ON %1$s.challenge_status, %1$s.challenge_history, %1$s.undisbursed_challenges TO %2$I',
+        'GRANT SELECT ON %1$s.challenge_status, %1$s.challenge_history, %1$s.undisbursed_challenges,'
+        ' audius_challenges.share_status TO %2$I',
         home,
         role_name
     );
@@ -145,6 +148,7 @@ BEGIN
         ' audius_challenges.set_aside, audius_challenges.last_tick, audius_challenges.unpaid_friday,'
         ' audius_challenges.passed_over, audius_challenges.verified_user, audius_challenges.tastemaker_decision,'
         ' audius_challenges.history, audius_challenges.challenge_day, audius_challenges.day_backfill,'
+        ' audius_challenges.slice,'
         ' audius_challenges.installation, audius_challenges.share_plan, audius_challenges.share_beat,'
         ' audius_challenges.share_batch, audius_challenges.share_node, audius_challenges.share_sent TO %I',
         role_name
@@ -163,7 +167,8 @@ END
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.grant_status(text) IS
-'Grants a role what it needs to read challenge_status, challenge_history and undisbursed_challenges, to call metrics() '
+'Grants a role what it needs to read challenge_status, challenge_history, undisbursed_challenges and '
+'audius_challenges.share_status, to call metrics() '
 'and doctor(), and to explain challenges: to read the discovery tables that challenges read';
 
 -- Of routines that this script has just made, and of no others: the privileges of an object that an extension's script

@@ -48,7 +48,7 @@ _KEEP = """
 """
 
 _COLUMNS = (
-    "epoch, share, number, is_restart, relation, challenge_id, users, specifiers, steps, amounts, is_complete,"
+    "epoch, share, node, number, is_restart, relation, challenge_id, users, specifiers, steps, amounts, is_complete,"
     " created_at, completed_at, says, behind"
 )
 
@@ -98,10 +98,10 @@ class Node:
         self.connection.execute(
             """
             WITH next AS (
-                UPDATE audius_challenges.share_sent SET number = number + 1 RETURNING epoch, share, number
+                UPDATE audius_challenges.share_sent SET number = number + 1 RETURNING epoch, share, node, number
             )
-            INSERT INTO audius_challenges.share_batch (epoch, share, number, relation, created_at, says, behind)
-            SELECT epoch, share, number, 'beat', ARRAY[now()], %s, %s FROM next
+            INSERT INTO audius_challenges.share_batch (epoch, share, node, number, relation, created_at, says, behind)
+            SELECT epoch, share, node, number, 'beat', ARRAY[now()], %s, %s FROM next
             """,
             [says, self.behind],
         )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -80,15 +81,16 @@ def send(
     epoch: int = 1,
     share: str = "0/1",
     is_restart: bool = False,
+    node: UUID | None = None,
 ) -> None:
     """What a node sends of a challenge: of each row user, steps, and whether it is complete."""
     connection.execute(
         """
         INSERT INTO audius_challenges.share_batch
-            (epoch, share, number, is_restart, relation, challenge_id, users, specifiers, steps, amounts, is_complete,
-             created_at, completed_at)
+            (epoch, share, node, number, is_restart, relation, challenge_id, users, specifiers, steps, amounts,
+             is_complete, created_at, completed_at)
         SELECT
-            %(epoch)s, %(share)s, %(number)s, %(is_restart)s, 'user_challenges', %(challenge)s,
+            %(epoch)s, %(share)s, %(node)s, %(number)s, %(is_restart)s, 'user_challenges', %(challenge)s,
             array_agg(users.id), array_agg(to_hex(users.id)), array_agg(users.steps), array_agg(1),
             array_agg(users.is_complete), array_agg(timestamptz '2026-01-01Z'),
             array_agg(CASE WHEN users.is_complete THEN timestamp '2026-01-01' END)
@@ -98,6 +100,7 @@ def send(
         {
             "epoch": epoch,
             "share": share,
+            "node": node,
             "number": number,
             "is_restart": is_restart,
             "challenge": challenge,
@@ -293,24 +296,120 @@ def test_what_is_sent_again_makes_good_what_was_lost(hub: Connection) -> None:
     assert waiting(hub) == 0
 
 
-def test_a_node_that_was_set_up_anew_has_to_send_all_again(hub: Connection) -> None:
+FIRST_NODE, SECOND_NODE = UUID(int=1), UUID(int=2)
+
+
+def test_what_another_node_of_the_share_sends_is_refused_until_there_is_another_plan(hub: Connection) -> None:
+    send(hub, 1, (1, 1, False), node=FIRST_NODE)
+    tick(hub)
+    # Both in one run: what came of the first one is written; numbers that fit make no difference.
+    send(hub, 2, (2, 1, False), node=FIRST_NODE)
+    send(hub, 1, (1, 3, True), node=SECOND_NODE)
+    send(hub, 2, (3, 3, True), node=SECOND_NODE)
+    send(hub, 3, (4, 3, True), node=SECOND_NODE)
+    problem = "another node of share 0/1 has adopted in epoch 1"
+    error = failing_tick(hub)
+    hint = "SELECT audius_challenges.plan_shares(1); on the primary has all nodes adopt anew."
+    assert message_of(error) == (f"audius_challenges: {problem}", hint)
+    detail = "What came before it was written, what has come after it is dropped, and derived again."
+    assert error.diag.message_detail == detail
+    assert found(hub) == [("1", 1, False), ("2", 1, False)]
+
+    # For good: nothing that is sent again changes that, and a run by hand says it as well.
+    send(hub, 4, (3, 3, True), is_restart=True, node=SECOND_NODE)
+    send(hub, 3, (5, 1, False), node=FIRST_NODE)
+    for _ in range(2):
+        assert problem in str(failing_tick(hub))
+        assert (nodes(hub), waiting(hub)) == ([("0/1", 2, problem)], 0)
+    with notices(hub) as heard:
+        assert statuses(hub)["u"] == ("ok", None)
+    assert [(each.message, each.hint) for each in heard] == [(problem, hint)]
+    assert found(hub) == [("1", 1, False), ("2", 1, False)]
+
+    # By another plan, whoever comes first is the node.
+    hub.execute("SELECT audius_challenges.plan_shares(1)")
+    tick(hub)
+    assert nodes(hub) == []
+    send(hub, 1, (3, 3, True), epoch=2, node=SECOND_NODE)
+    tick(hub)
+    assert nodes(hub) == [("0/1", 1, None)]
+    assert found(hub) == [("1", 1, False), ("2", 1, False), ("3", 3, True)]
+    send(hub, 1, (4, 3, True), epoch=2, node=FIRST_NODE)
+    assert "another node of share 0/1 has adopted in epoch 2" in str(failing_tick(hub))
+    assert len(found(hub)) == 3
+
+
+def test_behind_a_gap_another_node_is_refused_all_the_same(hub: Connection) -> None:
+    send(hub, 2, (1, 1, False), node=FIRST_NODE)
+    failing_tick(hub)
+    send(hub, 1, (1, 3, True), node=SECOND_NODE)
+    assert "another node of share 0/1" in str(failing_tick(hub))
+    assert found(hub) == []
+
+
+def test_a_node_that_begins_anew_with_its_numbers_is_refused_until_it_is_set_up_anew(hub: Connection) -> None:
+    """It has gone back to what it was, by a backup: what it would send again is older than what there is."""
+    for number in range(1, 5):
+        send(hub, number, (number, 1, False), node=FIRST_NODE)
+    tick(hub)
+    problem = "the node of share 0/1 has gone back to batch 3, after batch 4"
+    send(hub, 3, (3, 3, True), node=FIRST_NODE)
+    error = failing_tick(hub)
+    assert message_of(error) == (
+        f"audius_challenges: {problem}",
+        (
+            "Set the node whose audius_challenges.share is 0/1 up anew: there SELECT audius_challenges.drop_shares()"
+            " \\gexec, empty its tables, and join again. Then SELECT audius_challenges.plan_shares(1); on the primary"
+            " has all nodes adopt anew."
+        ),
+    )
+    send(hub, 5, (3, 3, True), node=FIRST_NODE, is_restart=True)
+    failing_tick(hub)
+    send(hub, 1, (3, 3, True), node=SECOND_NODE)
+    failing_tick(hub)
+    assert (nodes(hub), waiting(hub)) == ([("0/1", 4, problem)], 0)
+
+    # No plan gives it what it lacks.
+    hub.execute("SELECT audius_challenges.plan_shares(1)")
+    tick(hub)
+    send(hub, 1, (3, 3, True), epoch=2, node=FIRST_NODE)
+    for _ in range(2):
+        assert problem in str(failing_tick(hub))
+        assert (nodes(hub), waiting(hub)) == ([("0/1", 0, problem)], 0)
+    assert found(hub)[2] == ("3", 1, False)
+    # Another one may begin by this plan: nothing was written by it.
+    send(hub, 2, (3, 3, True), epoch=2, node=FIRST_NODE)
+    send(hub, 1, (3, 2, False), epoch=2, node=SECOND_NODE)
+    tick(hub)
+    assert nodes(hub) == [("0/1", 1, None)]
+    assert found(hub)[2] == ("3", 2, False)
+
+
+def test_a_resend_of_a_node_whose_numbers_have_gone_back_is_refused(hub: Connection) -> None:
     for number in range(1, 5):
         send(hub, number, (number, 1, False))
     tick(hub)
-    send(hub, 1, (1, 2, False))
-    send(hub, 2, (9, 1, False))
-    problem = "the node of share 0/1 was set up anew, after batch 4: all has to be sent again"
-    for _ in range(2):
-        assert problem in str(failing_tick(hub))
-        assert nodes(hub) == [("0/1", 4, problem)]
-    send(hub, 3, (1, 2, False), (9, 2, False), is_restart=True)
-    tick(hub)
-    assert nodes(hub) == [("0/1", 3, None)]
-    assert found(hub)[0] == ("1", 2, False)
-    assert found(hub)[-1] == ("9", 2, False)
-    send(hub, 4, (9, 1, False))
-    tick(hub)
-    assert found(hub)[-1] == ("9", 1, False)
+    send(hub, 4, (1, 3, True), is_restart=True)
+    assert "has gone back to batch 4, after batch 4" in str(failing_tick(hub))
+    assert found(hub)[0] == ("1", 1, False)
+
+
+def test_one_share_that_is_refused_does_not_stop_another(hub: Connection) -> None:
+    hub.execute("SELECT audius_challenges.plan_shares(2)")
+    send(hub, 1, (2, 1, False), epoch=2, share="0/2", node=FIRST_NODE)
+    send(hub, 1, (4, 1, False), epoch=2, share="0/2", node=SECOND_NODE)
+    send(hub, 1, (1, 1, False), epoch=2, share="1/2", node=SECOND_NODE)
+    failing_tick(hub)
+    send(hub, 3, (3, 1, False), epoch=2, share="1/2", node=SECOND_NODE)
+    error = failing_tick(hub)
+    assert message_of(error) == (
+        "audius_challenges: another node of share 0/2 has adopted in epoch 2; batch 2 of share 1/2 is missing",
+        (
+            "SELECT audius_challenges.plan_shares(2); on the primary has all nodes adopt anew. On the node whose"
+            " audius_challenges.share is 1/2: SELECT audius_challenges.resend();"
+        ),
+    )
+    assert found(hub) == [("1", 1, False), ("2", 1, False)]
 
 
 def test_nothing_is_taken_of_another_plan(hub: Connection) -> None:
@@ -538,6 +637,54 @@ def test_a_tick_goes_on_while_there_is_more(hub: Connection) -> None:
     hub.execute("RESET audius_challenges.time_budget")
     tick(hub)
     assert (column(hub, steps), waiting(hub)) == ([6], 0)
+
+
+def send_listens(connection: Connection, number: int, users: list[int], last_listen: str, length: int) -> None:
+    """What a node sends of a slice: the states of streaks that began on 2026-01-01, and then their rows."""
+    values = {"number": number, "users": users, "length": length, "last_listen": last_listen}
+    connection.execute(
+        """
+        INSERT INTO audius_challenges.share_batch
+            (epoch, share, number, relation, challenge_id, users, steps, completed_at)
+        SELECT 1, '0/1', %(number)s, 'challenge_listen_streak', 'e',
+            array_agg(id), array_agg(%(length)s::integer), array_agg(%(last_listen)s::timestamp)
+        FROM unnest(%(users)s::bigint[]) AS users (id)
+        """,
+        values,
+    )
+    connection.execute(
+        """
+        INSERT INTO audius_challenges.share_batch
+            (epoch, share, number, relation, challenge_id, users, specifiers, steps, amounts, is_complete, created_at,
+             completed_at)
+        SELECT 1, '0/1', %(number)s + 1, 'user_challenges', 'e',
+            array_agg(id), array_agg(to_hex(id) || '2026010112'), array_agg(%(length)s::integer), array_agg(7),
+            array_agg(%(length)s = 7), array_agg(timestamptz '2026-01-01 12:00Z'),
+            array_agg(CASE WHEN %(length)s = 7 THEN %(last_listen)s::timestamp END)
+        FROM unnest(%(users)s::bigint[]) AS users (id)
+        """,
+        values,
+    )
+
+
+def test_no_turn_ends_between_the_states_of_streaks_and_their_rows(hub: Connection) -> None:
+    # So many that a turn would end after the states of the second slice.
+    hub.execute(
+        "SELECT build.play(5, 1, timestamp '2025-12-31 12:00' + n * INTERVAL '1 day') FROM generate_series(1, 7) n"
+    )
+    send_listens(hub, 1, list(range(100, 24_100)), "2026-01-01 12:00", 1)
+    send_listens(hub, 3, [5, *range(30_000, 54_000)], "2026-01-07 12:00", 7)
+    send_listens(hub, 5, [6], "2026-01-02 12:00", 2)
+
+    hub.execute("SELECT reconcile_challenges('{e}')")
+    paid = "SELECT specifier, is_complete FROM user_challenges WHERE challenge_id = 'e' AND user_id = 5"
+    assert rows(hub, paid) == [("52026010112", True)]
+    assert value(hub, "SELECT count(*) FROM challenge_listen_streak") == 48_001
+    assert column(hub, "SELECT number FROM audius_challenges.share_batch ORDER BY number") == [5, 6]
+    # What waits is dropped, and the primary derives whatever has no state yet.
+    hub.execute("SELECT audius_challenges.plan_shares(0)")
+    hub.execute("SELECT reconcile_challenges(full_scan => TRUE)")
+    assert rows(hub, paid) == [("52026010112", True)]
 
 
 def test_one_run_takes_all_of_it_with_a_full_scan(hub: Connection) -> None:

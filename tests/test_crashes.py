@@ -1,7 +1,8 @@
 """Whatever writers, runs and crashes do to each other, the derived tables come out as if nothing had happened.
 
 A history is invented from a seed: writers with open transactions, savepoints, rollbacks and retries; ticks that are
-cancelled, terminated or hit by a kill -9 of the whole server, in the middle of a write, too. When all is quiet, the
+cancelled, terminated or hit by a kill -9 of the whole server, in the middle of a write, too. In every third history
+three workers share what there is to do, and helpers are ended in the same ways. When all is quiet, the
 derived tables must hold what a first build from nothing makes of the same sources. Streaks depend on the order in
 which listens became visible: those of users who are always heard in order must be what a model of the rules makes of
 their plays, the others' must obey the rules that hold in any order.
@@ -29,6 +30,11 @@ import pytest
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from tests.model import Challenge, Model, Play, User
+from tests.sessions import replace_package
+
+HELP = "CALL audius_challenges.help()"
+# A helper ends soon after the last slice, and looks for the next one at once.
+IMPATIENT = "PATIENCE, POLL = 0.3, 0.02"
 
 Connection = psycopg.Connection[Any]
 Statement = tuple[str, dict[str, Any]]
@@ -183,15 +189,16 @@ class Writer:
 class History:
     """One invented history in a database of its own; `journal` tells it, step by step."""
 
-    def __init__(self, cluster: Cluster, name: str, seed: int) -> None:
+    def __init__(self, cluster: Cluster, name: str, seed: int, *, has_helpers: bool = False) -> None:
         self.cluster = cluster
         self.database = Discovery(cluster, name)
         self.random = random.Random(seed)
         # With the sweep there is more that may happen: changes that leave no trace in the columns the feed goes by.
         self.has_sweep = seed % 2 == 0
+        self.has_helpers = has_helpers
         self.journal: list[str] = []
         self.done: Counter[str] = Counter()
-        self._executor = ThreadPoolExecutor(2)
+        self._executor = ThreadPoolExecutor(4)
         self._last_block = 1000
         self._next_id = 1000
         self._heard_at = {user: datetime(2026, 1, 1, user % 24) for user in HEARD_IN_ORDER}  # noqa: DTZ001
@@ -396,6 +403,30 @@ class History:
             with suppress(psycopg.errors.QueryCanceled, psycopg.OperationalError):
                 tick.result()
 
+    def help_beside_a_tick(self) -> None:
+        """Two helpers take slices beside a tick, and are ended at any moment of it, or not."""
+        ending = self.random.choice(["go on", "go on", "cancel", "terminate", "crash"])
+        self.tell("tick, with helpers")
+        sessions = [self.database.connect() for _ in range(2)]
+        pids = [session.info.backend_pid for session in sessions]
+        helping = [self._executor.submit(session.execute, HELP) for session in sessions]
+        tick = self._executor.submit(self._tick)
+        if ending != "go on":
+            time.sleep(self.random.random() * 0.3)
+            if ending == "crash":
+                self.crash()
+            else:
+                self.tell(ending)
+                with closing(self.database.connect()) as session:
+                    session.execute(f"SELECT pg_{ending}_backend(pid) FROM unnest(%s) AS pid", [pids])
+        with suppress(*([psycopg.OperationalError] if ending == "crash" else [])):
+            tick.result()
+        for each in helping:
+            with suppress(*([] if ending == "go on" else [psycopg.errors.QueryCanceled, psycopg.OperationalError])):
+                each.result()
+        for session in sessions:
+            session.close()
+
     def crash_in_a_tick(self) -> None:
         """The server dies at any moment of a tick."""
         tick = self._executor.submit(self._tick)
@@ -477,6 +508,7 @@ def durable_cluster(root: Path | None) -> Iterator[Cluster]:
         population.psql(CREATE_EXTENSION, POPULATION)
         with closing(population.connect()) as session:
             session.execute(BURST, {"first": 301, "count": 700})
+            replace_package(session, "crashes", IMPATIENT, "operation/helping")
         yield cluster
 
 
@@ -487,6 +519,7 @@ def test_after_any_history_the_rows_are_those_of_a_first_build(durable_cluster: 
     cluster.create_database("history", template="population")
     settings = {"slice_users": "15", "changed_users": "8", "time_budget": "0s", "lock_timeout": "30s"}
     settings["sweep_users"] = "7" if seed % 2 == 0 else "0"
+    settings["workers"] = "3" if seed % 3 == 0 else "1"
     with closing(cluster.connect("postgres")) as session:
         for name, value in settings.items():
             session.execute(f"ALTER DATABASE history SET audius_challenges.{name} = '{value}'")
@@ -494,7 +527,7 @@ def test_after_any_history_the_rows_are_those_of_a_first_build(durable_cluster: 
         # unless a checkpoint came in between.
         session.execute("CHECKPOINT")
     set_fsync(cluster, "on")
-    history = History(cluster, "history", seed)
+    history = History(cluster, "history", seed, has_helpers=settings["workers"] != "1")
     try:
         tell_history(history)
         print(*history.journal, sep="\n")
@@ -530,6 +563,8 @@ def tell_history(history: History) -> None:
         history.reconcile: 2,
         history.change_catalog: 1,
     }
+    if history.has_helpers:
+        steps[history.help_beside_a_tick] = 7
     if history.has_sweep:
         steps[history.revert] = 2
     for number in range(STEPS):

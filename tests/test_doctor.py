@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import psycopg
 import pytest
 
 from audius_challenges.sources import COMMENTS_BY_USER, HELPFUL_INDEXES, NEEDED_INDEXES, TABLES
@@ -16,7 +19,7 @@ from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from tests.sessions import Connection, NewCluster, knows_seconds, replace_package, rows, tick, until, value
 
-LAUNCHER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'"
+LAUNCHER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher' AND datname IS NOT NULL"
 # Ticks come by hand, so that no other is in the way.
 EVERY_HOUR = "SELECT * FROM schedule_challenges('1 hour')"
 BY_TICKS = "operation/checks_of_ticks"
@@ -478,6 +481,44 @@ TROUBLES = {
         "logical slot forgotten, behind by .* of WAL",
         by_hand=["SELECT pg_drop_replication_slot('forgotten')"],
     ),
+    "a filter by what is in no key": Trouble(
+        ["CREATE PUBLICATION mine FOR TABLE tracks WHERE (owner_id % 2 = 0)"],
+        "critical",
+        "UPDATE and DELETE of tracks fail",
+        'publication "mine" publishes it, and it is filtered by columns that are not in its replica identity ([^)]+)',
+        "ALTER PUBLICATION mine DROP TABLE public.tracks;",
+        after=["DROP PUBLICATION mine"],
+    ),
+    "a list of columns without the key": Trouble(
+        ["CREATE PUBLICATION \"No Key\" FOR TABLE users (bio) WITH (publish = 'insert, delete')"],
+        "critical",
+        "DELETE of users fails",
+        'publication "No Key" publishes it, and its list of columns lacks some of its replica identity ([^)]+)',
+        'ALTER PUBLICATION "No Key" DROP TABLE public.users;',
+        after=['DROP PUBLICATION "No Key"'],
+    ),
+    "a published table without a replica identity": Trouble(
+        ["ALTER TABLE plays REPLICA IDENTITY NOTHING", "CREATE PUBLICATION mine FOR TABLE plays"],
+        "critical",
+        "UPDATE and DELETE of plays fail",
+        'publication "mine" publishes it, and it has no replica identity',
+        "ALTER TABLE public.plays REPLICA IDENTITY FULL;",
+        after=["DROP PUBLICATION mine", "ALTER TABLE plays REPLICA IDENTITY DEFAULT"],
+    ),
+    "the slot of a share that nobody reads": Trouble(
+        ["SELECT pg_create_logical_replication_slot('audius_challenges_share_0_of_2', 'pgoutput')"],
+        "warning",
+        "nobody reads the slot of a share",
+        "slot audius_challenges_share_0_of_2 holds .* of WAL",
+        by_hand=["SELECT pg_drop_replication_slot('audius_challenges_share_0_of_2')"],
+    ),
+    "a copy that does not go on": Trouble(
+        ["SELECT pg_create_logical_replication_slot('pg_16400_sync_16384_7123456789012345678', 'pgoutput')"],
+        "warning",
+        "the copy of a table for a subscriber does not go on",
+        "slot pg_16400_sync_16384_7123456789012345678 holds .* of WAL",
+        by_hand=["SELECT pg_drop_replication_slot('pg_16400_sync_16384_7123456789012345678')"],
+    ),
     "a publication": Trouble(
         ["CREATE PUBLICATION everything FOR TABLE user_challenges"],
         "notice",
@@ -522,6 +563,184 @@ def test_a_trouble_is_found_and_gone_once_its_statement_has_run(
     run(database, *([finding.statement] if finding.statement else trouble.by_hand))
     assert [each.found for each in ask(asked) if re.fullmatch(trouble.what, each.what)] == list(trouble.remains)
     run(database, *trouble.after)
+
+
+def refused(database: Discovery, table: str, writes: str) -> bool:
+    """Whether PostgreSQL refuses to write a row of a table because of how it is published."""
+    with closing(database.connect()) as session:
+        try:
+            session.execute(writes.format(table))
+        except psycopg.errors.InvalidColumnReference:  # of a filter or a list
+            return True
+        except psycopg.errors.ObjectNotInPrerequisiteState:  # of a table without an identity
+            return True
+        return False
+
+
+# Of no row, which PostgreSQL does not know beforehand.
+UPDATE, DELETE = "UPDATE {} SET k = k WHERE k < -7", "DELETE FROM {} WHERE k < -7"
+PUBLISHED = {
+    "whole": "CREATE PUBLICATION mine FOR TABLE {}",
+    "by the key": "CREATE PUBLICATION mine FOR TABLE {} WHERE (k % 2 = 0)",
+    "by another column": "CREATE PUBLICATION mine FOR TABLE {} WHERE (k % 2 = 0 AND v > 1)",
+    "inserts by another column": "CREATE PUBLICATION mine FOR TABLE {} WHERE (v > 1) WITH (publish = 'insert')",
+    "updates by another column": "CREATE PUBLICATION mine FOR TABLE {} WHERE (v > 1) WITH (publish = 'insert, update')",
+    "as the whole, by another column": (
+        "CREATE PUBLICATION mine FOR TABLE {} WHERE (v > 1) WITH (publish_via_partition_root)"
+    ),
+    "as the whole, by the key": "CREATE PUBLICATION mine FOR TABLE {} WHERE (k > 1) WITH (publish_via_partition_root)",
+    "without the key": "CREATE PUBLICATION mine FOR TABLE {} (v)",
+    "with the key": "CREATE PUBLICATION mine FOR TABLE {} (k)",
+    "with the schema": "CREATE PUBLICATION mine FOR TABLES IN SCHEMA public",
+    "with everything": "CREATE PUBLICATION mine FOR ALL TABLES",
+}
+TABLES_AS_THEY_MAY_BE = {
+    "with a key": "CREATE TABLE remixes (k integer PRIMARY KEY, v integer)",
+    "without a key": "CREATE TABLE remixes (k integer, v integer)",
+    "whole": "CREATE TABLE remixes (k integer PRIMARY KEY, v integer); ALTER TABLE remixes REPLICA IDENTITY FULL",
+    "by another index": (
+        "CREATE TABLE remixes (k integer PRIMARY KEY, v integer NOT NULL); CREATE UNIQUE INDEX other ON remixes (v);"
+        " ALTER TABLE remixes REPLICA IDENTITY USING INDEX other"
+    ),
+    "with a part": (
+        "CREATE TABLE remixes (k integer PRIMARY KEY, v integer) PARTITION BY RANGE (k);"
+        " CREATE TABLE part (v integer, gone text, k integer NOT NULL); ALTER TABLE part DROP gone;"
+        " ALTER TABLE remixes ATTACH PARTITION part DEFAULT"
+    ),
+    "not logged": "CREATE UNLOGGED TABLE remixes (k integer PRIMARY KEY, v integer)",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES_AS_THEY_MAY_BE)
+def test_writers_are_told_of_where_postgresql_refuses_them_and_nowhere_else(
+    database: Discovery, connection: Connection, kind: str
+) -> None:
+    run(database, "ALTER TABLE remixes RENAME TO away")
+    connection.execute(TABLES_AS_THEY_MAY_BE[kind])
+    seen = set()
+    for name, publication in PUBLISHED.items():
+        try:
+            connection.execute(publication.format("remixes"))
+        except psycopg.Error:  # which PostgreSQL refuses itself
+            assert kind in ("not logged", "with a part"), name
+            continue
+        expected = {
+            verb for verb, writes in (("UPDATE", UPDATE), ("DELETE", DELETE)) if refused(database, "remixes", writes)
+        }
+        found = [each for each in ask(connection) if re.match(r"(UPDATE|DELETE).* of remixes fail", each.what)]
+        told = {verb for each in found for verb in ("UPDATE", "DELETE") if verb in each.what}
+        assert told == expected, (name, found)
+        seen.add(bool(expected))
+        for each in found:
+            connection.execute(each.statement)
+        assert not refused(database, "remixes", UPDATE), name
+        assert not refused(database, "remixes", DELETE), name
+        connection.execute("DROP PUBLICATION mine")
+        if found and "REPLICA IDENTITY" in found[0].statement:
+            connection.execute("DROP TABLE remixes")
+            connection.execute(TABLES_AS_THEY_MAY_BE[kind])
+    assert seen == ({False} if kind == "not logged" else {False, True})
+    run(database, "DROP TABLE remixes", "ALTER TABLE away RENAME TO remixes")
+
+
+def limit_wal(database: Discovery, connection: Connection, limit: str | None) -> None:
+    """Sets max_slot_wal_keep_size, or resets it, and waits until this session has it."""
+    name = "max_slot_wal_keep_size"
+    run(
+        database,
+        f"ALTER SYSTEM SET {name} = '{limit}'" if limit else f"ALTER SYSTEM RESET {name}",
+        "SELECT pg_reload_conf()",
+    )
+    until(lambda: value(connection, f"SELECT current_setting('{name}')") == (limit or "-1"), "the setting")
+
+
+def test_slots_of_shares_without_a_limit_are_told_of(database: Discovery, connection: Connection) -> None:
+    what = "a share that is down fills the disk with WAL"
+    run(database, "SELECT pg_create_logical_replication_slot('audius_challenges_return_0_of_2', 'pgoutput')")
+    ((severity, _, found, expected, statement),) = [each for each in ask(connection) if each.what == what]
+    assert (severity, found, statement) == ("warning", "max_slot_wal_keep_size is -1, without limit", "")
+    assert "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; and then SELECT pg_reload_conf();" in expected
+    limit_wal(database, connection, "50GB")
+    assert [each for each in ask(connection) if each.what == what] == []
+    run(database, "SELECT pg_drop_replication_slot('audius_challenges_return_0_of_2')")
+    limit_wal(database, connection, None)
+
+
+def test_the_slot_of_a_share_that_has_lost_wal_goes(database: Discovery, connection: Connection) -> None:
+    run(
+        database,
+        "SELECT pg_create_logical_replication_slot('audius_challenges_share_1_of_2', 'pgoutput')",
+    )
+    limit_wal(database, connection, "1MB")
+    lost = "SELECT wal_status = 'lost' FROM pg_replication_slots"
+
+    def is_lost() -> bool:
+        run(database, "SELECT pg_logical_emit_message(FALSE, 'much', repeat('x', 16777216))", "SELECT pg_switch_wal()")
+        run(database, "CHECKPOINT")
+        return bool(value(connection, lost))
+
+    until(is_lost, "the slot is lost")
+    (finding,) = ask(connection)
+    assert finding.severity == "critical"
+    assert "audius_challenges_share_1_of_2 has lost WAL" in finding.what
+    connection.execute(finding.statement)
+    limit_wal(database, connection, None)
+
+
+def test_a_slot_that_holds_much_is_told_of_while_somebody_reads_it(database: Discovery, connection: Connection) -> None:
+    loader = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
+    replace_package(connection, "much", "MUCH_WAL = -1", "operation/checks_of_replication")
+    limit_wal(database, connection, "1GB")
+    run(
+        database,
+        "SELECT pg_create_logical_replication_slot('audius_challenges_share_0_of_2', 'pgoutput')",
+    )
+    dsn = database.cluster.dsn(database.name)
+    program = ["--dbname", dsn, "--slot=audius_challenges_share_0_of_2", "--start", "--file=-"]
+    options = ["--option=proto_version=1", "--option=publication_names=none"]
+    reader = subprocess.Popen(
+        [shutil.which("pg_recvlogical") or database.cluster.bin_dir / "pg_recvlogical", *program, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: value(connection, "SELECT active FROM pg_replication_slots"), "somebody reads it")
+        (finding,) = ask(connection)
+        assert (finding.severity, finding.what) == ("warning", "a share is far behind")
+        assert finding.found.startswith("slot audius_challenges_share_0_of_2 holds ")
+        assert finding.expected
+    finally:
+        reader.terminate()
+        reader.wait()
+    until(lambda: not value(connection, "SELECT active FROM pg_replication_slots"), "nobody reads it")
+    run(
+        database,
+        "SELECT pg_drop_replication_slot('audius_challenges_share_0_of_2')",
+    )
+    limit_wal(database, connection, None)
+    connection.execute(loader)
+
+
+def test_a_transaction_that_holds_up_a_copy_is_told_of(database: Discovery, connection: Connection) -> None:
+    loader = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
+    replace_package(connection, "hasty", "PATIENCE = 0", "operation/checks_of_replication")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event_type = 'Lock'"
+    with closing(database.connect(autocommit=False)) as writer:
+        writer.execute("UPDATE challenges SET active = active")
+        dsn = f"{database.cluster.dsn(database.name)} replication=database application_name=a_copy"
+        make = ["psql", f"--dbname={dsn}", "--command=CREATE_REPLICATION_SLOT a_copy TEMPORARY LOGICAL pgoutput"]
+        maker = subprocess.Popen(make, stdout=subprocess.DEVNULL)
+        try:
+            until(lambda: value(connection, waiting), "it waits")
+            (finding,) = [each for each in ask(connection) if "holds up" in each.what]
+            assert finding.what == 'an open transaction holds up "a_copy", which cannot begin to copy'
+            assert finding.found.startswith(f"process {writer.info.backend_pid} of postgres: idle in transaction, ")
+            connection.execute(finding.statement)
+            assert maker.wait(timeout=60) == 0
+        finally:
+            maker.kill()
+            maker.wait()
+    connection.execute(loader)
 
 
 def test_who_has_been_paid_gets_block_0_and_others_the_present_one(connection: Connection) -> None:

@@ -56,11 +56,21 @@ SITUATIONS = {
     ),
     "schedule.md": INSTALLED,
     "users-set-aside.md": INSTALLED,
+    "use-all-cores.md": (*INSTALLED, "SELECT FROM unschedule_challenges()"),
     "uninstall.md": (*INSTALLED, "ALTER DATABASE discovery SET audius_challenges.max_completions = 20000"),
 }
 
 # Pages that are held in another way, or by hand.
 OTHERS = {
+    **dict.fromkeys(
+        (
+            "scale-out.md",
+            "change-the-number-of-shares.md",
+            "lose-a-node.md",
+            "change-the-schema-of-shares.md",
+        ),
+        "followed by test_how_to_shares.py",
+    ),
     "dump-restore-upgrade.md": "its commands are those of test_restore.py and tests/deployment/test_majors.py",
     "install.md": "followed by tests/deployment/test_packages.py",
     "release.md": "for maintainers; tests/test_versions.py and tests/test_upgrade.py hold what it asks for",

@@ -47,6 +47,17 @@ def test_names_are_those_of_openmetrics_and_those_of_the_page(session: Connectio
     found = rows(session, "SELECT name, labels::text, value FROM audius_challenges.metrics()")
     assert max(Counter(row[:2] for row in found).values()) == 1
     names = {name for name, _, _ in found}
+    session.execute(
+        "INSERT INTO audius_challenges.share_plan (singleton, epoch, shares, challenges, lsn, planned_at)"
+        " VALUES (TRUE, 1, 1, '{u,fp,p,v,e}', '0/0', now())"
+    )
+    session.execute(
+        "INSERT INTO audius_challenges.share_node (share, epoch, number, beat_at) VALUES ('0/1', 1, 1, now())"
+    )
+    of_shares = set(column(session, "SELECT name FROM audius_challenges.metrics() WHERE labels ? 'share'"))
+    # Of connections, which a test without another server has none of; see test_share_views.py.
+    of_shares |= {"audius_challenges_share_slot_bytes", "audius_challenges_share_apply_errors_total"}
+    names |= of_shares
     described = dict(re.findall(r"^\| `(audius_challenges_\w+)` \| ([\w ]+) \|", PAGE.read_text(), re.MULTILINE))
     assert names | {"audius_challenges_tick_interval_seconds"} == described.keys()
     for name, kind in described.items():
@@ -162,7 +173,8 @@ def test_ticks_and_the_schedule(cron_cluster: Discovery) -> None:
 def test_fridays_that_were_not_paid(session: Connection) -> None:
     session.execute("SELECT build.qualify_tt(101), build.qualify_tut(102), build.qualify_tp(103)")
     tick(session)
-    session.execute("DELETE FROM trending_results")  # of today, if it is Friday
+    for table in ("trending_results", "user_challenges"):  # of today, if it is Friday
+        session.execute(f"DELETE FROM {table}")
     assert of_challenges(session, "unpaid_fridays") == dict.fromkeys(TRENDING, 0)
     due = "SELECT floor(extract(epoch FROM now() - INTERVAL '6 hours' - '2026-01-02'::timestamptz) / 604800)::integer"
     session.execute("SET timezone = 'UTC'")

@@ -1,6 +1,7 @@
 """Whatever happens to the sources, the database's derived tables hold what the model of the rules says.
 
 Hypothesis invents histories: what indexers, people and repairs do to the source tables, with runs in between.
+Where there are three workers, every run goes slice by slice, and two helpers work beside it.
 After each run the derived tables must equal the model's, the run's report must tell what it wrote, and the
 same run again must change nothing, not even a tuple version.
 
@@ -40,9 +41,9 @@ ONE_HISTORY = settings(
 )
 
 
-@pytest.fixture(scope="module")
-def database(cluster: Cluster, full_template: str) -> Iterator[Database]:
-    with one_database(cluster, full_template) as database:
+@pytest.fixture(params=[1, 3], ids=["one worker", "three workers"])
+def database(cluster: Cluster, full_template: str, request: pytest.FixtureRequest) -> Iterator[Database]:
+    with one_database(cluster, full_template, request.param) as database:
         yield database
 
 

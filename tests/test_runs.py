@@ -888,6 +888,8 @@ def test_the_sessions_time_zone_and_styles_change_nothing_that_is_written(
             session.execute("SELECT * FROM reconcile_challenges(as_of => TIMESTAMPTZ '2026-11-20 22:30:00.123456Z')")
             began = dt.datetime.now(dt.UTC)
             session.execute("SELECT build.person(255, is_verified => TRUE)")
+            # The tick is today's, which may be a Friday.
+            session.execute("UPDATE challenges SET active = FALSE WHERE id IN ('tt', 'tut', 'tp')")
             tick(session)
             session.execute("RESET ALL")
             ((created_at, completed_at),) = rows(

@@ -287,6 +287,7 @@ def test_trimming_deletes_what_our_jobs_left_a_week_ago_and_nothing_else(connect
                 (1006, 'CALL audius_challenges.tick()', 'failed', '8 days', NULL),
                 (1007, 'CALL audius_challenges_tick()', 'succeeded', '8 days', '8 days'),
                 (1008, 'CALL audius_challenges.tick()', 'succeeded', '7 days 1 minute', '7 days 1 minute'),
+                (1009, 'CALL audius_challenges.help()', 'failed', INTERVAL '8 days', INTERVAL '8 days'),
                 (50009, 'CALL audius_challenges.tick()', 'succeeded', '6 days 23 hours', '6 days 23 hours'),
                 (50010, 'SELECT audius_challenges.trim_run_details()', 'succeeded', '1 minute', '1 minute'),
                 (50011, 'CALL audius_challenges.tick()', 'failed', NULL, NULL),
@@ -301,7 +302,7 @@ def test_trimming_deletes_what_our_jobs_left_a_week_ago_and_nothing_else(connect
 
     left = column(connection, "SELECT runid FROM cron.job_run_details WHERE runid NOT BETWEEN 0 AND 1000 ORDER BY 1")
     assert left == [1004, 1007, 50009, 50010, 50011, 50012, 50013, 50014]
-    assert trimmed == 6
+    assert trimmed == 7
 
 
 # Where pg_cron is not

@@ -13,6 +13,8 @@ from devtools.shares import SETTINGS, Shares
 from tests.sessions import (
     RUN_LOCK,
     RUN_ORDER,
+    TICK,
+    Beside,
     Connection,
     column,
     message_of,
@@ -165,8 +167,8 @@ def test_everything_is_sent_again_where_there_is_nothing(pair: Shares, hub: Conn
     before = rows(hub, DERIVED)
     hub.execute("BEGIN")
     hub.execute(
-        "INSERT INTO audius_challenges.share_batch (epoch, share, number, is_restart, relation, users)"
-        " SELECT epoch, share, 1000000, TRUE, 'user_challenges', '{}' FROM audius_challenges.share_node"
+        "INSERT INTO audius_challenges.share_batch (epoch, share, node, number, is_restart, relation, users)"
+        " SELECT epoch, share, node, 1000000, TRUE, 'user_challenges', '{}' FROM audius_challenges.share_node"
     )
     hub.execute("SELECT reconcile_challenges()")
     assert rows(hub, "SELECT number, problem FROM audius_challenges.share_node") == [(1000000, None)]
@@ -328,6 +330,17 @@ def test_a_beat_names_what_is_behind(pair: Shares, hub: Connection, node: Connec
     hub.execute("UPDATE challenges SET active = TRUE WHERE id = 'p'")
     pair.settle()
     assert value(hub, behind) == []
+
+
+def test_a_beat_waits_for_a_helper_and_never_the_helper_for_the_beat(pair: Shares, node: Connection) -> None:
+    """Whoever has sent something counts next, in the row of the challenge: a tick has it no more when it beats."""
+    with closing(pair.nodes[0].connect()) as helper, closing(pair.nodes[0].connect()) as ticking:
+        with helper.transaction():
+            helper.execute("UPDATE audius_challenges.share_sent SET number = number")
+            beside = Beside(ticking, TICK)
+            beside.wait_until_blocked(node)
+            helper.execute("UPDATE audius_challenges.processor_state SET completed = completed")
+        assert beside.finish() is None
 
 
 def test_a_challenge_of_the_primary_does_not_take_the_blame_for_a_tick_that_was_cut_off(node: Connection) -> None:

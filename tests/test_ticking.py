@@ -33,7 +33,7 @@ from tests.sessions import (
 
 STATUS = "SELECT DISTINCT status FROM challenge_status WHERE status NOT IN ('inactive', 'absent')"
 PROBLEM = "SELECT DISTINCT tick_problem FROM challenge_status"
-LAUNCHER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'"
+LAUNCHER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher' AND datname IS NOT NULL"
 LONG_AGO = "UPDATE audius_challenges.last_tick SET ended_at = ended_at - INTERVAL '10 minutes'"
 
 

@@ -162,6 +162,7 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
         "history",
         "challenge_day",
         "day_backfill",
+        "slice",
         "share_plan",
         "share_beat",
         "share_batch",
@@ -171,9 +172,10 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem"
-        r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill)(_pkey|_undone|\(\))?\b"
-        r"|\.share_(plan|beat|batch|node|sent)"
+        r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill|slice)(_pkey|_undone|\(\))?\b"
+        r"|\.share_(plan|beat|batch|node|sent|status)"
         r"|routine audius_challenges\.(trigger_needs|undisbursed|metrics|doctor|examine|job_facts|resend)\b"
+        r"|routine audius_challenges\.(help|begin_full_scan)\b"
         r"|routine audius_challenges\.\w*(share|adoption)\w*\b"
     )
     kept["privileges"] = [one for one in kept["privileges"] if not re.search(made_anew, one)]
@@ -257,7 +259,7 @@ def test_an_update_keeps_every_row_grant_and_setting_and_nothing_is_paid_twice(o
         for table in of_runs:
             assert grants(connection, table) == works
         assert grants(connection, "look") == works | {("upgrade_runner", "DELETE")}
-        for table in ("set_aside", "history", "share_beat", "share_batch", "share_node"):
+        for table in ("set_aside", "history", "slice", "share_beat", "share_batch", "share_node"):
             assert grants(connection, table) == works | {("upgrade_runner", "DELETE")}
         with connection.transaction():  # Whoever could read the status still can.
             connection.execute("SET LOCAL ROLE upgrade_reader")

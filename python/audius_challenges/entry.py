@@ -12,7 +12,7 @@ from audius_challenges.annotations import TYPE_CHECKING, Any
 from audius_challenges.database import Database, Plpy, home_schema, require_writable
 from audius_challenges.engine.state import ask_for
 from audius_challenges.errors import ChallengeError, as_postgres_error, null_argument
-from audius_challenges.operation import run, transaction
+from audius_challenges.operation import transaction
 from audius_challenges.settings import read_settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def reconcile(
     for name, given in (("full_scan", full_scan), ("dry_run", dry_run)):
         if given is None:
             raise null_argument(name)
-    outcomes = run.reconcile(db, challenge_ids, bool(full_scan), bool(dry_run), as_of)
+    from audius_challenges.operation import reconciling
+
+    outcomes = reconciling.reconcile(db, challenge_ids, bool(full_scan), bool(dry_run), as_of)
     return [outcome.as_row() for outcome in outcomes]
 
 
@@ -61,13 +63,33 @@ def wait(db: Database, delay: str | None) -> None:
     """What `audius_challenges.tick()` does first: see that it has transactions of its own, and sleep."""
     if delay is None:
         raise null_argument("delay")
-    run.wait(db, transaction.read_delay(db, delay))
+    from audius_challenges.operation import ticking
+
+    ticking.wait(db, transaction.read_delay(db, delay))
 
 
 @_from_sql
 def tick(db: Database) -> None:
     """`audius_challenges.tick()`."""
-    run.tick(db)
+    from audius_challenges.operation import ticking
+
+    ticking.tick(db)
+
+
+@_from_sql
+def help_out(db: Database) -> None:
+    """`audius_challenges.help()`."""
+    from audius_challenges.operation import helping
+
+    helping.help_out(db)
+
+
+@_from_sql
+def begin_full_scan(db: Database, challenge_ids: Sequence[str | None] | None) -> list[str]:
+    """`audius_challenges.begin_full_scan()`."""
+    from audius_challenges.operation import reconciling
+
+    return reconciling.begin_full_scan(db, challenge_ids)
 
 
 @_from_sql
@@ -75,9 +97,11 @@ def start_from_now(
     db: Database, challenge_ids: Sequence[str | None] | None, dry_run: bool | None
 ) -> list[tuple[str, int]]:
     """`audius_challenges.start_from_now()`."""
+    from audius_challenges.operation import reconciling
+
     if dry_run is None:
         raise null_argument("dry_run")
-    return run.start_from_now(db, challenge_ids, dry_run=dry_run)
+    return reconciling.start_from_now(db, challenge_ids, dry_run=dry_run)
 
 
 @_from_sql
@@ -232,10 +256,21 @@ def explain(
 @_from_sql
 def tick_problem(db: Database) -> str | None:
     """The column `tick_problem` of the view."""
+    from audius_challenges.operation.share_status import seen_from_here, troubles
     from audius_challenges.operation.stillness import find_stillness
 
-    stillness = find_stillness(db)
-    return str(stillness) if stillness else None
+    if stillness := find_stillness(db):
+        return str(stillness)
+    _, shares = seen_from_here(db)
+    return "; ".join(troubles(shares)) or None
+
+
+@_from_sql
+def share_status(db: Database) -> list[tuple[Any, ...]]:
+    """The view `share_status`."""
+    from audius_challenges.operation import share_status as shares
+
+    return shares.share_status(db)
 
 
 @_from_sql

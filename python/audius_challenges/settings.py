@@ -13,6 +13,7 @@ from audius_challenges.errors import ChallengeError
 PREFIX = "audius_challenges."
 MAX_INTEGER = 2_147_483_647
 _MAX_DAYS = 36_500
+_MOST_WORKERS = 64
 
 _MILLISECONDS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000}
 _BOOLEANS = {
@@ -91,6 +92,7 @@ _SETTINGS = {
     "slice_users": _Setting("50000", _count(1), f"a whole number from 1 to {MAX_INTEGER}"),
     "sweep_users": _Setting("5000", _count(0), f"a whole number from 0 to {MAX_INTEGER}"),
     "changed_users": _Setting("100000", _count(1), f"a whole number from 1 to {MAX_INTEGER}"),
+    "workers": _Setting("1", _count(1, _MOST_WORKERS), f"a whole number from 1 to {_MOST_WORKERS}"),
     "time_budget": _Setting("25s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
     "lock_timeout": _Setting("2s", _milliseconds, "a whole number with a unit: ms, s, min or h"),
     "history_days": _Setting("30", _count(1, _MAX_DAYS), f"a whole number from 1 to {_MAX_DAYS}"),
@@ -119,6 +121,7 @@ class Settings:
     :ivar slice_users: users a slice of a first build, a catch-up or a full scan
     :ivar sweep_users: users a run's slice of the sweep; 0 switches the sweep off
     :ivar changed_users: changed users of one challenge beyond which the sweep catches up instead
+    :ivar workers: sessions that examine all users together where that is due: the tick and its helpers
     :ivar time_budget: milliseconds after which a tick begins no further slice
     :ivar lock_timeout: milliseconds to wait for a lock; 0 waits without end
     :ivar history_days: days that the history of runs is kept
@@ -132,6 +135,7 @@ class Settings:
     slice_users: int
     sweep_users: int
     changed_users: int
+    workers: int
     time_budget: int
     lock_timeout: int
     history_days: int

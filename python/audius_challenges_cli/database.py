@@ -463,7 +463,7 @@ class Database:
             SELECT status.challenge_id
             FROM {home}.challenge_status AS status
             LEFT JOIN audius_challenges.day_backfill AS backfill ON backfill.challenge_id = status.challenge_id
-            WHERE status.status NOT IN ('absent', 'inactive') AND backfill.is_done IS NOT TRUE
+            WHERE status.status NOT IN ('absent', 'inactive', 'elsewhere') AND backfill.is_done IS NOT TRUE
                 AND (%s::text[] IS NULL OR status.challenge_id = ANY (%s))
             """,
             challenges,

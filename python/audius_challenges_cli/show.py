@@ -31,6 +31,7 @@ COLOURS = {
     "ok": "green",
     "inactive": "bright_black",
     "absent": "bright_black",
+    "elsewhere": "bright_black",
     "first build": "cyan",
     "catching up": "cyan",
     "never run": "cyan",

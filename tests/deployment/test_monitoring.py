@@ -81,7 +81,7 @@ def arguments_of_the_page() -> list[str]:
 
 @pytest.fixture(scope="module")
 def cluster(root: Path | None) -> Iterator[Cluster]:
-    with Cluster(root=root) as cluster:
+    with Cluster(root=root, settings={"wal_level": "logical"}) as cluster:
         require_extension(cluster)
         yield cluster
 
@@ -98,9 +98,20 @@ def ticking(cluster: Cluster) -> Discovery:
         connection.execute("SELECT build.person(n, is_verified => TRUE) FROM generate_series(1, 20) AS n")
         connection.execute("CALL audius_challenges.tick()")
         connection.execute(FRIDAY)
+        for statement in SHARE:
+            connection.execute(statement)
     for block in sql_blocks(PAGE, "discovery"):
         database.psql(block.source)
     return database
+
+
+# A primary of a share that nobody derives anything of, so that all else is as it is without.
+SHARE = (
+    "INSERT INTO audius_challenges.share_plan VALUES (TRUE, 1, 1, '{}', '0/0', now())",
+    "INSERT INTO audius_challenges.share_node (share, epoch, number, beat_at) VALUES ('0/1', 1, 1, now())",
+    "SELECT pg_create_logical_replication_slot('audius_challenges_share_0_of_1', 'pgoutput')",
+    "CREATE SUBSCRIPTION audius_challenges_return_0_of_1 CONNECTION 'dbname=x' PUBLICATION x WITH (connect = false)",
+)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +194,7 @@ def test_the_exporter_hands_on_every_sample_of_metrics(stack: Stack) -> None:
     for sample, number in expected.items():
         assert changing.search(sample[0]) or found[sample] == number, sample
     assert {dict(labels).get("challenge") for _, labels in found} == {None, *RUN_ORDER}
+    assert {dict(labels).get("share") for _, labels in found} == {None, "0/1"}
 
 
 def test_the_exporter_leaves_out_totals_while_the_past_is_counted(stack: Stack) -> None:
@@ -222,6 +234,8 @@ def test_every_metric_is_on_the_dashboard_or_in_an_alert(stack: Stack) -> None:
         names = set(column(connection, "SELECT name FROM audius_challenges.metrics()"))
     assert {name for name in names if not re.search(rf"\b{name}\b", shown)} == {
         "audius_challenges_past_counted",
+        "audius_challenges_share_held_rows",
+        "audius_challenges_share_inbox_rows",
         "audius_challenges_sweep_rounds_total",
         "audius_challenges_tick_interval_seconds",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from tests.model.rows import (
 )
 from tests.model.rules import MODELS, Outcome
 from tests.model.spaces import USERS
+from tests.sessions import replace_package
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,11 +58,30 @@ class Run:
         return 3 * len(USERS) if self.in_slices and not self.full_scan else 1
 
 
+HELPERS_OF_A_RUN = """
+# They end at once where there is nothing to take, and go by the clock of the run.
+PATIENCE, POLL = 0.001, 0.001
+_NOW = "SELECT current_setting('test.as_of')"
+"""
+HELP = "CALL audius_challenges.help()"
+WRITTEN = """
+    SELECT challenge_id, sum(rows_inserted)::bigint, sum(rows_updated)::bigint, sum(rows_completed)::bigint
+    FROM audius_challenges.history
+    WHERE started_at >= %s
+    GROUP BY challenge_id
+"""
+
+
 @contextmanager
-def one_database(cluster: Cluster, template: str) -> Iterator[Database]:
+def one_database(cluster: Cluster, template: str, workers: int = 1) -> Iterator[Database]:
     """One database for all worlds, one after the other: emptying the tables is quicker than a new one."""
     cluster.create_database("model", template)
-    with closing(Database(Discovery(cluster, "model"))) as database:
+    discovery = Discovery(cluster, "model")
+    with closing(discovery.connect()) as connection:
+        connection.execute(f"ALTER DATABASE model SET audius_challenges.workers = {workers}")
+        if workers > 1:
+            replace_package(connection, "model", HELPERS_OF_A_RUN, "operation/helping")
+    with closing(Database(discovery, workers)) as database:
         yield database
     cluster.drop_database("model")
 
@@ -68,9 +89,10 @@ def one_database(cluster: Cluster, template: str) -> Iterator[Database]:
 class Database:
     """The discovery database: takes source rows from a model, runs, and gives derived rows back."""
 
-    def __init__(self, discovery: Discovery) -> None:
+    def __init__(self, discovery: Discovery, workers: int = 1) -> None:
         self._discovery = discovery
         self.connection = discovery.connect()
+        self._helpers = [discovery.connect() for _ in range(workers - 1)]
         self.connection.adapters.register_loader("jsonb", TextLoader)
         self.late_writer = discovery.connect()
         """A session that commits later than it writes."""
@@ -98,8 +120,8 @@ class Database:
         self._mirrored: dict[str, dict[Any, Row]] = {}
 
     def close(self) -> None:
-        self.late_writer.close()
-        self.connection.close()
+        for session in (self.late_writer, self.connection, *self._helpers):
+            session.close()
 
     def _catalog(self, environment: Environment) -> list[Challenge]:
         """Aligns the catalog, and returns its rows."""
@@ -117,6 +139,11 @@ class Database:
         catalog = self._catalog(environment)
         self._mirrored["challenges"] = {row.key: row for row in catalog}
         return catalog
+
+    @property
+    def has_helpers(self) -> bool:
+        """Whether runs go slice by slice, with helpers beside them."""
+        return bool(self._helpers)
 
     # Sources
 
@@ -238,6 +265,8 @@ class Database:
 
     def reconcile(self, run: Run, *, dry_run: bool = False) -> list[Outcome]:
         """One run, or as many as it takes, and what they report together; `error` is the one message."""
+        if self._helpers and run.in_slices and not dry_run:
+            return self._reconcile_with_helpers(run)
         reports = [self._reconcile(run, dry_run) for _ in range(1 if dry_run else run.repetitions)]
         return [
             replace(
@@ -247,6 +276,29 @@ class Database:
                 rows_completed=sum(outcome.rows_completed for outcome in outcomes),
             )
             for outcomes in zip(*reports, strict=True)
+        ]
+
+    def _reconcile_with_helpers(self, run: Run) -> list[Outcome]:
+        """As many runs as it takes, with helpers beside each of them; what all have written together."""
+        began = self.now()
+        for helper in self._helpers:
+            helper.execute("SELECT set_config('test.as_of', coalesce(%s, now())::text, false)", [run.as_of])
+        with ThreadPoolExecutor() as executor:
+            for _ in range(run.repetitions):
+                beside = [executor.submit(helper.execute, HELP) for helper in self._helpers]
+                outcomes = self._reconcile(run, dry_run=False)
+                # And those who come when it has committed what it has cut.
+                wait(beside)
+                afterwards = [executor.submit(helper.execute, HELP) for helper in self._helpers]
+                for each in (*beside, *afterwards):
+                    each.result()
+        with self.connection.cursor() as cursor:
+            found = {name: counts for name, *counts in cursor.execute(WRITTEN, [began]).fetchall()}
+        nothing = [0, 0, 0]
+        return [
+            replace(outcome, rows_inserted=inserted, rows_updated=updated, rows_completed=completed)
+            for outcome in outcomes
+            for inserted, updated, completed in [found.get(outcome.challenge_id, nothing)]
         ]
 
     def refusal(self, run: Run) -> str | None:
@@ -268,7 +320,7 @@ class Database:
         ids = None if run.challenge_ids is None else list(run.challenge_ids)
         with self.connection.cursor() as cursor:
             for name in ("slice_users", "sweep_users"):
-                size = "2" if run.in_slices else ""
+                size = "" if not run.in_slices else "1" if self._helpers else "2"
                 cursor.execute("SELECT set_config('audius_challenges.' || %s, %s, false)", [name, size])
             rows = cursor.execute(query, [ids, run.full_scan, dry_run, run.as_of]).fetchall()
         return [

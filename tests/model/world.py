@@ -147,7 +147,7 @@ class World:
         as_of = run.as_of or now
         # A crowd would take too many slices.
         is_crowd = len({row.user_id for row in self.sources.users}) > 2 * len(USERS)
-        run = replace(run, as_of=as_of, in_slices=run.in_slices and not is_crowd)
+        run = replace(run, as_of=as_of, in_slices=(run.in_slices or self.database.has_helpers) and not is_crowd)
         asked = [name for name in self.model.rules if run.challenge_ids is None or name in run.challenge_ids]
         weekly = tuple(name for name in asked if MODELS[name].HAS_REAL_CLOCK)
         if back := [name for name in asked if name not in weekly and as_of < self.latest.get(name, as_of)]:

@@ -1,6 +1,6 @@
 -- The objects of the extension: which there are, how they are called, who may call them, what is said of them.
 BEGIN;
-SELECT plan(48);
+SELECT plan(51);
 
 -- Everything that belongs to the extension.
 CREATE TEMPORARY VIEW member AS
@@ -118,6 +118,17 @@ SELECT is(
     'TABLE(challenge_id text, passed_over bigint)',
     'start_from_now returns challenge ids, and how many deeds it passed over'
 );
+SELECT is_procedure('audius_challenges', 'help', ARRAY[]::text[], 'help is a procedure');
+SELECT is(
+    pg_get_function_arguments('audius_challenges.begin_full_scan'::regproc),
+    'challenge_ids text[] DEFAULT NULL::text[]',
+    'begin_full_scan takes challenge_ids'
+);
+SELECT is(
+    pg_get_function_result('audius_challenges.begin_full_scan'::regproc),
+    'SETOF text',
+    'begin_full_scan returns challenge ids'
+);
 SELECT has_function('audius_challenges', 'grant_run', ARRAY['text'], 'there is grant_run');
 SELECT has_function('audius_challenges', 'grant_status', ARRAY['text'], 'there is grant_status');
 SELECT has_function('audius_challenges', 'trim_run_details', ARRAY[]::text[], 'there is trim_run_details');
@@ -168,7 +179,7 @@ SELECT results_eq(
     $$SELECT relname FROM relation WHERE relkind = 'r' ORDER BY relname$$,
     $$VALUES ('challenge_day'::name), ('day_backfill'), ('history'), ('installation'), ('last_tick'), ('look'),
         ('passed_over'), ('pause'), ('processor_state'), ('set_aside'), ('share_batch'), ('share_beat'), ('share_node'),
-        ('share_plan'), ('share_sent'), ('tastemaker_decision'), ('unpaid_friday'), ('verified_user')$$,
+        ('share_plan'), ('share_sent'), ('slice'), ('tastemaker_decision'), ('unpaid_friday'), ('verified_user')$$,
     'the extension owns these tables of state, and no table of the application''s'
 );
 SELECT results_eq(
@@ -192,9 +203,9 @@ SELECT is_empty(
     'the extension puts no trigger on any table'
 );
 SELECT results_eq(
-    $$SELECT proname FROM routine WHERE prokind = 'p'$$,
-    $$VALUES ('tick'::name)$$,
-    'tick is the only procedure'
+    $$SELECT proname FROM routine WHERE prokind = 'p' ORDER BY proname$$,
+    $$VALUES ('help'::name), ('tick')$$,
+    'help and tick are the only procedures'
 );
 
 -- Who may.

@@ -238,6 +238,7 @@ class ListenStreak(PerUser):
     id = "e"
     description = "listen streak"
     without_past = "SELECT audius_challenges.start_from_now('{e}');"
+    is_split = True
     sources = (USERS, LISTENERS)
     statements: Mapping[str, str] = MappingProxyType(
         {"listens": _LISTENS, "latest": _LATEST_ROWS, "states": _SAVE_STATES, "write": writing(_WANTED)}
@@ -266,9 +267,10 @@ class ListenStreak(PerUser):
 
     def pause(self, work: Work) -> None:
         """What is listened from here on never counts; before the challenge has ever been active, there is no pause."""
+        # What is in hands is written before.
+        super().pause(work)
         if work.state.found_active and not work.is_node:
             work.db.rows(_BEGIN_PAUSE, challenge_id=self.id, since=None, is_over=False)
-        super().pause(work)
 
     def start_from_now(self, work: Work) -> int:
         """A pause from the beginning of time until now: streaks go on from the states there are."""

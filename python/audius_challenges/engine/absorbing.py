@@ -148,6 +148,7 @@ _HOLD = f"""
 _ARE_ALL_DONE = """
     SELECT count(*) FILTER (WHERE :challenge_id::text <> ALL(node.behind)) = :shares::bigint
     FROM audius_challenges.share_node AS node
+    WHERE node.epoch = :epoch::bigint
 """
 
 _WANTED = f"""
@@ -256,6 +257,7 @@ class Absorbing(PerUser):
 
     def run(self, work: Work) -> None:
         """Write what has come, about as many rows as a slice has users; with `full_scan`, all of it."""
+        self._close_slices(work)
         _let_go(work.state)
         while True:
             taken = _Taken(**work.db.row(_TAKE, challenge_id=self.id))
@@ -326,7 +328,7 @@ class Absorbing(PerUser):
 
     def _are_all_done(self, db: Database) -> bool:
         """Whether every node has examined all users once, by its last tick."""
-        done: bool = db.value(_ARE_ALL_DONE, challenge_id=self.id, shares=self._plan.shares)
+        done: bool = db.value(_ARE_ALL_DONE, challenge_id=self.id, epoch=self._plan.epoch, shares=self._plan.shares)
         return done
 
 

@@ -7,7 +7,7 @@ changed, and a slice of all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from audius_challenges.engine import sweep
@@ -16,7 +16,7 @@ from audius_challenges.engine.processor import Work
 from audius_challenges.engine.set_aside import SetAside, may_be_one_users
 from audius_challenges.engine.state import Phase
 from audius_challenges.engine.users import USER_ID, Key, Users
-from audius_challenges.sources import USERS, Source
+from audius_challenges.sources import USERS, Reads, Source
 
 
 class PerUser(ABC):
@@ -25,6 +25,16 @@ class PerUser(ABC):
     id: str
     description: str
     key: Key = USER_ID
+
+    @property
+    @abstractmethod
+    def reads(self) -> Reads:
+        """The tables and columns of the discovery schema that the processor needs."""
+
+    @property
+    @abstractmethod
+    def statements(self) -> Mapping[str, str]:
+        """The SQL that is the challenge's own, by what it does, as runs execute it."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -46,6 +56,16 @@ class PerUser(ABC):
     @property
     def without_past(self) -> str | None:
         """Nothing, as a rule: what users have is counted, whenever they got it."""
+        return None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether several sessions may examine users at once: nothing of a user's depends on what others are given."""
+        return False
+
+    @property
+    def after(self) -> str | None:
+        """The id of the challenge that a user must have completed before."""
         return None
 
     @property
@@ -72,25 +92,78 @@ class PerUser(ABC):
         state, sources = work.state, self._followed(work)
         work.slices = work.slices.of(self.key)
         is_followed = work.feed.is_followed(state, sources)
-        if not is_followed or state.catalog_seen != work.challenge.fingerprint:
+        is_anew = not is_followed or state.catalog_seen != work.challenge.fingerprint
+        work.is_waiting = self._must_wait(work, is_anew=is_anew)
+        work.is_by_slices = False
+        if work.is_waiting:
+            return
+        if is_anew or work.full_scan:
+            self._close_slices(work)
+        if is_anew:
             is_new = sweep.restart(work)
             # Users who are due come out of turn, so that their rows may be there before their slice.
             state.nothing_written = is_new and not self.due
         if not is_followed:
             work.feed.follow(state, sources)
-        work.is_first_build = state.phase is Phase.FIRST_BUILD
-        work.is_first_round = not state.sweep_rounds
-        work.is_behind = state.phase is not Phase.WATCHING
-        set_aside = SetAside(work.db, state, self.key)
-        for turn, is_sweep, nothing_written in self._turn(work):
+        self._begin(work)
+        before = work.written.completed
+        self._take_turns(work, self._turn(work))
+        if work.is_by_slices:
+            self._count(work, before)
+        elif work.is_first_round and not state.sweep_rounds:
+            state.completed = work.swept
+
+    def take_slice(self, work: Work, users: Users) -> None:
+        """Examine an open slice that a helper has taken, beside the run of the leader.
+
+        :raises ChallengeError: as `run` does
+        """
+        work.slices = work.slices.of(self.key)
+        work.is_by_slices = True
+        self._begin(work)
+        before = work.written.completed
+        nothing_written = work.is_first_build and work.state.nothing_written
+        self._take_turns(work, [(users, True, nothing_written)])
+        self._count(work, before)
+
+    def _begin(self, work: Work) -> None:
+        work.is_first_build = work.state.phase is Phase.FIRST_BUILD
+        work.is_first_round = not work.state.sweep_rounds
+        work.is_behind = work.state.phase is not Phase.WATCHING
+
+    def _take_turns(self, work: Work, turns: Iterable[tuple[Users, bool, bool]]) -> None:
+        set_aside = SetAside(work.db, work.state, self.key)
+        for turn, is_sweep, nothing_written in turns:
             work.is_sweep = is_sweep
             work.users_examined += turn.size
             set_aside.begin(work.written)
             for users in set_aside.apart(turn, work.slices):
                 self._examine(work, set_aside, users, nothing_written=nothing_written)
         work.users_set_aside += set_aside.save()
-        if work.is_first_round and not state.sweep_rounds:
-            state.completed = work.swept
+
+    def _count(self, work: Work, before: int) -> None:
+        """What is completed by an open slice is limited together with what all others complete.
+
+        :param before: what had been completed before the slice
+        """
+        work.swept = work.open_slices.count(self.id, work.written.completed - before, work.as_of)
+        work.require_few()
+        work.state.completed = work.swept
+
+    def _must_wait(self, work: Work, *, is_anew: bool) -> bool:
+        """Whether the users of the challenge that this one comes after are still in open slices, before it begins."""
+        if self.after is None or not self.is_split or work.full_scan:
+            return False
+        if not is_anew and work.state.phase is Phase.WATCHING:
+            return False
+        if work.open_slices.are_left(work.state):
+            return False
+        work.swept = work.state.completed
+        return work.open_slices.must_wait(self.after, work.settings.workers)
+
+    def _close_slices(self, work: Work) -> None:
+        work.open_slices.close(work.state)
+        work.swept = work.state.completed
 
     @abstractmethod
     def explain(self, asked: Asked) -> Answer:
@@ -101,6 +174,7 @@ class PerUser(ABC):
 
     def pause(self, work: Work) -> None:
         """Nothing moves; once active again, the catalog row differs from what was seen, and everybody is examined."""
+        self._close_slices(work)
         work.state.catalog_seen = None
         work.state.look = None
 
@@ -109,6 +183,8 @@ class PerUser(ABC):
 
         :returns: how many deeds are passed over
         """
+        self._close_slices(work)
+        sweep.forget_completed(work)
         work.feed.follow(work.state, self._followed(work))
         work.state.phase = Phase.WATCHING
         work.state.catalog_seen = work.challenge.fingerprint
@@ -116,6 +192,14 @@ class PerUser(ABC):
         work.state.nothing_written = False
         work.state.is_exempt = False
         return self.pass_over(work) or 0
+
+    def begin_full_scan(self, work: Work) -> None:
+        """Have everybody examined again by the runs that come; those that have begun a round begin it anew."""
+        self._close_slices(work)
+        sweep.forget_completed(work)
+        work.state.phase = Phase.CATCHING_UP
+        work.state.sweep_position = None
+        work.state.nothing_written = False
 
     def pass_over(self, work: Work) -> int | None:  # noqa: ARG002 - as a rule no single deeds are rewarded
         """Pass over the deeds that are there, for good, whatever the catalog says.
@@ -166,10 +250,18 @@ class PerUser(ABC):
                 yield users, True, False
             return
         state = work.state
+        nothing_written = work.is_first_build and state.nothing_written
+        if self.is_split and work.is_behind and sweep.is_cut(work):
+            # Nobody else is examined until all slices are written (see `open_slices`).
+            work.is_by_slices = True
+            taken = work.open_slices.take(self.id, work.slices)
+            work.is_waiting = taken is None
+            if taken is not None:
+                yield taken, True, nothing_written
+            return
         affected = set() if work.is_first_build else self._changed(work)
         if due := self.due_of(work):
             affected |= {row["user_id"] for row in work.db.rows(due, as_of=work.as_of)}
-        nothing_written = work.is_first_build and state.nothing_written
         is_by_rounds = self.round_users is not None and state.phase is Phase.WATCHING
         for users in sweep.next_slices(work):
             if not is_by_rounds:

@@ -10,6 +10,7 @@ from audius_challenges.catalog import Challenge
 from audius_challenges.database import Database
 from audius_challenges.engine.explanation import Answer, Asked
 from audius_challenges.engine.feed import Feed
+from audius_challenges.engine.open_slices import OpenSlices
 from audius_challenges.engine.state import Phase, State
 from audius_challenges.engine.totals import Backfill
 from audius_challenges.engine.users import Slices
@@ -36,6 +37,7 @@ class Work:
 
     :ivar feed: the sources, as this run reads them
     :ivar slices: slices of users, as this run reads them
+    :ivar open_slices: users whom several sessions examine
     :ivar challenge: its catalog row
     :ivar state: what is remembered of it; the processor changes it, the run saves it
     :ivar backfill: how far its past is counted
@@ -52,13 +54,16 @@ class Work:
     :ivar waits_for: why nothing was done though the challenge is active; None: it was
     :ivar goes_on: whether more is there that can be done at once
     :ivar is_exempt: whether completions are not limited
+    :ivar is_by_slices: whether the users being examined are an open slice, or all of them are in other hands
+    :ivar is_waiting: whether nothing could be done, as others have to come to an end first
     :ivar is_sweep: whether the users being examined are the sweep's slice
-    :ivar swept: how many rewards the first round has completed, this run's included
+    :ivar swept: how many rewards the first round has completed, or the open slices of this one, this run's included
     """
 
     db: Database
     feed: Feed
     slices: Slices
+    open_slices: OpenSlices
     challenge: Challenge
     state: State
     backfill: Backfill
@@ -75,6 +80,8 @@ class Work:
     waits_for: str | None = None
     goes_on: bool = False
     is_exempt: bool = field(init=False)
+    is_by_slices: bool = False
+    is_waiting: bool = False
     is_sweep: bool = False
     is_behind: bool = False
     swept: int = field(init=False)
@@ -83,10 +90,16 @@ class Work:
         # The primary of shares limits what it writes; what a node has derived is not paid yet.
         self.is_exempt, self.swept = self.state.is_exempt or self.is_node, self.state.completed
 
+    def add_to(self, before: Work) -> None:
+        """Go on counting where the work on another slice has ended."""
+        self.users_examined, self.users_set_aside = before.users_examined, before.users_set_aside
+        self.written.add(before.written)
+
     @property
     def is_unfinished(self) -> bool:
-        """Whether a first build has slices left, or more is there that nodes of shares have derived."""
-        return self.goes_on or (self.is_first_build and self.state.phase is Phase.FIRST_BUILD)
+        """Whether there is more to do: of a first build that goes on, or waits, of open slices, or what nodes sent."""
+        is_building = self.is_first_build and self.state.phase is Phase.FIRST_BUILD
+        return is_building or self.is_by_slices or self.is_waiting or self.goes_on
 
     @property
     def is_of_first_round(self) -> bool:
@@ -123,19 +136,22 @@ class Work:
             **values,
         )
         self.written.add(written)
-        if self.is_of_first_round:
+        if self.is_of_first_round or self.is_by_slices:
             self.swept += written.completed
-        if not self.is_exempt:
-            self._require_few()
+        self.require_few()
 
-    def _require_few(self) -> None:
+    def require_few(self) -> None:
+        """Demand that no more is completed than may be (see `write`); what open slices complete is one run's."""
+        if self.is_exempt:
+            return
         name, limit = self.challenge.id, self.settings.max_completions
         let_pass = (
             f"SET {PREFIX}max_completions = ...; SELECT * FROM reconcile_challenges('{{{name}}}', full_scan => true);"
         )
-        if self.written.completed > limit and not self.is_of_first_round:
+        completed = self.swept if self.is_by_slices else self.written.completed
+        if completed > limit and not self.is_of_first_round:
             raise ChallengeError(
-                f'challenge "{name}" would complete at least {self.written.completed} rewards in one run;'
+                f'challenge "{name}" would complete at least {completed} rewards in one run;'
                 f" {PREFIX}max_completions is {limit}",
                 sqlstate=PROGRAM_LIMIT_EXCEEDED,
                 detail="Nothing was written for it. A mass completion must be approved first.",

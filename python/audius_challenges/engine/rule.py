@@ -137,6 +137,11 @@ class Rule(PerUser):
         return (self.by_user, *self.changes) if self.key == USER_ID else self.changes
 
     @cached_property
+    def is_split(self) -> bool:
+        """Whether there is one reward a user, which follows from his own rows and those that he has already."""
+        return self.key == USER_ID and not self.is_deed and not self.is_capped and not self.round_users
+
+    @cached_property
     def without_past(self) -> str | None:
         """Passing over the deeds that are there; or a starting block, where the rule goes by it."""
         if self.every_deed:

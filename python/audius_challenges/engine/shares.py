@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audius_challenges.database import AnyPlan, Database
-from audius_challenges.settings import Settings, Share
+from audius_challenges.settings import PREFIX, Settings, Share
 
 SHARED = ("u", "fp", "p", "v", "e")
 """The challenges that nodes derive: what earns them is of their user alone, and replicated by its id."""
@@ -23,6 +23,9 @@ RETURN = "audius_challenges_return"
 
 BEAT = "beat"
 """In place of a table's name, in `share_batch.relation`: a tick of the node has ended."""
+
+RESEND, REPLAN, REJOIN = "resend", "plan", "join"
+"""What makes good what is wrong with a node, in `share_node.mended_by`: all sent again, another plan, another node."""
 
 USER_CHALLENGES, COMPLETIONS, STREAKS = "user_challenges", "challenge_profile_completion", "challenge_listen_streak"
 """The tables that nodes write."""
@@ -65,6 +68,18 @@ class Plan:
     def names(self) -> list[str]:
         """The shares of all nodes, such as 0/2."""
         return [str(Share(number, self.shares)) for number in range(self.shares)]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why the primary does not write what a node sends.
+
+    :ivar text: what is wrong
+    :ivar mended_by: RESEND, REPLAN or REJOIN
+    """
+
+    text: str
+    mended_by: str
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,20 @@ def role_of(
     if epoch is None or shares is None:
         return Role(is_fed=is_fed)
     return Role(plan=Plan(epoch, shares, tuple(challenges or ()), lsn or ""), is_fed=is_fed)
+
+
+def how_to_mend(share: str, mended_by: str | None) -> str:
+    """What a person is to do about a problem of a share, in a hint."""
+    *_, shares = share.split("/")
+    plan = f"SELECT audius_challenges.plan_shares({shares});"
+    if mended_by == REPLAN:
+        return f"{plan} on the primary has all nodes adopt anew."
+    if mended_by == REJOIN:
+        return (
+            f"Set the node whose {PREFIX}share is {share} up anew: there SELECT audius_challenges.drop_shares()"
+            f" \\gexec, empty its tables, and join again. Then {plan} on the primary has all nodes adopt anew."
+        )
+    return f"On the node whose {PREFIX}share is {share}: SELECT audius_challenges.resend();"
 
 
 def share_publication(share: Share) -> str:

@@ -38,6 +38,7 @@ class State:
     :ivar is_exempt: whether completions are not limited until the first round ends
     :ivar completed: how many rewards the first round has completed so far
     :ivar set_aside: ids of the users who are set aside, or of the rows that lead to them (see `Rule.key`)
+    :ivar is_cut: whether there were open slices (see `open_slices`) when it was read
     :ivar cut_off: when a tick was cut off in its turn (seconds since 1970); None: it has succeeded since
     :ivar is_asked_for: whether it runs; not so where an update has brought it and somebody else may be paying it
     :ivar round_completed: whether this run has completed a round
@@ -55,6 +56,7 @@ class State:
     is_exempt: bool = False
     completed: int = 0
     set_aside: list[int] = field(default_factory=list)
+    is_cut: bool = field(default=False, compare=False)
     cut_off: float | None = field(default=None, compare=False)
     is_asked_for: bool = field(default=True, compare=False)
     round_completed: bool = field(default=False, compare=False)
@@ -89,7 +91,11 @@ _LOAD = """
             SELECT DISTINCT aside.examined_id
             FROM audius_challenges.set_aside AS aside
             WHERE aside.challenge_id = state.challenge_id
-        ) AS set_aside
+        ) AS set_aside,
+        EXISTS (
+            SELECT FROM audius_challenges.slice
+            WHERE slice.challenge_id = state.challenge_id
+        ) AS is_cut
     FROM audius_challenges.processor_state AS state
 """
 

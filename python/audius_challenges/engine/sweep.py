@@ -21,7 +21,28 @@ def restart(work: Work) -> bool:
     state.phase = Phase.FIRST_BUILD if is_new or is_resumed else Phase.CATCHING_UP
     state.catalog_seen = fingerprint
     state.sweep_position = None
+    forget_completed(work)
     return is_new
+
+
+def forget_completed(work: Work) -> None:
+    """What the open slices of a round have completed counts no further; but in the first round all of it does."""
+    if work.state.sweep_rounds:
+        work.state.completed = work.swept = 0
+
+
+def is_cut(work: Work) -> bool:
+    """Whether the users whom the round has yet to come to are in open slices; cuts them if they are more than one."""
+    state, settings = work.state, work.settings
+    if work.open_slices.are_left(state):
+        return True
+    work.swept = state.completed
+    if settings.workers == 1:
+        return False
+    if work.slices.between(state.sweep_position, None, settings.slice_users).size < settings.slice_users:
+        return False
+    state.sweep_position = work.open_slices.cut(state, work.slices.key, settings.slice_users)
+    return True
 
 
 def next_slices(work: Work) -> list[Users]:

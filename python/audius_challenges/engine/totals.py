@@ -34,6 +34,7 @@ _ADD = """
         total.completions,
         total.amount
     FROM unnest(:days::date[], :completions::bigint[], :amounts::numeric[]) AS total (day, completions, amount)
+    ORDER BY total.day
     ON CONFLICT (day, challenge_id) DO UPDATE SET
         completions = known.completions + excluded.completions,
         amount = known.amount + excluded.amount

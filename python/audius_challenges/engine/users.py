@@ -67,19 +67,57 @@ class Key:
 """
 
     @property
+    def cut(self) -> str:
+        """SQL that cuts all keys behind a position into open slices without gaps, and returns the greatest key."""
+        key = f"{self.table}.{self.column}"
+        return f"""
+    WITH numbered AS (
+        SELECT
+            key.id,
+            (row_number() OVER (ORDER BY key.id) - 1) / :size::bigint AS number
+        FROM (
+            SELECT DISTINCT {key} AS id
+            FROM discovery.{self.table}
+            WHERE {key} > coalesce(:after::bigint, -9223372036854775808)
+        ) AS key
+    ),
+    piece AS (
+        SELECT
+            numbered.number,
+            min(numbered.id) AS least,
+            max(numbered.id) AS greatest,
+            count(*) AS size
+        FROM numbered
+        GROUP BY numbered.number
+    ),
+    cut AS (
+        INSERT INTO audius_challenges.slice (challenge_id, least, greatest, size)
+        SELECT
+            :challenge_id::text,
+            coalesce(lag(piece.greatest) OVER (ORDER BY piece.number) + 1, :after::bigint + 1, piece.least),
+            piece.greatest,
+            piece.size
+        FROM piece
+        RETURNING slice.greatest
+    )
+    SELECT max(cut.greatest) AS position
+    FROM cut
+"""
+
+    @property
     def progress(self) -> str:
-        """SQL of how far in the keys a position is, in percent."""
+        """SQL of how far in the keys a position is, in percent, if so many before it are in open slices."""
         greatest = f"greatest(max({self.table}.{self.column}), :position::bigint, 1)"
         return f"""
-    SELECT round(100.0 * :position::bigint / {greatest}::numeric, 1)
+    SELECT round(100.0 * (:position::bigint - :open_keys::bigint) / {greatest}::numeric, 1)
     FROM discovery.{self.table}
 """
 
     @property
     def backlog(self) -> str:
-        """SQL of how many keys there are behind a position, as if none were missing."""
+        """SQL of how many keys there are behind a position and in open slices, as if none were missing."""
         return f"""
-    SELECT greatest(max({self.table}.{self.column}) - coalesce(:position::bigint, 0), 0)
+    SELECT greatest(max({self.table}.{self.column}) - coalesce(:position::bigint, 0), 0) + :open_keys::bigint
     FROM discovery.{self.table}
 """
 
@@ -261,25 +299,27 @@ class Slices:
     """Pieces of all users in the order of their ids, each read once a run: challenges often stand at the same place.
 
     Or of all rows of another key.
+
+    :ivar key: what they are slices of
     """
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._key = USER_ID
+        self.key = USER_ID
         self._read: dict[tuple[Key, int | None, int | None, int], Users] = {}
 
     def of(self, key: Key) -> Slices:
         """Those of a key, read along with these."""
-        if key == self._key:
+        if key == self.key:
             return self
         slices = Slices(self._db)
-        slices._key, slices._read = key, self._read
+        slices.key, slices._read = key, self._read
         return slices
 
     def between(self, after: int | None, until: int | None, limit: int) -> Users:
         """The first users, at most so many, with ids above `after` and not above `until`."""
-        piece = (self._key, after, until, limit)
+        piece = (self.key, after, until, limit)
         if piece not in self._read:
-            found = self._db.row(self._key.slice, after=after, until=until, limit=limit)
+            found = self._db.row(self.key.slice, after=after, until=until, limit=limit)
             self._read[piece] = Users(**found) if found["size"] else Users.listed([])
         return self._read[piece]

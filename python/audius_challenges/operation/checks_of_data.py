@@ -12,7 +12,6 @@ from audius_challenges.engine.writing import NEXT_COMPLETED_BLOCKNUMBER, PLAUSIB
 from audius_challenges.errors import ChallengeError
 from audius_challenges.operation.catalog_sync import ENVIRONMENTS, compare_catalog
 from audius_challenges.operation.findings import CRITICAL, NOTICE, WARNING, Examined, Finding
-from audius_challenges.operation.replication import publications, subscriptions
 from audius_challenges.operation.triggers import triggers_on, without_comments
 from audius_challenges.sources import HELPFUL_INDEXES, NEEDED_INDEXES, TABLES, Index
 
@@ -212,8 +211,11 @@ def catalog(examined: Examined) -> Iterator[Finding]:
     """Challenges that wait, and rows of the catalog that differ from those of the environment that is nearest.
 
     Which environment it is, is a guess: no statement changes a row so that more is paid, or older deeds, or sooner.
+    A node has them from the primary.
     """
     db = examined.db
+    if examined.role.is_node:
+        return
     if waiting := db.rows(_WAITING):
         ids = ",".join(row["challenge_id"] for row in waiting)
         yield Finding(
@@ -252,9 +254,9 @@ def catalog(examined: Examined) -> Iterator[Finding]:
 
 
 def block_numbers(examined: Examined) -> Iterator[Finding]:
-    """Complete rows that a disburser never finds, or that hide others from him."""
+    """Complete rows that a disburser never finds, or that hide others from him; he reads none of a node's."""
     db = examined.db
-    if "completed_blocknumber" not in examined.contract.columns.get("user_challenges", {}):
+    if examined.role.is_node or "completed_blocknumber" not in examined.contract.columns.get("user_challenges", {}):
         return
     tables = db.rows(_TABLE, schema=db.schema, tables=["user_challenges"])
     if tables and tables[0]["pages"] > MOST_PAGES and not existing_indexes(db, [BY_BLOCK]):
@@ -456,13 +458,3 @@ def _index_for(examined: Examined, size: str, known: list[tuple[str, str]], comp
         f"an index {kind}{_lock(examined, 'notification')}",
         f"CREATE INDEX {concurrently}ON {examined.home}.notification {kind};",
     )
-
-
-def logical_replication(examined: Examined) -> Iterator[Finding]:
-    """Subscriptions that write what runs write, and publications of it."""
-    for severity, remarks in (
-        (CRITICAL, subscriptions(examined.db)),
-        (NOTICE, publications(examined.db)),
-    ):
-        for remark in remarks:
-            yield Finding(severity, "logical replication touches what runs write", remark.message, remark.hint)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from audius_challenges.database import Row
+from audius_challenges.engine.open_slices import HELPERS
 from audius_challenges.errors import INSUFFICIENT_PRIVILEGE, ChallengeError
 from audius_challenges.operation.findings import CRITICAL, NOTICE, WARNING, Examined, Finding
 from audius_challenges.operation.scheduling import FIRST_WITH_SECONDS, TICK_HALF_MINUTE, TRIM_COMMAND, pg_cron_version
@@ -203,6 +204,26 @@ _OLD = """
     LIMIT 10
 """
 
+# A helper that has nothing in hands has no transaction for longer than it sleeps.
+_HELPERS = """
+    SELECT
+        helper.pid,
+        coalesce(helper.usename::text, 'nobody') AS role,
+        date_trunc('second', clock_timestamp() - helper.xact_start)::text AS age,
+        coalesce(helper.wait_event_type || ': ' || helper.wait_event, 'at work') AS waits
+    FROM pg_locks AS lock
+    INNER JOIN pg_stat_activity AS helper
+        ON lock.pid = helper.pid
+    WHERE lock.locktype = 'advisory'
+        AND lock.classid = :class::bigint::oid
+        AND lock.objid >= :object::bigint::oid
+        AND lock.objsubid = 2
+        AND lock.granted
+        AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND helper.xact_start < clock_timestamp() - :patience::float8 * interval '1 second'
+    ORDER BY helper.pid
+"""
+
 _PREPARED = """
     SELECT
         quote_literal(gid) AS gid,
@@ -229,6 +250,7 @@ _SLOTS = """
     FROM pg_replication_slots
     WHERE NOT active
         AND coalesce(xmin, catalog_xmin) IS NOT NULL
+        AND slot_name !~ '^(audius_challenges|pg_[0-9]+_sync)_'
     ORDER BY slot_name
     LIMIT 10
 """
@@ -246,8 +268,9 @@ _VERSIONS = """
 
 
 def stillness(examined: Examined) -> Iterator[Finding]:
-    """Whether ticks come: what `challenge_status` says in `tick_problem`."""
-    if not (still := find_stillness(examined.db)):
+    """Whether ticks come: what `challenge_status` says in `tick_problem`, but for what a node's guard says."""
+    still = find_stillness(examined.db)
+    if not still or still.reason in [share.says for share in examined.shares]:
         return
     what = "nothing ticks" if still.status == "stopped" else "a tick is overdue"
     # What a tick has remembered comes in one text.
@@ -461,6 +484,19 @@ def old_transactions(examined: Examined) -> Iterator[Finding]:
             f"process {row['pid']} of {row['role']} in {row['database']}: {row['state']}, open for {row['age']}",
             "it ends" if idles else f"it ends by itself, or by {end_it}",
             end_it if idles else "",
+        )
+
+
+def helpers(examined: Examined) -> Iterator[Finding]:
+    """Helpers that have had a slice in hands for long: whatever begins the round anew waits for them."""
+    class_, first = HELPERS
+    for row in examined.db.rows(_HELPERS, **{"class": class_, "object": first}, patience=PATIENCE):
+        yield Finding(
+            WARNING,
+            "a helper has had a slice in hands for long",
+            f"process {row['pid']} of {row['role']}, for {row['age']}: {row['waits']}",
+            "a slice takes seconds; if the process is ended, it is given back",
+            f"SELECT pg_terminate_backend({row['pid']});",
         )
 
 

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from audius_challenges.database import Database
 from audius_challenges.errors import INSUFFICIENT_PRIVILEGE, describe, is_operator_intervention, sqlstate_of
-from audius_challenges.operation import checks_of_data, checks_of_ticks
+from audius_challenges.operation import checks_of_data, checks_of_replication, checks_of_shares, checks_of_ticks
 from audius_challenges.operation.findings import NOTICE, OK, SEVERITIES, WARNING, Examined, Finding
 
 Check = Callable[[Examined], Iterator[Finding]]
 
 CHECKS: dict[str, Check] = {
     "what looks like a restore": checks_of_data.restore,
+    "the guard of this node": checks_of_shares.on_a_node,
     "ticks": checks_of_ticks.stillness,
     "jobs": checks_of_ticks.jobs,
     "challenges that fail": checks_of_ticks.failures,
@@ -37,9 +38,14 @@ CHECKS: dict[str, Check] = {
     "statistics": checks_of_data.statistics,
     "notifications": checks_of_data.notifications,
     "old transactions": checks_of_ticks.old_transactions,
+    "helpers": checks_of_ticks.helpers,
     "prepared transactions": checks_of_ticks.prepared_transactions,
     "replication slots": checks_of_ticks.replication_slots,
-    "logical replication": checks_of_data.logical_replication,
+    "logical replication": checks_of_replication.logical_replication,
+    "writers of published tables": checks_of_replication.writers,
+    "nodes of shares": checks_of_shares.on_the_primary,
+    "slots of shares": checks_of_replication.slots,
+    "copies for subscribers": checks_of_replication.copies,
     "the version": checks_of_ticks.version,
 }
 

@@ -10,6 +10,8 @@ from typing import Any
 from audius_challenges.catalog import CATALOG, Challenge, load_catalog
 from audius_challenges.contract import Contract
 from audius_challenges.database import Database, Row
+from audius_challenges.engine.shares import Role
+from audius_challenges.operation.share_status import ShareStatus, seen_from_here
 from audius_challenges.operation.transaction import Surroundings
 from audius_challenges.settings import Stored, stored_settings
 
@@ -73,6 +75,20 @@ class Examined:
         """What a run goes by, too."""
         return Surroundings.read(self.db)
 
+    @cached_property
+    def _seen(self) -> tuple[Role, list[ShareStatus]]:
+        return seen_from_here(self.db)
+
+    @property
+    def role(self) -> Role:
+        """What this server is, where there are shares."""
+        return self._seen[0]
+
+    @property
+    def shares(self) -> list[ShareStatus]:
+        """How they fare."""
+        return self._seen[1]
+
     @property
     def contract(self) -> Contract:
         """The discovery tables as they are."""
@@ -116,7 +132,9 @@ class Examined:
         return stored_settings(self.db)
 
     def is_active(self, challenge_id: str) -> bool:
-        """Whether a challenge runs; each does, where nobody knows."""
+        """Whether a challenge runs here; each does, where nobody knows."""
+        if self.role.is_elsewhere(challenge_id):
+            return False
         challenge = self.catalog.get(challenge_id)
         return challenge.active if challenge else not self.catalog
 

@@ -35,6 +35,7 @@ _BEGIN = """
     )
     SELECT
         coalesce(before.is_running, false) AS was_cut_off,
+        coalesce(before.has_helpers, false) AS has_helpers,
         to_char(before.began_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00') AS began_at,
         extract(epoch FROM before.began_at)::float8 AS began
     FROM begun
@@ -62,6 +63,8 @@ _TURNS = """
 """
 
 _HAD_TURNS = "UPDATE audius_challenges.last_tick SET ended_at = coalesce(:at::timestamptz, clock_timestamp())"
+
+_HAS_HELPERS = "UPDATE audius_challenges.last_tick SET has_helpers = :has_helpers::boolean"
 
 _IS_OVER = "UPDATE audius_challenges.last_tick SET is_running = false"
 
@@ -92,8 +95,11 @@ def in_turn(processors: Iterable[Processor], states: Mapping[str, State]) -> lis
     return sorted(processors, key=lambda processor: cut_off.get(processor.id, 0.0))
 
 
-def begin(db: Database, processors: Sequence[Processor]) -> None:
-    """A tick begins: record that, and which challenge the last one was cut off at, if it was; commits."""
+def begin(db: Database, processors: Sequence[Processor]) -> bool:
+    """A tick begins: record that, and which challenge the last one was cut off at, if it was; commits.
+
+    :returns: whether there are jobs of helpers
+    """
     last = db.row(_BEGIN)
     if last["was_cut_off"]:
         turns = db.rows(_TURNS, began_at=last["began_at"])
@@ -114,6 +120,13 @@ def begin(db: Database, processors: Sequence[Processor]) -> None:
                 is_cut_off=True,
             )
     db.plpy.commit()
+    has_helpers: bool = last["has_helpers"]
+    return has_helpers
+
+
+def remember_helpers(db: Database, *, has_helpers: bool) -> None:
+    """Remember whether there are jobs of helpers, in the transaction that schedules or removes them."""
+    db.rows(_HAS_HELPERS, has_helpers=has_helpers)
 
 
 def end(db: Database) -> None:

@@ -14,16 +14,18 @@ from audius_challenges import __version__
 from audius_challenges.challenges import CHALLENGES
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
+from audius_challenges.engine.open_slices import OPEN_KEYS
 from audius_challenges.engine.processor import Processor
 from audius_challenges.engine.scores import VERSION
 from audius_challenges.engine.state import Phase
+from audius_challenges.operation.share_status import GAP, LOST, STOPPED, seen_from_here
 from audius_challenges.operation.status import status
 from audius_challenges.operation.stillness import find_stillness
 
 PREFIX = "audius_challenges_"
 SCHEDULE_STATES = ("ticking", "late", "stopped")
 
-_OF_CHALLENGES = """
+_OF_CHALLENGES = f"""
     SELECT
         known.challenge_id,
         (SELECT sum(day.completions) FROM audius_challenges.challenge_day AS day
@@ -41,6 +43,8 @@ _OF_CHALLENGES = """
         state.phase,
         state.found_active,
         state.sweep_position,
+        (SELECT count(*) FROM audius_challenges.slice WHERE slice.challenge_id = state.challenge_id) AS open_slices,
+        {OPEN_KEYS} AS open_keys,
         state.sweep_rounds,
         extract(epoch FROM clock_timestamp() - state.last_success)::float8 AS last_success,
         extract(epoch FROM clock_timestamp() - state.sweep_finished_at)::float8 AS sweep_finished
@@ -124,6 +128,7 @@ def metrics(db: Database) -> Iterator[Sample]:
     yield Sample("build_info", 1, {"version": __version__})
     yield from _of_ticks(db)
     yield from _of_challenges(db)
+    yield from _of_shares(db)
     for table in db.rows(_OF_TABLES):
         yield Sample("table_size_bytes", table["size"], {"table": table["table_name"]})
 
@@ -166,10 +171,31 @@ def _of_challenges(db: Database) -> Iterator[Sample]:
                 "sweep_round_age_seconds": state["sweep_finished"],
                 "sweep_progress_ratio": progress,
                 "backlog_users": backlog,
+                "open_slices": state["open_slices"],
                 "history_age_seconds": state["oldest_history"],
                 "unpaid_fridays": _unpaid_fridays(db, processor) if knows_fridays and state["found_active"] else None,
             },
             challenge=processor.id,
+        )
+
+
+def _of_shares(db: Database) -> Iterator[Sample]:
+    """Of each share on the primary, of its own on a node; none elsewhere."""
+    _, shares = seen_from_here(db)
+    for share in shares:
+        yield from _known(
+            {
+                "share_beat_age_seconds": share.beat_age,
+                "share_stopped": share.status == STOPPED,
+                "share_gap": share.status == GAP,
+                "share_inbox_batches": share.waiting_batches,
+                "share_inbox_rows": share.waiting_rows,
+                "share_held_rows": share.held_rows,
+                "share_slot_bytes": share.slot_bytes,
+                "share_slot_lost": share.slot == LOST,
+                "share_apply_errors_total": share.apply_errors,
+            },
+            share=share.share or "",
         )
 
 
@@ -192,9 +218,10 @@ def _sweep(
     if key is None or key.column not in columns.get(key.table, ()):
         return None
     position = state["sweep_position"]
-    progress = 0.0 if position is None else float(db.value(key.progress, position=position)) / 100
+    keys = {"position": position, "open_keys": state["open_keys"]}
+    progress = 0.0 if position is None else float(db.value(key.progress, **keys)) / 100
     is_behind = state["phase"] in (Phase.FIRST_BUILD.value, Phase.CATCHING_UP.value)
-    return progress, (db.value(key.backlog, position=position) or 0) if is_behind else 0
+    return progress, (db.value(key.backlog, **keys) or 0) if is_behind else 0
 
 
 def _known(values: Mapping[str, float | None], **labels: str) -> Iterator[Sample]:

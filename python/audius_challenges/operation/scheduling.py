@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from audius_challenges.annotations import Any
 from audius_challenges.database import Database
@@ -13,9 +14,12 @@ from audius_challenges.settings import read_settings
 TICK = "audius_challenges tick"
 TICK_HALF_MINUTE = "audius_challenges tick +30s"
 TRIM = "audius_challenges trim"
-JOBS = (TICK, TICK_HALF_MINUTE, TRIM)
+HELPERS = tuple(f"audius_challenges helper {number}" for number in range(1, 64))
+"""The jobs of helpers: ticks create and remove them."""
+JOBS = (TICK, TICK_HALF_MINUTE, TRIM, *HELPERS)
 
 TICK_COMMAND = "CALL audius_challenges.tick()"
+HELP_COMMAND = "CALL audius_challenges.help()"
 TRIM_COMMAND = "SELECT audius_challenges.trim_run_details()"
 TRIM_SCHEDULE = "23 3 * * *"
 KEPT_DAYS = 7
@@ -49,12 +53,7 @@ def schedule(db: Database, every: str | None) -> list[dict[str, Any]]:
     jobs = [*_ticks(db, every, knows_seconds=knows_seconds), (TRIM, TRIM_SCHEDULE, TRIM_COMMAND)]
     unschedule(db)
     for name, when, command in jobs:
-        db.rows(
-            "SELECT cron.schedule(:name::text, :schedule::text, :command::text)",
-            name=name,
-            schedule=when,
-            command=command,
-        )
+        _schedule(db, name, when, command)
     db.rows(_REMEMBER_SCHEDULE)
     if _cron_setting(db, "use_background_workers") == "off":
         db.plpy.notice(
@@ -78,6 +77,21 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
     return jobs
 
 
+def call_helpers(db: Database, number: int) -> None:
+    """Have jobs for so many helpers, and for no more.
+
+    :raises ChallengeError: if pg_cron is not in this database
+    """
+    when = "5 seconds" if pg_cron_version(db) >= FIRST_WITH_SECONDS else "* * * * *"
+    there = {job["jobname"]: job["jobid"] for job in _jobs(db, HELPERS)}
+    for name in HELPERS[:number]:
+        if name not in there:
+            _schedule(db, name, when, HELP_COMMAND)
+    for name in HELPERS[number:]:
+        if name in there:
+            db.rows("SELECT cron.unschedule(:job_id::bigint)", job_id=there[name])
+
+
 def trim_run_details(db: Database) -> int:
     """Delete what pg_cron recorded of our jobs more than a week ago, and return how many rows that were.
 
@@ -91,7 +105,7 @@ def trim_run_details(db: Database) -> int:
         f"""
         WITH deleted AS (
             DELETE FROM cron.job_run_details
-            WHERE (command ~* '^ *call +audius_challenges[.]tick *[(]' OR command = '{TRIM_COMMAND}')
+            WHERE (command ~* '^ *call +audius_challenges[.](tick|help) *[(]' OR command = '{TRIM_COMMAND}')
                 AND CASE
                     WHEN coalesce(end_time, start_time) IS NOT NULL
                         THEN coalesce(end_time, start_time) < clock_timestamp() - interval '{KEPT_DAYS} days'
@@ -111,7 +125,13 @@ def has_pg_cron(db: Database) -> bool:
     return bool(db.value("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron')"))
 
 
-def _jobs(db: Database) -> list[dict[str, Any]]:
+def _schedule(db: Database, name: str, when: str, command: str) -> None:
+    db.rows(
+        "SELECT cron.schedule(:name::text, :schedule::text, :command::text)", name=name, schedule=when, command=command
+    )
+
+
+def _jobs(db: Database, names: Sequence[str] = JOBS) -> list[dict[str, Any]]:
     return db.rows(
         """
         SELECT jobid, jobname::text AS jobname, schedule, command, database
@@ -119,7 +139,7 @@ def _jobs(db: Database) -> list[dict[str, Any]]:
         WHERE jobname = ANY(:names::text[])
         ORDER BY jobname
         """,
-        names=list(JOBS),
+        names=list(names),
     )
 
 

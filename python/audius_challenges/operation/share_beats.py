@@ -31,12 +31,14 @@ _SEND = AnyPlan(f"""
         RETURNING
             share,
             epoch,
-            number
+            number,
+            node
     )
-    INSERT INTO audius_challenges.share_batch (epoch, share, number, relation, created_at, says, behind)
+    INSERT INTO audius_challenges.share_batch (epoch, share, node, number, relation, created_at, says, behind)
     SELECT
         sent.epoch,
         sent.share,
+        sent.node,
         sent.number,
         '{BEAT}',
         ARRAY[clock_timestamp()],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from audius_challenges.database import Database
+from audius_challenges.engine.open_slices import OpenSlices
 from audius_challenges.engine.shares import (
     COMPLETIONS,
     MOST_SHARES,
+    REJOIN,
     SHARED,
     STREAKS,
     USER_CHALLENGES,
     Plan,
     read_role,
 )
+from audius_challenges.engine.state import load_states
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError
 from audius_challenges.operation import transaction
 from audius_challenges.operation.share_beats import KEPT
@@ -52,7 +55,8 @@ _FIRST_BEATS = f"""
 
 _FORGET = (
     "DELETE FROM audius_challenges.share_batch",
-    "DELETE FROM audius_challenges.share_node",
+    # But for slots, which may be made anew meanwhile, and nodes that lack changes: no plan gives these to them.
+    f"DELETE FROM audius_challenges.share_node WHERE slot_txns IS NULL AND mended_by IS DISTINCT FROM '{REJOIN}'",
 )
 
 
@@ -76,6 +80,12 @@ def plan_shares(db: Database, shares: int) -> int:
             hint=f"Call it there: SELECT audius_challenges.plan_shares({shares});",
         )
     _wait_for_runs(db)
+    # What helpers have in hands is written before: nobody else may have these users then.
+    states = load_states(db)
+    open_slices = OpenSlices(db, states.values())
+    for state in states.values():
+        if state.challenge_id in SHARED:
+            open_slices.close(state)
     for statement in _FORGET:
         db.rows(statement)
     db.rows(_FIRST_BEATS)
@@ -96,12 +106,12 @@ def _wait_for_runs(db: Database) -> None:
         db.rows("SELECT set_config('lock_timeout', :before::text, true)", before=before)
 
 
-_NEXT = "UPDATE audius_challenges.share_sent SET number = number + 1 RETURNING share, epoch, number"
+_NEXT = "UPDATE audius_challenges.share_sent SET number = number + 1 RETURNING share, epoch, number, node"
 
 _INSERT = """
     INSERT INTO audius_challenges.share_batch
-        (epoch, share, number, is_restart, relation, challenge_id, users, specifiers, steps, amounts, is_complete,
-         created_at, completed_at)
+        (epoch, share, node, number, is_restart, relation, challenge_id, users, specifiers, steps, amounts,
+         is_complete, created_at, completed_at)
 """
 
 _PIECE = f"(row_number() OVER () - 1) / {BATCH} AS piece"
@@ -111,6 +121,7 @@ _USER_CHALLENGES = f"""
         SELECT
             :epoch::bigint,
             :share::text,
+            :node::uuid,
             :number::bigint,
             TRUE,
             '{USER_CHALLENGES}',
@@ -149,6 +160,7 @@ _COMPLETIONS = f"""
         SELECT
             :epoch::bigint,
             :share::text,
+            :node::uuid,
             :number::bigint,
             TRUE,
             '{COMPLETIONS}',
@@ -184,6 +196,7 @@ _STREAKS = f"""
         SELECT
             :epoch::bigint,
             :share::text,
+            :node::uuid,
             :number::bigint,
             TRUE,
             '{STREAKS}',
@@ -236,8 +249,8 @@ def resend(db: Database) -> int:
     return _send(db, role.plan, **found[0])
 
 
-def _send(db: Database, plan: Plan, *, share: str, epoch: int, number: int) -> int:
-    of_all = {"share": share, "epoch": epoch, "number": number, "challenges": list(plan.challenges)}
+def _send(db: Database, plan: Plan, *, share: str, epoch: int, number: int, node: str) -> int:
+    of_all = {"share": share, "node": node, "epoch": epoch, "number": number, "challenges": list(plan.challenges)}
     sent: int = sum(db.value(statement, **of_all) for statement in (_COMPLETIONS, _STREAKS, _USER_CHALLENGES))
     if not sent:
         # Nothing there is, which makes good whatever was lost as well.
@@ -247,6 +260,6 @@ def _send(db: Database, plan: Plan, *, share: str, epoch: int, number: int) -> i
 
 
 _NOTHING = """
-    INSERT INTO audius_challenges.share_batch (epoch, share, number, is_restart, relation, challenge_id, users)
-    SELECT :epoch::bigint, :share::text, :number::bigint, TRUE, 'user_challenges', NULL, '{}'
+    INSERT INTO audius_challenges.share_batch (epoch, share, node, number, is_restart, relation, users)
+    SELECT :epoch::bigint, :share::text, :node::uuid, :number::bigint, TRUE, 'user_challenges', '{}'
 """

@@ -50,7 +50,7 @@ _BATCH_COLUMNS = """
     ORDER BY attribute.attnum
 """
 
-_FOREIGN_KEYS = """
+FOREIGN_KEYS = """
     SELECT format(
         'ALTER TABLE %s DROP CONSTRAINT %I;', constraint_of.conrelid::regclass, constraint_of.conname
     ) AS statement
@@ -68,12 +68,12 @@ _FOREIGN_KEYS = """
     ORDER BY statement
 """
 
-_UNIQUE_PLAYS = """
+UNIQUE_PLAYS = """
     SELECT
-        coalesce(
-            format('ALTER TABLE %s DROP CONSTRAINT %I;', built.indrelid::regclass, own.conname),
-            format('DROP INDEX %s;', built.indexrelid::regclass)
-        ) AS statement
+        CASE
+            WHEN own.oid IS NULL THEN format('DROP INDEX %s;', built.indexrelid::regclass)
+            ELSE format('ALTER TABLE %s DROP CONSTRAINT %I;', built.indrelid::regclass, own.conname)
+        END AS statement
     FROM pg_index AS built
     LEFT JOIN pg_constraint AS own
         ON own.conindid = built.indexrelid
@@ -170,9 +170,15 @@ _UNADOPTED = """
     ORDER BY relation.relname
 """
 
+# Called again, it begins nothing anew: its numbers go on.
 _ADOPT = """
-    INSERT INTO audius_challenges.share_sent (singleton, share, epoch, number)
+    INSERT INTO audius_challenges.share_sent AS known (singleton, share, epoch, number)
     VALUES (TRUE, :share::text, :epoch::bigint, 0)
+    ON CONFLICT (singleton) DO UPDATE SET
+        share = excluded.share,
+        epoch = excluded.epoch,
+        number = 0
+    WHERE (known.share, known.epoch) IS DISTINCT FROM (excluded.share, excluded.epoch)
 """
 
 _EXAMINE_ALL = """
@@ -276,14 +282,14 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             hint=f"If this is to be a node: TRUNCATE {', '.join(filled)};",
         )
-    drops = [row["statement"] for row in db.rows(_FOREIGN_KEYS, schema=db.schema, tables=list(reads))]
+    drops = [row["statement"] for row in db.rows(FOREIGN_KEYS, schema=db.schema, tables=list(reads))]
     if drops:
         raise ChallengeError(
             "there are foreign keys on the tables of this node, whose rows come by share, and in no order",
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             hint=" ".join(drops),
         )
-    drops = [row["statement"] for row in db.rows(_UNIQUE_PLAYS, plays=_qualified(db, "plays"))]
+    drops = [row["statement"] for row in db.rows(UNIQUE_PLAYS, plays=_qualified(db, "plays"))]
     if drops:
         raise ChallengeError(
             "there is a unique index on plays: once plays are indexed again on the primary, with ids that this node has"
@@ -302,6 +308,8 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
             for event, name in TRIGGERS.items()
         ),
         f"CREATE PUBLICATION {RETURN} FOR TABLE audius_challenges.share_batch ({columns}) WITH (publish = 'insert')",
+        # Which node this is, for as long as it has the rows that are copied now.
+        f"INSERT INTO {_STATE_SCHEMA}.share_sent VALUES (TRUE, {db.plpy.quote_literal(str(given))}, 0, 0)",
         _subscription(db, share_publication(given), conninfo, share_publication(given), plays_publication(given)),
     ]
 
@@ -326,7 +334,7 @@ def adopt_share(db: Database, conninfo: str | None) -> list[str]:
     derived = ", ".join(_qualified(db, table) for table in DERIVED)
     return [
         # First: from here on nothing can be sent, whatever is under way.
-        "DELETE FROM audius_challenges.share_sent",
+        "UPDATE audius_challenges.share_sent SET epoch = 0",
         f"TRUNCATE {derived}",
         _subscription(db, adopt_subscription(share, plan.epoch), conninfo, adopt_publication(share)),
     ]
@@ -367,8 +375,6 @@ def finish_adoption(db: Database) -> list[str]:
                 detail=f"It has reached {row['reached'] or 'nothing'}, the copy is of {row['copied_at']}.",
                 hint="Try again in a moment. If it does not come nearer, the server's log says why.",
             )
-    if db.rows("SELECT 1 FROM audius_challenges.share_sent"):
-        db.rows("DELETE FROM audius_challenges.share_sent")
     db.rows(_ADOPT, share=str(share), epoch=plan.epoch)
     # Everybody is examined, by what the sources say now.
     db.rows(_EXAMINE_ALL, challenges=list(plan.challenges))

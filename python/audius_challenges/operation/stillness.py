@@ -102,8 +102,7 @@ def _stopped(db: Database, facts: Row, last: Row) -> Stillness | None:
 def _late(db: Database, facts: Row, last: Row) -> Stillness | None:
     """Whether a tick is overdue: two intervals and the time budget have passed."""
     period = facts["period"]
-    limit = 2 * period + _budget(db) if period else _UNKNOWN_PERIOD
-    if last["age"] is not None and last["age"] <= limit:
+    if last["age"] is not None and last["age"] <= patience(db, period):
         return None
     since = f"the last tick ended at {last['ended_at']}" if last["ended_at"] else "no tick has ended yet"
     due = f", one is due every {period:g} s" if period else ""
@@ -122,6 +121,11 @@ def _late(db: Database, facts: Row, last: Row) -> Stillness | None:
         "See cron.job_run_details: SELECT * FROM cron.job_run_details"
         " WHERE command LIKE 'CALL audius%' ORDER BY runid DESC LIMIT 5;",
     )
+
+
+def patience(db: Database, period: float | None) -> float:
+    """Seconds after which a tick is overdue, given how many are between two; None: nobody knows from here."""
+    return 2 * period + _budget(db) if period else _UNKNOWN_PERIOD
 
 
 def _schedule_here(db: Database) -> str:

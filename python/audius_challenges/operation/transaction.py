@@ -146,6 +146,11 @@ class Surroundings:
         return None
 
 
+def obstacle(db: Database, surroundings: Surroundings) -> tuple[str, str] | None:
+    """Why no tick and no helper may work now, if so, and a hint: asked in the transaction in which it would begin."""
+    return surroundings.why_restoring(db)
+
+
 def require_usable_transaction(db: Database) -> Settings:
     """Demand a transaction in which a run can work, and read the settings."""
     require_writable(db)
@@ -221,9 +226,10 @@ def prepared(db: Database, settings: Settings) -> Iterator[None]:
     db.rows(_GIVE_BACK, **before)
 
 
-def require_own_transactions(db: Database) -> None:
+def require_own_transactions(db: Database, procedure: str = "tick()") -> None:
     """Demand to be called where transactions can be ended.
 
+    :param procedure: what was called
     :raises ChallengeError: inside a transaction block
     """
     try:
@@ -232,10 +238,12 @@ def require_own_transactions(db: Database) -> None:
         if getattr(error, "sqlstate", None) != INVALID_TRANSACTION_TERMINATION:
             raise
         raise ChallengeError(
-            "tick() cannot run inside a transaction block",
+            f"{procedure} cannot run inside a transaction block",
             sqlstate=INVALID_TRANSACTION_TERMINATION,
             detail="It was called inside a transaction block, a function, or with other statements in one command.",
-            hint="Call it alone, or use SELECT * FROM reconcile_challenges(); in a transaction.",
+            hint="Call it alone, or use SELECT * FROM reconcile_challenges(); in a transaction."
+            if procedure == "tick()"
+            else "Call it alone.",
         ) from None
 
 
