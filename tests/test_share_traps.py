@@ -10,7 +10,7 @@ server: the comment at the look-up in profile_completion.py tells why it does no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import count
@@ -914,43 +914,46 @@ def test_a_node_is_fed_by_a_standby_of_the_primary_from_16_on(hub: Discovery, us
                 gexec(node.database, f"audius_challenges.join_share('{ONE}', '{conninfo(standby)}')")
             return
         with ThreadPoolExecutor(1) as beside:
-            fed_by_standby(beside, hub, node, f"audius_challenges.join_share('{ONE}', '{conninfo(standby)}')")
+            joining = beside.submit(
+                gexec, node.database, f"audius_challenges.join_share('{ONE}', '{conninfo(standby)}')"
+            )
+            until_logged(hub, joining.done, "the subscription to the standby")
+            joining.result()
             be_received(shares, node)
             shares.plan(1)
-            has_come(node, "audius_challenges.share_plan")
-            fed_by_standby(beside, hub, node, f"audius_challenges.adopt_share('{conninfo(standby)}')")
-            # Copies make slots of their own there.
-            until(lambda: is_adopted(shares, hub, node), "the adoption")
+            arrived = "SELECT FROM audius_challenges.share_plan"
+            until_logged(hub, lambda: bool(ask(node.database, arrived)), "the plan")
+            adopting = beside.submit(gexec, node.database, f"audius_challenges.adopt_share('{conninfo(standby)}')")
+            until_logged(hub, adopting.done, "the second subscription to the standby")
+            adopting.result()
+            until_logged(hub, lambda: is_adopted(node), "the adoption")
         assert ask(hub, "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'logical'") == []
         do(hub, f"SELECT build.qualify_u({user})")
         has_come(node, "tracks WHERE owner_id = %s", user)
         node.tick()
-        arrived = "audius_challenges.share_batch WHERE challenge_id = 'u'"
-        until(lambda: bool(ask(hub, f"SELECT FROM {arrived}")), arrived)
+        sent = "audius_challenges.share_batch WHERE challenge_id = 'u'"
+        until(lambda: bool(ask(hub, f"SELECT FROM {sent}")), sent)
         do(hub, TICK)
         assert paid(hub, "u", user) == [(user, 3, True)]
         assert told(hub, user) == 1
 
 
-def fed_by_standby(beside: ThreadPoolExecutor, hub: Discovery, node: Node, function: str) -> None:
-    """Executes what a function of a node prints, while the primary logs what a slot on a standby begins with."""
-    joining = beside.submit(gexec, node.database, function)
+def until_logged(hub: Discovery, event: Callable[[], bool], what: str) -> None:
+    """Waits for an event, while the primary logs what each slot on its standby begins with."""
 
-    def is_done() -> bool:
+    def has_come_by_now() -> bool:
         do(hub, "SELECT pg_log_standby_snapshot()")
-        return joining.done()
+        return event()
 
-    until(is_done, function, seconds=60)
-    joining.result()
+    until(has_come_by_now, what, seconds=60)
 
 
-def is_adopted(shares: Shares, hub: Discovery, node: Node) -> bool:
-    """Whether a node could finish its adoption by now."""
-    do(hub, "SELECT pg_log_standby_snapshot()")
+def is_adopted(node: Node) -> bool:
+    """Has a node finish its adoption, if it can by now."""
     try:
         gexec(node.database, "audius_challenges.finish_adoption()")
     except ClusterError as error:
         if "still being copied" in str(error) or "has not come as far" in str(error):
             return False
         raise
-    return node in shares.nodes
+    return True
