@@ -400,7 +400,7 @@ def test_doctor_and_the_view_say_what_mends_it(hub: Hub) -> None:
 
 
 PUBLICATION = "CREATE PUBLICATION audius_challenges_share_0_of_1 FOR TABLE users, tracks, playlists"
-CHANGED = "the publications of share 0/1 have changed: changes are missing on its node, unless its tables were locked meanwhile"
+CHANGED = "the publications of share 0/1 have changed: changes are missing on its node"
 
 
 @pytest.mark.parametrize(
