@@ -599,7 +599,7 @@ def test_no_turn_ends_between_the_states_of_streaks_and_their_rows(hub: Connecti
 
 
 def test_states_of_new_and_of_known_listeners_are_not_parted_from_their_rows(hub: Connection) -> None:
-    """A write of a node that inserts and updates fires two triggers, so it sends two batches of states, then of rows."""
+    """A write of a node that inserts and updates fires two triggers: it sends two batches of states, two of rows."""
     hub.execute(
         "SELECT build.play(5, 1, timestamp '2025-12-31 12:00' + n * INTERVAL '1 day') FROM generate_series(1, 7) n"
     )
