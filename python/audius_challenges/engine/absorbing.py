@@ -30,33 +30,46 @@ ROWS = 50_000
 """Rows that one turn takes, or as many as one batch has."""
 
 # In the order of their numbers, so that of a share nothing is left behind what is taken. An array of ids tells its
-# length by its size: none is read for that. The states of streaks, and the rows that come with them until there are
-# others, are taken together: whoever goes on from a state without its rows, or from rows without their state, loses
-# rewards or pays them twice.
+# length by its size: none is read for that. A node saves states of streaks before their rows; both are taken, or none,
+# and so is all of `e` that is sent again. Else what is left waiting may be dropped, by another plan: whoever goes on
+# from a state without its rows, or from rows without their state, loses rewards or pays them twice.
 _TAKE = AnyPlan(f"""
     SELECT
-        coalesce(array_agg(waiting.id) FILTER (WHERE waiting.before < {ROWS * 8}), '{{}}') AS ids,
-        coalesce(bool_or(waiting.before >= {ROWS * 8}), FALSE) AS goes_on
+        coalesce(array_agg(piece.id) FILTER (WHERE piece.before < {ROWS * 8}), '{{}}') AS ids,
+        coalesce(bool_or(piece.before >= {ROWS * 8}), FALSE) AS goes_on
     FROM (
         SELECT
-            sized.id,
-            min(sized.before) OVER (PARTITION BY sized.share, coalesce(sized.with_states, -sized.id)) AS before
+            waiting.id,
+            min(waiting.before) OVER (PARTITION BY waiting.share, waiting.piece) AS before
         FROM (
             SELECT
                 batch.id,
                 batch.share,
-                sum(pg_column_size(batch.users)) OVER (ORDER BY batch.number, batch.share, batch.id)
-                - pg_column_size(batch.users) AS before,
-                max(batch.number) FILTER (WHERE batch.relation = '{STREAKS}') OVER (
-                    PARTITION BY batch.share
-                    ORDER BY batch.number
-                ) AS with_states
-            FROM audius_challenges.share_batch AS batch
-            WHERE batch.challenge_id = :challenge_id::text
-                AND batch.is_taken_in
-                AND NOT batch.is_held
-        ) AS sized
-    ) AS waiting
+                sum(batch.size) OVER (ORDER BY batch.number, batch.share, batch.id) - batch.size AS before,
+                count(*) FILTER (WHERE batch.is_first) OVER (
+                    PARTITION BY batch.share ORDER BY batch.number, batch.id
+                ) AS piece
+            FROM (
+                SELECT
+                    share_batch.id,
+                    share_batch.share,
+                    share_batch.number,
+                    pg_column_size(share_batch.users) AS size,
+                    share_batch.challenge_id <> 'e'
+                    OR share_batch.is_restart IS DISTINCT FROM lag(share_batch.is_restart) OVER own
+                    OR (
+                        share_batch.relation = '{STREAKS}'
+                        AND NOT share_batch.is_restart
+                        AND lag(share_batch.relation) OVER own <> '{STREAKS}'
+                    ) AS is_first
+                FROM audius_challenges.share_batch
+                WHERE share_batch.challenge_id = :challenge_id::text
+                    AND share_batch.is_taken_in
+                    AND NOT share_batch.is_held
+                WINDOW own AS (PARTITION BY share_batch.share ORDER BY share_batch.number, share_batch.id)
+            ) AS batch
+        ) AS waiting
+    ) AS piece
 """)
 
 _COUNT = """
