@@ -1,12 +1,13 @@
 """How far one server reaches, on paper, and what shares take from it: table and picture of explanation/scale.md.
 
 All of it follows from what was measured: on one server at production's size (docs/explanation/performance.md), and of
-shares with a prototype, at a tenth of that size. `python -m bench.reach` draws the picture anew.
+shares by `make bench-nodes`, whose table is in the page. `python -m bench.reach` draws the picture anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,24 +72,52 @@ class Reach:
         return DISK * self.factor
 
 
-# Processor seconds of a first build of 1.32 million rows at a tenth of production's size, by the number of nodes.
+PAGE = REPOSITORY / "docs" / "explanation" / "scale.md"
+
 NODES = (1, 2, 4)
-ALONE_BUILD = 64.4
-EACH_NODE_BUILD = (64.9, 33.5, 17.1)
-PRIMARY_BUILD = {
-    "taking in (apply)": (10.5, 11.9, 11.0),
-    "writing (absorb)": (43.9, 49.0, 44.6),
-    "sending to nodes": (2.8, 6.3, 11.3),
-}
-# The same after 10,000 users have changed.
-ALONE_CHANGES = 0.79
-EACH_NODE_CHANGES = (0.75 + 0.22, 0.48 + 0.16, 0.21 + 0.09)
-PRIMARY_CHANGES = {
-    "taking in (apply)": (0.06, 0.09, 0.08),
-    "writing (absorb)": (0.33, 0.37, 0.23),
-    "sending to nodes": (0.14, 0.26, 0.43),
-    "the other challenges": (0.20, 0.21, 0.13),
-}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Processor seconds with nodes, by the number of nodes.
+
+    :ivar alone: those of one server
+    :ivar each_node: those of each node
+    :ivar primary: those of the primary, by what they were for
+    """
+
+    alone: float
+    each_node: list[float]
+    primary: dict[str, list[float]]
+
+
+def figures(page: str, line: str) -> list[list[float]]:
+    """A line of the table of shares in the page: for one server and each number of nodes, the numbers of the cell."""
+    cells = next(row for row in page.splitlines() if row.startswith(f"| {line} |")).split("|")[2:-1]
+    return [[float(number) for number in re.findall(r"[\d.]+", cell)] for cell in cells]
+
+
+def first_build(page: str) -> Shared:
+    """A first build of u, fp, p, v and e."""
+    (alone,), *ticks = figures(page, "first build: each node's ticks")
+    _, *senders = figures(page, "its walsender")
+    _, *primary = figures(page, "of which absorb / apply / walsenders")
+    return Shared(alone, [sum(tick + sender) for tick, sender in zip(ticks, senders, strict=True)], _parts(primary))
+
+
+def changes(page: str) -> Shared:
+    """What follows when 10,000 users have changed; the other challenges are the primary's."""
+    _, *nodes = figures(page, "10,000 users changed: each node, tick + apply")
+    (alone,), *primary = figures(page, "10,000 users changed: primary, absorb / apply / walsenders")
+    (others_alone,), *others = figures(page, "10,000 users changed: primary, the other challenges")
+    parts = _parts(primary) | {"the other challenges": [seconds for (seconds,) in others]}
+    return Shared(alone + others_alone, [sum(node) for node in nodes], parts)
+
+
+def _parts(primary: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    absorb, apply, send = ([cell[part] for cell in primary] for part in range(3))
+    return {"taking in (apply)": apply, "writing (absorb)": absorb, "sending to nodes": send}
+
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -119,15 +148,16 @@ def draw(path: Path) -> None:
 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(14, 5), layout="constrained")
-        reach, build, changes = figure.subplots(1, 3)
+        reach, build, changed = figure.subplots(1, 3)
         _draw_reach(reach)
-        _draw_nodes(build, ALONE_BUILD, EACH_NODE_BUILD, PRIMARY_BUILD)
-        build.set(title="A first build of 1.32 million rows", ylabel="seconds of processor time")
-        _draw_nodes(changes, ALONE_CHANGES, EACH_NODE_CHANGES, PRIMARY_CHANGES)
-        changes.set(title="10,000 users have changed", ylabel="seconds of processor time")
+        page = PAGE.read_text()
+        _draw_nodes(build, first_build(page))
+        build.set(title="A first build of u, fp, p, v, e", ylabel="seconds of processor time")
+        _draw_nodes(changed, changes(page))
+        changed.set(title="10,000 users have changed", ylabel="seconds of processor time")
         handles = {
             label: handle
-            for axes in (build, changes)
+            for axes in (build, changed)
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower right", ncols=3, frameon=False)
@@ -153,14 +183,14 @@ def _draw_reach(axes: Any) -> None:
     )
 
 
-def _draw_nodes(axes: Any, alone: float, nodes: tuple[float, ...], primary: Mapping[str, tuple[float, ...]]) -> None:
-    axes.bar([0], [alone], 0.35, label="one server", color=_COLORS["alone"])
+def _draw_nodes(axes: Any, shared: Shared) -> None:
+    axes.bar([0], [shared.alone], 0.35, label="one server", color=_COLORS["alone"])
     places = range(1, len(NODES) + 1)
     below = [0.0] * len(NODES)
-    for label, values in primary.items():
+    for label, values in shared.primary.items():
         axes.bar([place - 0.2 for place in places], values, 0.35, bottom=below, label=label, color=_COLORS[label])
         below = [sum(pair) for pair in zip(below, values, strict=True)]
-    axes.bar([place + 0.2 for place in places], nodes, 0.35, label="each node", color=_COLORS["each node"])
+    axes.bar([place + 0.2 for place in places], shared.each_node, 0.35, label="each node", color=_COLORS["each node"])
     axes.set_xticks([0, *places], ["alone", *(f"{n} node{'s' if n > 1 else ''}" for n in NODES)])
     axes.set_xlabel("primary (left) and each node (right)")
     axes.grid(visible=False, axis="x")

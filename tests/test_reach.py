@@ -1,9 +1,12 @@
 """The table of explanation/scale.md is what follows from what was measured."""
 
-from bench.reach import CHANGED, FACTORS, FIRST_BUILD, PER_USER, PERIOD, Reach
+import pytest
+
+from bench import reach
+from bench.reach import CHANGED, FACTORS, FIRST_BUILD, NODES, PER_USER, PERIOD, Reach
 from devtools import REPOSITORY
 
-PAGE = (REPOSITORY / "docs" / "explanation" / "scale.md").read_text()
+PAGE = reach.PAGE.read_text()
 MEASURED = (REPOSITORY / "docs" / "explanation" / "performance.md").read_text()
 
 
@@ -42,3 +45,15 @@ def test_the_figures_are_those_of_the_page_about_performance() -> None:
     table = MEASURED.split("First build at scale 1")[1].split("eligible users")[0].splitlines()
     builds = [float(line.split()[2]) for line in table if len(line.split()) > 3 and line.split()[3] == "s"]
     assert round(sum(builds)) == FIRST_BUILD
+
+
+def test_the_picture_of_shares_is_that_of_the_table() -> None:
+    build, changes = reach.first_build(PAGE), reach.changes(PAGE)
+    for shared in (build, changes):
+        assert [len(shared.each_node), *map(len, shared.primary.values())] == [len(NODES)] * (1 + len(shared.primary))
+        assert shared.each_node == sorted(shared.each_node, reverse=True)
+    # Each part of the primary's is rounded.
+    parts = [sum(seconds) for seconds in zip(*build.primary.values(), strict=True)]
+    assert [[build.alone], *([pytest.approx(part, abs=0.02)] for part in parts)] == reach.figures(
+        PAGE, "first build: primary"
+    )
