@@ -37,7 +37,7 @@ USERS = range(1, 61)
 FIRST_LISTEN = datetime(2025, 1, 1)  # noqa: DTZ001 (as the column)
 LAST_LISTEN = FIRST_LISTEN + timedelta(days=300)
 
-# Small steps, so that there are many: slices, turns, sweeps. Each server has a helper that takes slices beside its ticks.
+# Small steps, so that there are many: slices, turns, sweeps. Each server has a helper, too, that takes slices.
 OURS = {
     "workers": "2",
     "slice_users": "15",
