@@ -114,7 +114,8 @@ CREATE TABLE audius_challenges.share_node (
     slot_txns bigint,
     slot_bytes bigint,
     slot_reset timestamptz,
-    stats_since timestamptz
+    stats_since timestamptz,
+    members text
 );
 
 COMMENT ON TABLE audius_challenges.share_node IS 'What has come of each node, on the primary';
@@ -142,6 +143,8 @@ COMMENT ON COLUMN audius_challenges.share_node.slot_reset IS
 'The same of stats_reset: when somebody has set these to 0';
 COMMENT ON COLUMN audius_challenges.share_node.stats_since IS
 'pg_stat_archiver.stats_reset then: since when the server has its statistics, which a crash loses';
+COMMENT ON COLUMN audius_challenges.share_node.members IS
+'Checksum of the publications that feed the node, and of their members, when its batches came first';
 
 CREATE TABLE audius_challenges.share_sent (
     singleton boolean PRIMARY KEY CHECK (singleton),

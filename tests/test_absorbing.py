@@ -532,6 +532,16 @@ def test_one_bad_row_sets_its_user_aside_and_is_kept(hub: Connection) -> None:
     assert (rows(hub, ASIDE), waiting(hub)) == ([], 0)
 
 
+def test_a_full_scan_tries_all_who_are_set_aside(hub: Connection) -> None:
+    refuse(hub, 2)
+    send(hub, 1, (1, 1, False), (2, 1, False))
+    tick(hub)
+    refuse(hub)
+    hub.execute("SELECT reconcile_challenges('{u}', full_scan => TRUE)")
+    assert found(hub) == [("1", 1, False), ("2", 1, False)]
+    assert (rows(hub, ASIDE), waiting(hub)) == ([], 0)
+
+
 def test_who_is_set_aside_keeps_all_his_rows_of_a_challenge(hub: Connection) -> None:
     refuse(hub, 3)
     send_streak(hub, 1, 3, "2026-01-05", 2)
@@ -685,6 +695,30 @@ def test_no_turn_ends_between_the_states_of_streaks_and_their_rows(hub: Connecti
     hub.execute("SELECT audius_challenges.plan_shares(0)")
     hub.execute("SELECT reconcile_challenges(full_scan => TRUE)")
     assert rows(hub, paid) == [("52026010112", True)]
+
+
+def test_states_of_new_and_of_known_listeners_are_not_parted_from_their_rows(hub: Connection) -> None:
+    """A write of a node that inserts and updates fires two triggers: it sends two batches of states, two of rows."""
+    hub.execute(
+        "SELECT build.play(5, 1, timestamp '2025-12-31 12:00' + n * INTERVAL '1 day') FROM generate_series(1, 7) n"
+    )
+    send_listens(hub, 1, list(range(100, 24_100)), "2026-01-01 12:00", 1)
+    send_listens(hub, 3, [5, *range(30_000, 54_000)], "2026-01-07 12:00", 7)
+    send_listens(hub, 4, [60_000], "2026-01-07 12:00", 7)
+    # States 3 and 4, rows 5 and 6: as they were sent, rows are 4 and 5.
+    hub.execute(
+        "UPDATE audius_challenges.share_batch SET number = CASE cardinality(users) WHEN 1 THEN 6 ELSE 5 END"
+        " WHERE number > 3 AND relation = 'user_challenges'"
+    )
+    sent = "SELECT relation FROM audius_challenges.share_batch WHERE number > 2 ORDER BY number"
+    assert column(hub, sent) == [*["challenge_listen_streak"] * 2, *["user_challenges"] * 2]
+
+    hub.execute("SELECT reconcile_challenges('{e}')")
+    hub.execute("SELECT audius_challenges.plan_shares(0)")
+    hub.execute("SELECT reconcile_challenges(full_scan => TRUE)")
+    assert rows(hub, "SELECT specifier, is_complete FROM user_challenges WHERE challenge_id = 'e' AND user_id = 5") == [
+        ("52026010112", True)
+    ]
 
 
 def test_one_run_takes_all_of_it_with_a_full_scan(hub: Connection) -> None:

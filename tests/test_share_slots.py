@@ -1,4 +1,4 @@
-"""A slot by which a node is fed, made anew by hand, loses changes: the primary sees that, and takes nothing for it."""
+"""A slot made anew, or a table that leaves a publication, loses changes: the primary sees it, and takes nothing."""
 
 import os
 import signal
@@ -397,3 +397,38 @@ def test_doctor_and_the_view_say_what_mends_it(hub: Hub) -> None:
         connection.execute("UPDATE audius_challenges.share_node SET mended_by = 'plan'")
         (expected,) = column(connection, query)
         assert expected == "SELECT audius_challenges.plan_shares(1); on the primary has all nodes adopt anew"
+
+
+PUBLICATION = "CREATE PUBLICATION audius_challenges_share_0_of_1 FOR TABLE users, tracks, playlists"
+CHANGED = "the publications of share 0/1 have changed: changes are missing on its node"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER PUBLICATION audius_challenges_share_0_of_1 DROP TABLE tracks",
+        "ALTER PUBLICATION audius_challenges_share_0_of_1 SET TABLE users, playlists, tracks (track_id, txhash)",
+        "ALTER PUBLICATION audius_challenges_share_0_of_1 SET (publish = 'insert, update')",
+        "DROP PUBLICATION audius_challenges_share_0_of_1",
+        f"DROP PUBLICATION audius_challenges_share_0_of_1; {PUBLICATION}",
+        "CREATE PUBLICATION audius_challenges_share_0_of_1_plays FOR TABLE plays",
+    ],
+)
+def test_a_publication_that_has_changed_is_seen_until_there_is_another_plan(unfed: Hub, change: str) -> None:
+    unfed.execute(PUBLICATION, "CREATE PUBLICATION of_others FOR TABLE blocks")
+    unfed.tick(1)
+    unfed.execute("ALTER PUBLICATION of_others DROP TABLE blocks")
+    unfed.tick(2)
+    unfed.execute(*change.split(";"))
+    message, hint = message_of(unfed.fails(3))
+    assert message == f"audius_challenges: {CHANGED}"
+    assert hint is not None
+    assert "SELECT audius_challenges.plan_shares(1);" in hint
+    assert CHANGED in str(unfed.fails(4))
+    assert unfed.users == [1, 2]
+
+    unfed.execute("SELECT audius_challenges.plan_shares(1)")
+    unfed.node, unfed.number = uuid4(), 0
+    unfed.tick(5)
+    unfed.tick(6)
+    assert unfed.users == [1, 2, 5, 6]

@@ -913,3 +913,11 @@ def test_the_slot_of_a_node_that_is_gone_is_dropped(apart: tuple[Shares, Node]) 
 def test_on_a_server_without_shares_there_is_nothing_to_drop(discovery: Discovery) -> None:
     with closing(discovery.connect()) as connection:
         assert column(connection, f"SELECT {DROP}") == []
+
+
+def test_a_primary_that_is_taken_for_a_node_keeps_its_pauses(discovery: Discovery) -> None:
+    discovery.psql(f"ALTER DATABASE {discovery.name} SET audius_challenges.share = '0/2'")
+    with closing(discovery.connect()) as connection:
+        assert column(connection, f"SELECT {DROP}") == [
+            f"ALTER DATABASE {discovery.name} RESET audius_challenges.share"
+        ]

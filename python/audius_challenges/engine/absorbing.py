@@ -66,12 +66,15 @@ _COUNT = """
         AND batch.relation = 'user_challenges'
 """
 
-# Those who are tried again by the clock, whether anything of theirs waits or not.
+# Those who are tried again by the clock, whether anything of theirs waits or not; with a full scan all of them.
 _DUE = f"""
     SELECT DISTINCT aside.examined_id AS user_id
     FROM audius_challenges.set_aside AS aside
     WHERE aside.challenge_id = :challenge_id::text
-        AND aside.tried_at <= clock_timestamp() - {TURN_SECONDS} * interval '1 second'
+        AND (
+            :full_scan::boolean
+            OR aside.tried_at <= clock_timestamp() - {TURN_SECONDS} * interval '1 second'
+        )
 """
 
 _HELD = """
@@ -292,7 +295,7 @@ class Absorbing(PerUser):
 
     def _absorb(self, work: Work, ids: list[int]) -> None:
         db, known = work.db, work.state.set_aside
-        due = {row["user_id"] for row in db.rows(_DUE, challenge_id=self.id)} if known else set()
+        due = self._due(work) if known else set()
         if not ids and not due:
             return
         set_aside = SetAside(db, work.state, USER_ID)
@@ -303,6 +306,10 @@ class Absorbing(PerUser):
             self._write_apart(work, set_aside, due)
         work.users_set_aside += set_aside.save()
         db.rows(_DELETE, batches=self._batches)
+
+    def _due(self, work: Work) -> set[int]:
+        """Who of those who are set aside is tried again, though nothing of his has come."""
+        return {row["user_id"] for row in work.db.rows(_DUE, challenge_id=self.id, full_scan=work.full_scan)}
 
     def _is_written_at_once(self, work: Work) -> bool:
         """Write all of it; whether that went well, or failed for what may be a single user's."""

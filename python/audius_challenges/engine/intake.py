@@ -9,6 +9,9 @@ state of its streaks might be older than the rows. So is one that begins anew wi
 A node whose slot was made anew by hand lacks the changes in between, and a gap shorter than a tick shows in no beat.
 It shows here: a new slot has counted less than the former one had. Statistics are reset on purpose, too, and lost in a
 crash; both leave a time behind, and say nothing about the slot then.
+
+A table that leaves a publication is followed no more, without an error anywhere. So is one that comes back: what was
+committed in between is missing. Each member of a publication has a number of its own, by which that shows.
 """
 
 from __future__ import annotations
@@ -64,7 +67,9 @@ _COME = AnyPlan(f"""
                 ELSE counted.total_txns IS NOT NULL AND counted.stats_reset IS NULL
             END,
             FALSE
-        ) AS is_slot_new
+        ) AS is_slot_new,
+        publication.members,
+        coalesce(node.epoch = :epoch::bigint AND node.members <> publication.members, FALSE) AS are_members_new
     FROM unnest(:shares::text[], :slots::text[]) AS known (share, slot)
     LEFT JOIN (
         SELECT
@@ -87,6 +92,17 @@ _COME = AnyPlan(f"""
     LEFT JOIN LATERAL pg_stat_get_replication_slot(slot.slot_name::text) AS counted
         ON slot.slot_name IS NOT NULL
     CROSS JOIN pg_stat_archiver AS server
+    CROSS JOIN LATERAL (
+        SELECT coalesce(md5(string_agg(
+            concat_ws(' ', own.oid, own.pubinsert, own.pubupdate, own.pubdelete, own.pubtruncate, own.pubviaroot,
+                member.oid),
+            ', ' ORDER BY own.oid, member.oid
+        )), '') AS members
+        FROM pg_publication AS own
+        LEFT JOIN pg_publication_rel AS member
+            ON member.prpubid = own.oid
+        WHERE own.pubname IN (known.slot, known.slot || '_plays')
+    ) AS publication
     WHERE come.share IS NOT NULL
         OR (node.epoch = :epoch::bigint AND node.mended_by IN ('{REPLAN}', '{REJOIN}'))
     ORDER BY known.share
@@ -115,7 +131,7 @@ _ELSE_AS_BEFORE = (
 _SAVE = AnyPlan(f"""
     INSERT INTO audius_challenges.share_node AS node
         (share, epoch, number, beat_at, says, behind, problem, mended_by, node, slot_txns, slot_bytes, slot_reset,
-         stats_since)
+         stats_since, members)
     SELECT
         :share::text,
         :epoch::bigint,
@@ -129,7 +145,8 @@ _SAVE = AnyPlan(f"""
         :slot_txns::bigint,
         :slot_bytes::bigint,
         :slot_reset::timestamptz,
-        :stats_since::timestamptz
+        :stats_since::timestamptz,
+        :members::text
     FROM (SELECT true) AS always
     LEFT JOIN (
         SELECT
@@ -157,7 +174,12 @@ _SAVE = AnyPlan(f"""
         slot_txns = {_ELSE_AS_BEFORE.format("slot_txns", "node", "slot_txns")},
         slot_bytes = {_ELSE_AS_BEFORE.format("slot_txns", "node", "slot_bytes")},
         slot_reset = {_ELSE_AS_BEFORE.format("slot_txns", "node", "slot_reset")},
-        stats_since = {_ELSE_AS_BEFORE.format("slot_txns", "node", "stats_since")}
+        stats_since = {_ELSE_AS_BEFORE.format("slot_txns", "node", "stats_since")},
+        members = CASE
+            WHEN node.epoch = excluded.epoch AND node.node IS NOT DISTINCT FROM excluded.node
+                THEN coalesce(node.members, excluded.members)
+            ELSE excluded.members
+        END
 """)
 
 # A beat, and what says no more than that all is sent again, have no rows to write.
@@ -176,7 +198,9 @@ class _Known:
     :ivar epoch: the plan by which it is; None: nothing has come yet
     :ivar number: up to which all was taken in before
     :ivar is_slot_new: whether the slot by which it is fed is another one than when its batches came last
-    :ivar slot: what that has counted, as it is remembered
+    :ivar are_members_new: whether the publications that feed it are others than when its batches came first
+    :ivar slot: what that slot has counted, as it is remembered
+    :ivar members: what the publications are, as it is remembered
     """
 
     share: str
@@ -186,6 +210,8 @@ class _Known:
     problem: str | None
     mended_by: str | None
     is_slot_new: bool
+    are_members_new: bool
+    members: str
     slot: dict[str, Any]
 
 
@@ -266,6 +292,9 @@ class _Intake:
         share = self.known.share
         if self.known.is_slot_new and node == self.known.node:
             return Problem(f"the slot of share {share} was made anew: changes are missing on its node", REJOIN)
+        if self.known.are_members_new and node == self.known.node:
+            changed = f"the publications of share {share} have changed: changes are missing on its node"
+            return Problem(f"{changed}, unless its tables were locked meanwhile", REPLAN)
         first = min(batch.number for batch in own)
         if first <= number:
             text = f"the node of share {share} has gone back to batch {first}, after batch {number}"
@@ -307,6 +336,7 @@ class _Intake:
             problem=problem.text if problem else None,
             mended_by=problem.mended_by if problem else None,
             node=node,
+            members=self.known.members,
             **self.known.slot,
         )
 

@@ -391,7 +391,8 @@ def drop_shares(db: Database) -> list[str]:
     triggers = [
         f"DROP TRIGGER {db.plpy.quote_ident(row['name'])} ON {row['table_name']}" for row in db.rows(_TRIGGERS_HERE)
     ]
-    was_node = role.is_node or bool(triggers)
+    # Not by the setting: where that is a mistake, pauses are the only ones there are.
+    was_node = role.is_fed or bool(triggers)
     statements = []
     if role.is_hub:
         # First, so that the primary derives everything before nodes go.
