@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -26,18 +26,26 @@ import pytest
 
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
-from devtools.shares import SETTINGS, Node, Shares
+from devtools.shares import SETTINGS, Shares
 from tests.sessions import TICK, Connection, column, rows, until, value
 
 SEEDS = range(1, 1 + int(os.environ.get("AUDIUS_CHALLENGES_SHARE_SEEDS", "1")))
 WRITERS = 4
+HELP = "CALL audius_challenges.help()"
 USERS = range(1, 61)
 # Long ago: what claims to be from later than now is not there yet.
 FIRST_LISTEN = datetime(2025, 1, 1)  # noqa: DTZ001 (as the column)
 LAST_LISTEN = FIRST_LISTEN + timedelta(days=300)
 
-# Small steps, so that there are many: slices, turns, sweeps.
-OURS = {"slice_users": "15", "changed_users": "8", "sweep_users": "7", "time_budget": "0s", "lock_timeout": "30s"}
+# Small steps, so that there are many: slices, turns, sweeps. Each server has a helper, too, that takes slices.
+OURS = {
+    "workers": "2",
+    "slice_users": "15",
+    "changed_users": "8",
+    "sweep_users": "7",
+    "time_budget": "0s",
+    "lock_timeout": "30s",
+}
 
 # Users of even writers only gain, so whatever they completed they would complete again; but for a while they may be
 # deactivated or gone. Those of odd ones gain and lose, and complete nothing but v: two tracks at most, no playlist, no
@@ -297,15 +305,17 @@ def come_back(session: Connection, values: dict[str, Any]) -> None:
 
 
 class Clock:
-    """Ticks on a server back to back, in a session for a while and then another, until it is told to stop.
+    """Calls a procedure of a server again and again, in a session for a while and then another, until told to stop.
 
-    A server that is gone is waited for; whatever else a tick says is kept in `errors`.
+    A server that is gone is waited for; whatever else a call says is kept in `errors`.
     """
 
-    def __init__(self, database: Discovery) -> None:
+    def __init__(self, database: Discovery, call: str) -> None:
         self.database = database
-        self.ticks = 0
+        self.call = call
+        self.calls = 0
         self.errors: list[BaseException] = []
+        self._session: Connection | None = None
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -314,29 +324,34 @@ class Clock:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the tick that is under way; the test fails if one has failed."""
+        """Ends after the call that is under way, a helper's at once; the test fails if one has failed."""
         self._is_over.set()
-        self._thread.join(60)
+        deadline = time.monotonic() + 60
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            if self.call == HELP and (session := self._session):
+                with suppress(psycopg.Error):
+                    session.cancel()
+            self._thread.join(0.2)
         assert not self._thread.is_alive()
         assert self.errors == []
 
     def _run(self) -> None:
         while not self._is_over.is_set():
             try:
-                with closing(self.database.connect()) as session:
+                with closing(self.database.connect()) as self._session:
                     for _ in range(5):
                         if self._is_over.is_set():
                             return
-                        session.execute(TICK)
-                        self.ticks += 1
-                        time.sleep(0.02)
+                        self._session.execute(self.call)
+                        self.calls += 1
+                        self._is_over.wait(0.02)
             except psycopg.OperationalError as error:
-                if not is_end_of_server(error):
+                if not is_end_of_server(error) and not (self._is_over.is_set() and self.call == HELP):
                     self.errors.append(error)
-                time.sleep(0.05)
+                self._is_over.wait(0.05)
             except BaseException as error:  # noqa: BLE001 (the test tells it)
                 self.errors.append(error)
-                time.sleep(0.05)
+                self._is_over.wait(0.05)
 
 
 def is_end_of_server(error: psycopg.OperationalError) -> bool:
@@ -345,11 +360,11 @@ def is_end_of_server(error: psycopg.OperationalError) -> bool:
 
 
 class Servers:
-    """A primary and its nodes, of which each ticks all the time."""
+    """A primary and its nodes, of which each ticks all the time, and has a helper."""
 
     def __init__(self, shares: Shares) -> None:
         self.shares = shares
-        self.clocks: dict[int, Clock] = {}
+        self.clocks: dict[int, list[Clock]] = {}
         self._let_tick(shares.hub)
 
     def move_to(self, number: int) -> None:
@@ -374,17 +389,10 @@ class Servers:
             self._stop(node.database)
         self.shares.take_down()
 
-    def work(self, node: Node, ticks: int = 3) -> None:
-        """Waits until a node has ticked so many times more."""
-        clock = self.clocks[node.cluster.port]
-        goal = clock.ticks + ticks
-        until(lambda: clock.ticks >= goal or clock.errors, "ticks of a node", seconds=60)
-
     def rest(self) -> None:
         """Ends all ticks; then every change is followed, and brought home."""
-        for clock in self.clocks.values():
-            clock.stop()
-        self.clocks.clear()
+        for database in (self.shares.hub, *(node.database for node in self.shares.nodes)):
+            self._stop(database)
         with closing(self.shares.hub.connect()) as session:
             session.execute("UPDATE challenges SET active = TRUE")
         # Two, so that what a switched off challenge had to wait for is over.
@@ -405,11 +413,13 @@ class Servers:
             self._let_tick(database)
 
     def _let_tick(self, database: Discovery) -> None:
-        clock = self.clocks[database.cluster.port] = Clock(database)
-        clock.start()
+        self.clocks[database.cluster.port] = [Clock(database, TICK), Clock(database, HELP)]
+        for clock in self.clocks[database.cluster.port]:
+            clock.start()
 
     def _stop(self, database: Discovery) -> None:
-        self.clocks.pop(database.cluster.port).stop()
+        for clock in self.clocks.pop(database.cluster.port):
+            clock.stop()
 
 
 def crash(cluster: Cluster) -> None:
