@@ -886,3 +886,17 @@ def test_open_slices_of_another_database_are_closed_and_everybody_is_examined(pe
         assert value(session, OPEN) == 0
         assert len(completed(session, "v")) == 12
         assert rows(session, WRITTEN_TWICE) == []
+def test_helpers_leave_room_for_ticks_in_what_pg_cron_runs(scheduled: Discovery) -> None:
+    with closing(scheduled.connect()) as observer, closing(scheduled.connect("reward_service")) as session:
+        assert value(observer, "SHOW cron.max_running_jobs") == "5"
+        observer.execute("GRANT pg_read_all_settings TO reward_service")
+        observer.execute("SELECT pg_advisory_lock(1633903724, 100 + number) FROM generate_series(0, 6) AS number")
+        session.execute("SET audius_challenges.workers = 8")
+        (warning,) = tick(session)
+        assert warning == (
+            "3 of 7 helpers get a job: cron.max_running_jobs is 5",
+            "Set audius_challenges.workers lower, or cron.max_running_jobs to 9 or more, which takes a restart.",
+        )
+        assert len(rows(observer, JOBS)) == 3
+
+

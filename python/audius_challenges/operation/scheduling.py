@@ -9,7 +9,7 @@ from audius_challenges.annotations import Any
 from audius_challenges.database import Database
 from audius_challenges.engine import history
 from audius_challenges.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ChallengeError, null_argument
-from audius_challenges.settings import read_settings
+from audius_challenges.settings import PREFIX, read_settings
 
 TICK = "audius_challenges tick"
 TICK_HALF_MINUTE = "audius_challenges tick +30s"
@@ -23,6 +23,9 @@ HELP_COMMAND = "CALL audius_challenges.help()"
 TRIM_COMMAND = "SELECT audius_challenges.trim_run_details()"
 TRIM_SCHEDULE = "23 3 * * *"
 KEPT_DAYS = 7
+
+# So many running jobs of pg_cron are left to ticks, which are two jobs before 1.5; or one and the daily one.
+TICKING = 2
 
 FIRST_WITH_SECONDS = (1, 5)
 
@@ -78,10 +81,21 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
 
 
 def call_helpers(db: Database, number: int) -> None:
-    """Have jobs for so many helpers, and for no more.
+    """Have jobs for so many helpers, and for no more; no more, either, than pg_cron can run beside the jobs that tick.
+
+    How many that is, it shows only to who may read all settings.
 
     :raises ChallengeError: if pg_cron is not in this database
     """
+    most = int(_cron_setting(db, "max_running_jobs") or len(HELPERS) + TICKING) - TICKING
+    if number > most:
+        db.plpy.warning(
+            f"{max(most, 0)} of {number} helpers get a job: cron.max_running_jobs is {most + TICKING}",
+            detail="Helpers run as long as there is work. Ticks must not wait for them.",
+            hint=f"Set {PREFIX}workers lower, or cron.max_running_jobs to {number + TICKING} or more,"
+            " which takes a restart.",
+        )
+        number = max(most, 0)
     when = "5 seconds" if pg_cron_version(db) >= FIRST_WITH_SECONDS else "* * * * *"
     there = {job["jobname"]: job["jobid"] for job in _jobs(db, HELPERS)}
     for name in HELPERS[:number]:
