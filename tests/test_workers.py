@@ -647,6 +647,59 @@ def test_a_killed_helper_and_the_crash_that_follows_give_everything_back(new_clu
         assert failing(session) == {}
 
 
+def test_a_turn_that_waits_for_others_is_neither_success_nor_failure(people: Discovery) -> None:
+    with in_hands(people) as (observer, _):
+        for _ in range(4):
+            tick_of(people)  # which take all other slices
+        observer.execute(
+            "UPDATE audius_challenges.processor_state SET consecutive_failures = 2, last_error = 'of a helper'"
+            " WHERE challenge_id = 'p'"
+        )
+        last = "SELECT last_run, last_success FROM audius_challenges.processor_state WHERE challenge_id = 'p'"
+        ((run, success),) = rows(observer, last)
+        tick_of(people)
+        assert failing(observer) == {"p": "of a helper"}
+        ((next_run, next_success),) = rows(observer, last)
+        assert next_run > run
+        assert next_success == success
+    come_to_rest(people)
+    with closing(people.connect()) as session:
+        assert failing(session) == {}
+
+
+def test_the_limit_says_what_others_have_completed_while_a_slice_was_in_hands(people: Discovery) -> None:
+    with closing(people.connect()) as session:
+        # A database that has paid before.
+        session.execute("UPDATE challenges SET active = id = 'fp'")
+        session.execute("SELECT build.playlist(1, 1)")
+        come_to_rest(people)
+        session.execute("UPDATE challenges SET active = TRUE, step_count = 1 WHERE id = 'p'")
+        configure(people, max_completions=9)
+        let_p_wait(session, "new.user_id = 5")
+        tick_of(people)
+    with closing(people.connect()) as observer, closing(people.connect(autocommit=False)) as blocker:
+        blocker.execute("SELECT pg_advisory_xact_lock(7)")
+        with helping(people) as (helper,):
+            helper.wait_until_blocked(observer)
+            assert len(completed(observer, "p")) == 4
+            tick_of(people)
+            tick_of(people)
+            assert len(completed(observer, "p")) == 8
+            assert failing(observer) == {}
+            blocker.rollback()
+            error = until(lambda: failing(observer), "the helper, which comes to the limit")["p"]
+            assert "would complete at least 10 rewards in its first round" in error
+            assert "earlier runs of the round completed 8." in error
+
+
+def test_a_helper_ends_before_its_statement_timeout(people: Discovery) -> None:
+    tick_of(people)
+    with closing(people.connect()) as session:
+        session.execute("SET statement_timeout = '8s'")
+        session.execute(HELP)
+        assert value(session, OPEN) == 0
+
+
 # Who helps
 
 
@@ -835,6 +888,20 @@ def test_the_jobs_follow_the_number_of_workers_and_the_schedule(scheduled: Disco
         assert rows(observer, JOBS) == []
 
 
+def test_helpers_leave_room_for_ticks_in_what_pg_cron_runs(scheduled: Discovery) -> None:
+    with closing(scheduled.connect()) as observer, closing(scheduled.connect("reward_service")) as session:
+        assert value(observer, "SHOW cron.max_running_jobs") == "5"
+        observer.execute("GRANT pg_read_all_settings TO reward_service")
+        observer.execute("SELECT pg_advisory_lock(1633903724, 100 + number) FROM generate_series(0, 6) AS number")
+        session.execute("SET audius_challenges.workers = 8")
+        (warning,) = tick(session)
+        assert warning == (
+            "3 of 7 helpers get a job: cron.max_running_jobs is 5",
+            "Set audius_challenges.workers lower, or cron.max_running_jobs to 9 or more, which takes a restart.",
+        )
+        assert len(rows(observer, JOBS)) == 3
+
+
 def test_where_no_job_can_be_scheduled_the_tick_says_who_can_help(people: Discovery) -> None:
     with closing(people.connect()) as session:
         (warning,) = tick(session)
@@ -886,17 +953,3 @@ def test_open_slices_of_another_database_are_closed_and_everybody_is_examined(pe
         assert value(session, OPEN) == 0
         assert len(completed(session, "v")) == 12
         assert rows(session, WRITTEN_TWICE) == []
-def test_helpers_leave_room_for_ticks_in_what_pg_cron_runs(scheduled: Discovery) -> None:
-    with closing(scheduled.connect()) as observer, closing(scheduled.connect("reward_service")) as session:
-        assert value(observer, "SHOW cron.max_running_jobs") == "5"
-        observer.execute("GRANT pg_read_all_settings TO reward_service")
-        observer.execute("SELECT pg_advisory_lock(1633903724, 100 + number) FROM generate_series(0, 6) AS number")
-        session.execute("SET audius_challenges.workers = 8")
-        (warning,) = tick(session)
-        assert warning == (
-            "3 of 7 helpers get a job: cron.max_running_jobs is 5",
-            "Set audius_challenges.workers lower, or cron.max_running_jobs to 9 or more, which takes a restart.",
-        )
-        assert len(rows(observer, JOBS)) == 3
-
-

@@ -109,7 +109,9 @@ class PerUser(ABC):
         before = work.written.completed
         self._take_turns(work, self._turn(work))
         if work.is_by_slices:
-            self._count(work, before)
+            # Whoever waits has neither completed nor mended anything.
+            if not work.is_waiting:
+                self._count(work, before)
         elif work.is_first_round and not state.sweep_rounds:
             state.completed = work.swept
 
@@ -146,7 +148,10 @@ class PerUser(ABC):
 
         :param before: what had been completed before the slice
         """
-        work.swept = work.open_slices.count(self.id, work.written.completed - before, work.as_of)
+        completed = work.written.completed - before
+        work.swept = work.open_slices.count(self.id, completed, work.as_of)
+        # Others may have gone on meanwhile.
+        work.state.completed = work.swept - completed
         work.require_few()
         work.state.completed = work.swept
 

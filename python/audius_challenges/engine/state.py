@@ -262,6 +262,15 @@ def save_state(db: Database, state: State, as_of: str) -> None:
     state.round_completed = False
 
 
+def remember_turn(db: Database, challenge_id: str) -> None:
+    """Remember that a challenge had its turn, in which it could only wait for others: no success, and no failure."""
+    db.rows(
+        "UPDATE audius_challenges.processor_state SET last_run = clock_timestamp()"
+        " WHERE challenge_id = :challenge_id::text",
+        challenge_id=challenge_id,
+    )
+
+
 def record_failure(
     db: Database,
     challenge_id: str,

@@ -44,6 +44,12 @@ _BEGAN_WITH = """
         (SELECT xmin::text FROM pg_proc WHERE oid = 'audius_challenges.load()'::regprocedure) AS package
 """
 
+# The call is one statement. A helper ends halfway to its statement_timeout, rather than be cut off with a slice.
+_MOST_SECONDS = """
+    SELECT coalesce(nullif(extract(epoch FROM timeout.setting::interval), 0) / 2, 'Infinity')::float8
+    FROM current_setting('statement_timeout') AS timeout (setting)
+"""
+
 _NOW = "SELECT clock_timestamp()::text"
 
 _OPEN = "SELECT DISTINCT challenge_id FROM audius_challenges.slice"
@@ -110,8 +116,9 @@ class _Helper:
         db = self.db
         self.by_index = transaction.fills_empty_tables(db)
         began_with = db.row(_BEGAN_WITH)
-        latest = time.monotonic()
-        while time.monotonic() - latest < PATIENCE:
+        began = latest = time.monotonic()
+        most = db.value(_MOST_SECONDS)
+        while (now := time.monotonic()) - latest < PATIENCE and now - began < most:
             transaction.set_search_path(db)
             settings = read_settings(db)
             if not settings.enabled or self.number not in range(settings.workers - 1):

@@ -25,6 +25,7 @@ from audius_challenges.engine.state import (
     load_states,
     record_failure,
     remember_active,
+    remember_turn,
     save_state,
 )
 from audius_challenges.engine.totals import COUNTS, Backfill, count_past, load_backfills
@@ -267,7 +268,10 @@ class Run:
             processor.run(work)
             if work.waits_for:
                 outcome.status, outcome.error = "inactive", work.waits_for
-        save_state(self.db, work.state, work.as_of)
+        if work.is_waiting:
+            remember_turn(self.db, processor.id)
+        else:
+            save_state(self.db, work.state, work.as_of)
         self.works[processor.id] = work
         outcome.users_examined = work.users_examined
         outcome.rows_inserted = work.written.inserted
