@@ -476,14 +476,16 @@ def test_p2_waits_until_p1_is_through_and_is_neither_limited_nor_lost(people: Di
         assert failing(session) == {}
 
 
-def test_a_tick_does_not_wait_for_what_has_failed(people: Discovery) -> None:
-    """p1 fails, so p2 and p3 do not begin; the tick ends at once all the same."""
+def test_nothing_waits_for_what_has_failed(people: Discovery) -> None:
+    """p1 fails: p2 and p3 begin all the same, and the tick ends at once."""
     configure(people, time_budget="10min")
     with closing(people.connect()) as session:
         session.execute("UPDATE challenges SET amount = 'x' WHERE id = 'p1'")
         with pytest.raises(errors.ExternalRoutineException):
             tick(session)
         assert list(failing(session)) == ["p1"]
+        phases = "SELECT phase FROM audius_challenges.processor_state WHERE challenge_id = ANY('{p2,p3}')"
+        assert column(session, phases) == ["watching", "watching"]
         session.execute("UPDATE challenges SET amount = '1' WHERE id = 'p1'")
     come_to_rest(people)
     with closing(people.connect()) as session:

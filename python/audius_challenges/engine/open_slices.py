@@ -82,18 +82,24 @@ _HELPING = """
     ORDER BY pid
 """
 
+# Not for one that fails, which may be for long: no challenge stops another one.
 _MUST_WAIT = """
-    SELECT
-        EXISTS (
-            SELECT FROM audius_challenges.slice
-            WHERE slice.challenge_id = :challenge_id::text
-        )
-        OR :workers::integer > 1 AND EXISTS (
-            SELECT FROM audius_challenges.processor_state AS state
-            WHERE state.challenge_id = :challenge_id::text
-                AND state.found_active
-                AND state.phase IS DISTINCT FROM 'watching'
-        )
+    SELECT EXISTS (
+        SELECT FROM audius_challenges.processor_state AS state
+        WHERE state.challenge_id = :challenge_id::text
+            AND state.consecutive_failures = 0
+            AND (
+                EXISTS (
+                    SELECT FROM audius_challenges.slice
+                    WHERE slice.challenge_id = state.challenge_id
+                )
+                OR (
+                    :workers::integer > 1
+                    AND state.found_active
+                    AND state.phase IS DISTINCT FROM 'watching'
+                )
+            )
+    )
 """
 
 

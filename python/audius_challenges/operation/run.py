@@ -201,11 +201,6 @@ class Run:
         work = self.works.get(processor.id)
         return work is not None and work.is_waiting
 
-    def waits_for(self, processor: Processor) -> set[str]:
-        """The challenge whose open slices the processor waits for, if it is another one's."""
-        after = getattr(processor, "after", None)
-        return {after} if after and self.is_waiting(processor) else set()
-
     def _absorbing(self, processor: Processor) -> Processor:
         """The same, where nodes derive it."""
         from audius_challenges.engine.absorbing import Absorbing  # noqa: PLC0415 - only where there are shares

@@ -122,15 +122,12 @@ class _Tick:
         """
         db, settings, failures = self.db, run.settings, dict[str, str]()
         queue = deque(last_tick.in_turn(processors, run.states))
-        waiting, stuck = 0, set[str]()
+        waiting = 0
         while queue:
             self.under_way = processor = queue.popleft()
             outcome = run.process(processor)
             if outcome.status == "failed" and outcome.error:
                 failures[processor.id] = outcome.error
-                stuck.add(processor.id)
-            elif stuck & run.waits_for(processor):
-                stuck.add(processor.id)
             elif run.is_unfinished(processor):
                 queue.append(processor)
             waiting = waiting + 1 if run.is_waiting(processor) else 0
