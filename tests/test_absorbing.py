@@ -584,7 +584,7 @@ def test_an_error_that_is_not_one_users_fails_the_challenge_and_nothing_is_lost(
 def test_completions_are_limited_in_each_run(hub: Connection) -> None:
     hub.execute("SELECT build.qualify_m(50)")
     tick(hub)  # Something is completed, so that no first build is exempt any more.
-    hub.execute("UPDATE audius_challenges.processor_state SET is_exempt = FALSE")
+    hub.execute("UPDATE audius_challenges.processor_state SET is_exempt = FALSE, sweep_rounds = 1")
     hub.execute("SET audius_challenges.max_completions = 3")
     send(hub, 1, *((user, 3, True) for user in range(1, 4)))
     tick(hub)
@@ -596,6 +596,34 @@ def test_completions_are_limited_in_each_run(hub: Connection) -> None:
     hub.execute("SET audius_challenges.max_completions = 4")
     assert statuses(hub, "reconcile_challenges('{u}', full_scan => true)") == {"u": ("ok", None)}
     assert (len(found(hub)), waiting(hub)) == (7, 0)
+
+
+def test_a_first_round_is_limited_as_a_whole(hub: Connection) -> None:
+    hub.execute(
+        "INSERT INTO user_challenges (challenge_id, user_id, specifier, is_complete, current_step_count, amount)"
+        " VALUES ('p1', 1, 'paid before', TRUE, 1, 1)"
+    )
+    hub.execute("SET audius_challenges.max_completions = 10")
+    tick(hub)
+    for number in range(2):
+        send(hub, 2 * number + 1, *((8 * number + user, 3, True) for user in range(1, 9)))
+        send_beat(hub, 2 * number + 2, "u")
+        if not number:
+            tick(hub)
+    completed = "SELECT count(*) FROM user_challenges WHERE challenge_id = 'u' AND is_complete"
+    assert "would complete at least 16 rewards in its first round" in str(failing_tick(hub))
+    assert value(hub, completed) == 8
+
+    # A person lets it pass: what comes then is counted anew, until the nodes have examined everybody.
+    hub.execute("SET audius_challenges.max_completions = 100")
+    hub.execute("SELECT reconcile_challenges('{u}', full_scan => TRUE)")
+    hub.execute("SET audius_challenges.max_completions = 10")
+    assert value(hub, completed) == 16
+    for number in (5, 7):
+        send(hub, number, *((8 * number + user, 3, True) for user in range(1, 9)))
+        send_beat(hub, number + 1)
+        tick(hub)
+    assert value(hub, completed) == 32
 
 
 def test_a_first_build_is_exempt_until_every_node_has_done_it(hub: Connection) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audius_challenges.annotations import Any
-from audius_challenges.database import AnyPlan, Database
+from audius_challenges.database import AnyPlan
 from audius_challenges.engine.explanation import Answer, Asked
 from audius_challenges.engine.per_user import PerUser
 from audius_challenges.engine.processor import Processor, Work
@@ -273,16 +273,21 @@ class Absorbing(PerUser):
 
     def run(self, work: Work) -> None:
         """Write what has come, about as many rows as a slice has users; with `full_scan`, all of it."""
+        state = work.state
         self._close_slices(work)
-        _let_go(work.state)
+        _let_go(state)
+        work.is_first_round = work.is_behind = not state.sweep_rounds
         while True:
             taken = _Taken(**work.db.row(_TAKE, challenge_id=self.id))
             self._absorb(work, taken.ids)
             work.goes_on = taken.goes_on
             if not (work.full_scan and taken.goes_on):
                 break
-        if work.state.is_exempt and not work.goes_on and self._are_all_done(work.db):
-            work.state.is_exempt = False
+        if work.is_first_round:
+            # What was asked for as a whole is approved; from there on it is counted anew.
+            state.completed = 0 if work.full_scan else work.swept
+        if (work.is_first_round or state.is_exempt) and not work.goes_on and self._are_all_done(work):
+            self._end_first_round(state)
 
     def explain(self, asked: Asked) -> Answer:
         """As where there are no shares: the primary has the same sources."""
@@ -346,10 +351,18 @@ class Absorbing(PerUser):
         if failed := set_aside.failing:
             db.rows(_HOLD, batches=self._batches, **Users.listed(failed).parameters)
 
-    def _are_all_done(self, db: Database) -> bool:
-        """Whether every node has examined all users once, by its last tick."""
-        done: bool = db.value(_ARE_ALL_DONE, challenge_id=self.id, epoch=self._plan.epoch, shares=self._plan.shares)
-        return done
+    def _are_all_done(self, work: Work) -> bool:
+        """Whether every node has examined all users once, by its last tick, and something has come of that.
+
+        The last tick of a node may have been before the challenge was active: then it says nothing yet.
+        """
+        whom = {"challenge_id": self.id, "epoch": self._plan.epoch, "shares": self._plan.shares}
+        return work.has_user_challenges() and bool(work.db.value(_ARE_ALL_DONE, **whom))
+
+    def _end_first_round(self, state: State) -> None:
+        state.sweep_rounds = max(state.sweep_rounds, 1)
+        state.is_exempt = False
+        state.completed = 0
 
 
 _EVERYBODY = Users(0, -(1 << 63), (1 << 63) - 1)
