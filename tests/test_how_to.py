@@ -33,6 +33,9 @@ SITUATIONS = {
         "UPDATE user_challenges SET completed_blocknumber = NULL WHERE challenge_id = 'fp' AND user_id % 10 = 3",
         # These are slots.
         "UPDATE user_challenges SET completed_blocknumber = 4 * completed_blocknumber WHERE challenge_id = 'v'",
+        # A week that was paid just now, where today is a Friday.
+        "DELETE FROM user_challenges WHERE challenge_id IN ('tt', 'tut', 'tp')",
+        "DELETE FROM trending_results",
         "DELETE FROM challenges WHERE id IN ('tt', 'tut', 'tp')",
         "UPDATE challenges SET amount = '3' WHERE id = 'fp'",
     ),
