@@ -47,7 +47,12 @@ _BEHIND = """
         AND (confirmed_flush_lsn IS NULL OR confirmed_flush_lsn < %s::pg_lsn)
 """
 
-_RETURNS = "SELECT subname FROM pg_subscription WHERE subname LIKE 'audius\\_challenges\\_return\\_%'"
+_RETURNS = """
+    SELECT subname
+    FROM pg_subscription
+    WHERE subname LIKE 'audius\\_challenges\\_return\\_%'
+        AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 # What has come by the present plan.
