@@ -62,8 +62,8 @@ COMMENT ON FUNCTION audius_challenges.unpayable_rows(text) IS
 'Number of complete user challenges of a challenge that have no completed_blocknumber: a disburser that pages by it '
 'never pays them';
 
--- With the owner's eyes, since other roles see neither pg_cron's launcher nor the jobs of another role: facts about the
--- schedule of this database, and nothing else. A table cron.job is read only if it is pg_cron's.
+-- With the owner's eyes, since other roles see neither pg_cron's launcher and settings nor the jobs of another role:
+-- facts about the schedule of this database, and nothing else. A table cron.job is read only if it is pg_cron's.
 CREATE FUNCTION audius_challenges.schedule_facts(
     OUT home text,
     OUT has_launcher boolean,
@@ -72,7 +72,8 @@ CREATE FUNCTION audius_challenges.schedule_facts(
     OUT inactive_jobs bigint,
     OUT elsewhere text,
     OUT wrong_host text,
-    OUT period double precision
+    OUT period double precision,
+    OUT max_running_jobs integer
 )
 LANGUAGE plpgsql
 STABLE
@@ -81,6 +82,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
     home := pg_catalog.current_setting('cron.database_name', TRUE);
+    max_running_jobs := pg_catalog.current_setting('cron.max_running_jobs', TRUE);
     has_launcher := EXISTS (
         SELECT FROM pg_catalog.pg_stat_activity AS process WHERE process.backend_type = 'pg_cron launcher'
     );
@@ -139,7 +141,7 @@ $function$;
 
 COMMENT ON FUNCTION audius_challenges.schedule_facts() IS
 'What there is to see of the schedule of this database: the database of pg_cron, whether its launcher runs, jobs that '
-'tick this database, and every how many seconds';
+'tick this database, every how many seconds, and how many jobs of pg_cron run at once';
 
 CREATE FUNCTION audius_challenges.tick_problem()
 RETURNS text

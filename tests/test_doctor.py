@@ -178,6 +178,21 @@ TROUBLES = {
         by_hand=["DELETE FROM cron.job WHERE username = 'runner'"],
         after=NO_RUNNER[1:],
     ),
+    "helpers of who ticks no more": Trouble(
+        [
+            *RUNNER[:2],
+            (
+                "INSERT INTO cron.job (schedule, command, nodename, nodeport, database, username, active, jobname)"
+                " SELECT schedule, 'CALL audius_challenges.help()', nodename, nodeport, database, 'runner', TRUE,"
+                " 'audius_challenges helper 1' FROM cron.job WHERE jobname = 'audius_challenges tick'"
+            ),
+        ],
+        "warning",
+        "a job of helpers that no tick removes",
+        "job .* of runner, who does not tick: CALL audius_challenges.help..",
+        r"SELECT cron.unschedule\(\d+\);",
+        after=NO_RUNNER[1:],
+    ),
     "ticks that have stopped": Trouble(
         ["UPDATE audius_challenges.last_tick SET ended_at = now() - INTERVAL '1 day', scheduled_at = NULL"],
         "warning",

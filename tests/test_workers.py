@@ -415,8 +415,8 @@ def test_who_ends_a_round_by_hand_waits_for_the_slices_in_hands(people: Discover
         phase = value(session, "SELECT phase FROM audius_challenges.processor_state WHERE challenge_id = 'p'")
         assert phase == ("catching up" if form == "begin" else "watching")
         written = value(session, "SELECT count(*) FROM user_challenges WHERE challenge_id = 'p'")
-        # The helper may have been stopped before it has written what it had in hands.
-        assert written in ([12] if form == "full scan" else [4, 6])
+        # The helper has given back what it had in hands, or has written it and taken more before it was stopped.
+        assert written in ([12] if form == "full scan" else [4, 6, 8, 10, 12])
 
 
 def test_slices_that_stay_in_hands_are_an_error_that_says_whose(people: Discovery) -> None:
@@ -893,7 +893,8 @@ def test_the_jobs_follow_the_number_of_workers_and_the_schedule(scheduled: Disco
 def test_helpers_leave_room_for_ticks_in_what_pg_cron_runs(scheduled: Discovery) -> None:
     with closing(scheduled.connect()) as observer, closing(scheduled.connect("reward_service")) as session:
         assert value(observer, "SHOW cron.max_running_jobs") == "5"
-        observer.execute("GRANT pg_read_all_settings TO reward_service")
+        with pytest.raises(errors.InsufficientPrivilege):  # The role that ticks sees no such setting.
+            session.execute("SHOW cron.max_running_jobs")
         observer.execute("SELECT pg_advisory_lock(1633903724, 100 + number) FROM generate_series(0, 6) AS number")
         session.execute("SET audius_challenges.workers = 8")
         (warning,) = tick(session)

@@ -12,7 +12,13 @@ from dataclasses import replace
 
 from audius_challenges.database import Database
 from audius_challenges.errors import INSUFFICIENT_PRIVILEGE, describe, is_operator_intervention, sqlstate_of
-from audius_challenges.operation import checks_of_data, checks_of_replication, checks_of_shares, checks_of_ticks
+from audius_challenges.operation import (
+    checks_of_data,
+    checks_of_replication,
+    checks_of_roles,
+    checks_of_shares,
+    checks_of_ticks,
+)
 from audius_challenges.operation.findings import NOTICE, OK, SEVERITIES, WARNING, Examined, Finding
 
 Check = Callable[[Examined], Iterator[Finding]]
@@ -24,11 +30,11 @@ CHECKS: dict[str, Check] = {
     "jobs": checks_of_ticks.jobs,
     "challenges that fail": checks_of_ticks.failures,
     "tables": checks_of_data.tables,
-    "privileges": checks_of_ticks.privileges,
-    "privileges for triggers": checks_of_ticks.trigger_privileges,
-    "row-level security": checks_of_ticks.row_security,
-    "settings": checks_of_ticks.settings,
-    "statement_timeout": checks_of_ticks.statement_timeout,
+    "privileges": checks_of_roles.privileges,
+    "privileges for triggers": checks_of_roles.trigger_privileges,
+    "row-level security": checks_of_roles.row_security,
+    "settings": checks_of_roles.settings,
+    "statement_timeout": checks_of_roles.statement_timeout,
     "the catalog": checks_of_data.catalog,
     "block numbers of complete rows": checks_of_data.block_numbers,
     "users set aside": checks_of_data.users_set_aside,

@@ -14,9 +14,9 @@ from audius_challenges.settings import PREFIX, read_settings
 TICK = "audius_challenges tick"
 TICK_HALF_MINUTE = "audius_challenges tick +30s"
 TRIM = "audius_challenges trim"
-HELPERS = tuple(f"audius_challenges helper {number}" for number in range(1, 64))
+HELPER_JOBS = tuple(f"audius_challenges helper {number}" for number in range(1, 64))
 """The jobs of helpers: ticks create and remove them."""
-JOBS = (TICK, TICK_HALF_MINUTE, TRIM, *HELPERS)
+JOBS = (TICK, TICK_HALF_MINUTE, TRIM, *HELPER_JOBS)
 
 TICK_COMMAND = "CALL audius_challenges.tick()"
 HELP_COMMAND = "CALL audius_challenges.help()"
@@ -83,11 +83,10 @@ def unschedule(db: Database) -> list[dict[str, Any]]:
 def call_helpers(db: Database, number: int) -> None:
     """Have jobs for so many helpers, and for no more; no more, either, than pg_cron can run beside the jobs that tick.
 
-    How many that is, it shows only to who may read all settings.
-
     :raises ChallengeError: if pg_cron is not in this database
     """
-    most = int(_cron_setting(db, "max_running_jobs") or len(HELPERS) + TICKING) - TICKING
+    running = db.value("SELECT max_running_jobs FROM audius_challenges.schedule_facts()")
+    most = len(HELPER_JOBS) if running is None else running - TICKING
     if number > most:
         db.plpy.warning(
             f"{max(most, 0)} of {number} helpers get a job: cron.max_running_jobs is {most + TICKING}",
@@ -97,11 +96,11 @@ def call_helpers(db: Database, number: int) -> None:
         )
         number = max(most, 0)
     when = "5 seconds" if pg_cron_version(db) >= FIRST_WITH_SECONDS else "* * * * *"
-    there = {job["jobname"]: job["jobid"] for job in _jobs(db, HELPERS)}
-    for name in HELPERS[:number]:
+    there = {job["jobname"]: job["jobid"] for job in _jobs(db, HELPER_JOBS)}
+    for name in HELPER_JOBS[:number]:
         if name not in there:
             _schedule(db, name, when, HELP_COMMAND)
-    for name in HELPERS[number:]:
+    for name in HELPER_JOBS[number:]:
         if name in there:
             db.rows("SELECT cron.unschedule(:job_id::bigint)", job_id=there[name])
 
