@@ -712,6 +712,15 @@ def test_a_node_is_made_of_empty_tables_without_keys_that_would_stop_it(servers:
         assert message.startswith("there is a unique index on plays:")
         assert hint == "ALTER TABLE public.plays DROP CONSTRAINT plays_pkey;"
         connection.execute(hint)
+        message, hint = join()
+        assert message.startswith("there are columns that must not be null and are not sent:")
+        assert hint is not None
+        assert "ALTER TABLE public.users ALTER COLUMN created_at DROP NOT NULL;" in hint
+        # Of an identity FULL, all columns are sent.
+        connection.execute("ALTER TABLE users REPLICA IDENTITY FULL")
+        assert "public.users" not in str(join()[1])
+        connection.execute("ALTER TABLE users REPLICA IDENTITY DEFAULT")
+        connection.execute(hint)
 
         for wrong in ("", "2/2", "-1/2", "0", "0/0", "one"):
             assert join(wrong)[0] == f'invalid share: "{wrong}"'

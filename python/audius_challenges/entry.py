@@ -149,26 +149,26 @@ def receive_share(db: Database, share: str | None, conninfo: str | None) -> list
 @_from_sql
 def join_share(db: Database, share: str | None, conninfo: str | None) -> list[str]:
     """`audius_challenges.join_share()`."""
-    from audius_challenges.operation import share_statements
+    from audius_challenges.operation import share_joining
 
-    return share_statements.join_share(db, share, conninfo)
+    return share_joining.join_share(db, share, conninfo)
 
 
 @_from_sql
 def adopt_share(db: Database, conninfo: str | None) -> list[str]:
     """`audius_challenges.adopt_share()`."""
-    from audius_challenges.operation import share_statements
+    from audius_challenges.operation import share_joining
 
-    return share_statements.adopt_share(db, conninfo)
+    return share_joining.adopt_share(db, conninfo)
 
 
 @_from_sql
 def finish_adoption(db: Database) -> list[str]:
     """`audius_challenges.finish_adoption()`."""
-    from audius_challenges.operation import share_statements
+    from audius_challenges.operation import share_joining
 
     require_writable(db)
-    return share_statements.finish_adoption(db)
+    return share_joining.finish_adoption(db)
 
 
 @_from_sql

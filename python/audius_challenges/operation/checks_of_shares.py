@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from audius_challenges.engine.shares import REJOIN, REPLAN, how_to_mend, return_subscription, share_publication
 from audius_challenges.operation.findings import CRITICAL, WARNING, Examined, Finding
 from audius_challenges.operation.share_guard import why_not
-from audius_challenges.operation.share_statements import FOREIGN_KEYS, TRIGGERS, UNIQUE_PLAYS
+from audius_challenges.operation.share_joining import FOREIGN_KEYS, TRIGGERS, UNIQUE_PLAYS
 from audius_challenges.operation.share_status import (
     DISABLED,
     GAP,
