@@ -171,6 +171,34 @@ def test_differing_catalog_rows_are_left_alone_and_reported(bare_discovery: Disc
         assert "p" not in dict(rows(connection, aligned))
 
 
+@pytest.mark.parametrize("name", ["type", "weekly_pool", "cooldown_days"])
+def test_a_catalog_that_cannot_be_filled_is_said_in_one_sentence(bare_discovery: Discovery, name: str) -> None:
+    """By all who compare it; runs read none of these columns."""
+    lacking = f'column "{name}" of table "public.challenges" does not exist'
+    with closing(bare_discovery.connect()) as connection:
+        connection.execute(f"ALTER TABLE challenges DROP COLUMN {name}")
+
+        (heard,) = create_extension(connection)
+
+        assert heard.message == f"nothing was inserted into challenges, and nothing was scheduled: {lacking}"
+        assert value(connection, "SELECT count(*) FROM challenges") == 0
+        with pytest.raises(errors.UndefinedColumn) as raised:
+            connection.execute("SELECT * FROM sync_challenge_catalog('prod')")
+        assert raised.value.diag.message_primary == f"audius_challenges: {lacking}"
+        connection.execute(
+            """
+            INSERT INTO challenges
+            SELECT (jsonb_populate_record(
+                NULL::challenges, '{"id": "v", "type": "boolean", "amount": "5", "active": true}'
+            )).*
+            """
+        )
+        assert statuses(connection)["v"] == ("ok", None)
+        found = "SELECT found FROM audius_challenges.doctor() WHERE what = 'not checked: the catalog'"
+        (text,) = column(connection, found)
+        assert text.startswith(f"{lacking} DETAIL: The catalog can be compared with its reference, and filled, where")
+
+
 @pytest.mark.parametrize("order", ["run order", "reversed"])
 def test_a_retired_challenge_does_not_come_back(bare_discovery: Discovery, order: str) -> None:
     challenges = RUN_ORDER if order == "run order" else RUN_ORDER[::-1]

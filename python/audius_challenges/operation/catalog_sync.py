@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from audius_challenges.annotations import Any
 from audius_challenges.catalog import require_known
+from audius_challenges.contract import read_contract
 from audius_challenges.database import Database, Row
-from audius_challenges.errors import ChallengeError
+from audius_challenges.errors import UNDEFINED_COLUMN, ChallengeError
 from audius_challenges.settings import MAX_INTEGER
 
 _COLUMNS = ("type", "amount", "active", "step_count", "starting_block", "weekly_pool", "cooldown_days")
@@ -193,13 +194,14 @@ def compare_catalog(
 
     :param challenge_ids: which rows to compare; None: all of the reference
     :param schema: what corrections name, quoted; empty: they go by the search_path
-    :raises ChallengeError: if there is no such environment or challenge
+    :raises ChallengeError: if there is no such environment or challenge, or the table has not all columns of it
     """
     reference = reference_catalog(environment)
     order = [row["id"] for row in reference]
     if challenge_ids is not None:
         require_known(challenge_ids, order)
         reference = [row for row in reference if row["id"] in challenge_ids]
+    _require_columns(db)
     differing = [json.loads(row["differing"]) for row in db.rows(_COMPARE, payload=json.dumps(reference))]
     return sorted(
         (_difference(row, environment, schema and f"{schema}.") for row in differing),
@@ -217,6 +219,19 @@ def align_catalog(db: Database, environment: str, differences: list[Difference])
     """Insert or update just the rows of these differences."""
     payload = json.dumps(reference_catalog(environment))
     db.rows(_ALIGN, payload=payload, challenge_ids=[one.id for one in differences])
+
+
+def _require_columns(db: Database) -> None:
+    """Demand all columns of the reference: runs get along without some of them."""
+    contract = read_contract(db)
+    contract.require({"challenges": frozenset({"id"})})
+    if lacking := [name for name in _COLUMNS if name not in contract.columns["challenges"]]:
+        raise ChallengeError(
+            f'column "{lacking[0]}" of table "{db.schema}.challenges" does not exist',
+            sqlstate=UNDEFINED_COLUMN,
+            detail="The catalog can be compared with its reference, and filled, where all of these are there:"
+            f" {', '.join(_COLUMNS)}.",
+        )
 
 
 def _difference(row: Row, environment: str, prefix: str) -> Difference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
-from audius_challenges.errors import describe
+from audius_challenges.errors import ChallengeError, describe
 from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog, is_empty
 from audius_challenges.operation.replication import is_fed, publications, subscriptions
 from audius_challenges.operation.scheduling import has_pg_cron, how_to_get_pg_cron, schedule, unschedule
@@ -30,22 +30,31 @@ def install(db: Database) -> None:
         db.plpy.warning(remark.message, hint=remark.hint)
     if written:
         db.plpy.notice("nothing was inserted into challenges, and nothing was scheduled")
-        return
+    elif not _is_fed(db) and _fill_catalog(db):
+        _begin(db)
+
+
+def _is_fed(db: Database) -> bool:
+    """Whether the sources come from another server, or are to come; if so, say what is left to do."""
     if set_to := db.value("SELECT nullif(trim(current_setting('audius_challenges.share', TRUE)), '')"):
         db.plpy.notice(
             f"this database is to be a node of shares ({PREFIX}share is {set_to}): nothing was inserted into"
             " challenges, and nothing was scheduled",
             hint="When SELECT audius_challenges.share_why_not(); returns no row: SELECT * FROM schedule_challenges();",
         )
-        return
+        return True
     if is_fed(db):
         db.plpy.notice(
             "table users comes by a subscription: nothing was inserted into challenges, and nothing was scheduled",
             hint="If this database is to run challenges itself, wait until no table is being copied"
             " (pg_subscription_rel.srsubstate is r); then fill challenges, and SELECT * FROM schedule_challenges();",
         )
-        return
-    _fill_catalog(db)
+        return True
+    return False
+
+
+def _begin(db: Database) -> None:
+    """Schedule if nobody has been paying yet."""
     if db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):
         # Left by DROP EXTENSION: it would tick before anybody has looked.
         if has_pg_cron(db) and (jobs := unschedule(db)):
@@ -65,12 +74,21 @@ def install(db: Database) -> None:
         _schedule(db)
 
 
-def _fill_catalog(db: Database) -> None:
-    differences = compare_catalog(db, "prod")
+def _fill_catalog(db: Database) -> bool:
+    """Fill an empty catalog, and say where another one differs; whether that could be done."""
+    try:
+        differences = compare_catalog(db, "prod")
+    except ChallengeError as error:
+        db.plpy.warning(
+            f"nothing was inserted into challenges, and nothing was scheduled: {error.message}",
+            hint="If the tables are those of share_tables(), set the share first: DROP EXTENSION audius_challenges;"
+            f" ALTER DATABASE ... SET {PREFIX}share = ...; and create the extension in a new session.",
+        )
+        return False
     if is_empty(db):
         align_catalog(db, "prod", differences)
         db.plpy.notice(f"inserted into challenges: {', '.join(one.id for one in differences)}")
-        return
+        return True
     for one in differences:
         if one.missing:
             db.plpy.notice(
@@ -82,6 +100,7 @@ def _fill_catalog(db: Database) -> None:
                 f'challenge "{one.id}" differs from the catalog of prod and was not changed ({one.details})',
                 hint=one.correction,
             )
+    return True
 
 
 def _schedule(db: Database) -> None:
