@@ -311,7 +311,7 @@ def test_what_another_node_of_the_share_sends_is_refused_until_there_is_another_
     error = failing_tick(hub)
     hint = "SELECT audius_challenges.plan_shares(1); on the primary has all nodes adopt anew."
     assert message_of(error) == (f"audius_challenges: {problem}", hint)
-    detail = "What came before it was written, what has come after it is dropped, and derived again."
+    detail = "What came before it was written. What has come after it is dropped: another plan derives it again."
     assert error.diag.message_detail == detail
     assert found(hub) == [("1", 1, False), ("2", 1, False)]
 
@@ -540,6 +540,18 @@ def test_a_full_scan_tries_all_who_are_set_aside(hub: Connection) -> None:
     hub.execute("SELECT reconcile_challenges('{u}', full_scan => TRUE)")
     assert found(hub) == [("1", 1, False), ("2", 1, False)]
     assert (rows(hub, ASIDE), waiting(hub)) == ([], 0)
+
+
+def test_what_is_held_of_who_is_no_longer_set_aside_is_written(hub: Connection) -> None:
+    refuse(hub, 2, 3)
+    send(hub, 1, (1, 1, False), (2, 1, False), (3, 1, False))
+    tick(hub)
+    refuse(hub, 3)
+    hub.execute("DELETE FROM audius_challenges.set_aside WHERE user_id = 2")
+    tick(hub)
+    assert found(hub) == [("1", 1, False), ("2", 1, False)]
+    assert column(hub, "SELECT user_id FROM audius_challenges.set_aside") == [3]
+    assert rows(hub, HELD) == [([3], ["3"], [1], 1)]
 
 
 def test_who_is_set_aside_keeps_all_his_rows_of_a_challenge(hub: Connection) -> None:

@@ -32,7 +32,8 @@ ROWS = 50_000
 # In the order of their numbers, so that of a share nothing is left behind what is taken. An array of ids tells its
 # length by its size: none is read for that. A node saves states of streaks before their rows; both are taken, or none,
 # and so is all of `e` that is sent again. Else what is left waiting may be dropped, by another plan: whoever goes on
-# from a state without its rows, or from rows without their state, loses rewards or pays them twice.
+# from a state without its rows, or from rows without their state, loses rewards or pays them twice. What is held of who
+# is no longer set aside, because somebody has deleted that row, is taken as if it had just come.
 _TAKE = AnyPlan(f"""
     SELECT
         coalesce(array_agg(piece.id) FILTER (WHERE piece.before < {ROWS * 8}), '{{}}') AS ids,
@@ -65,7 +66,14 @@ _TAKE = AnyPlan(f"""
                 FROM audius_challenges.share_batch
                 WHERE share_batch.challenge_id = :challenge_id::text
                     AND share_batch.is_taken_in
-                    AND NOT share_batch.is_held
+                    AND (
+                        NOT share_batch.is_held
+                        OR NOT EXISTS (
+                            SELECT FROM audius_challenges.set_aside AS aside
+                            WHERE aside.challenge_id = share_batch.challenge_id
+                                AND aside.examined_id = share_batch.users[1]
+                        )
+                    )
                 WINDOW own AS (PARTITION BY share_batch.share ORDER BY share_batch.number, share_batch.id)
             ) AS batch
         ) AS waiting

@@ -166,7 +166,7 @@ class _Helper:
         if users is None:
             return False
         surroundings = Surroundings.read(db)
-        if transaction.obstacle(db, surroundings) or surroundings.present is None:
+        if surroundings.why_restoring(db) or surroundings.present is None:
             return False
         if surroundings.remembered is None or surroundings.are_moved or why_not(db, settings, surroundings.role):
             return False

@@ -106,7 +106,7 @@ class _Tick:
         by_index = transaction.fills_empty_tables(db)
         transaction.prepare_own(db, settings, by_index=by_index)
         surroundings = Surroundings.read(db)
-        if obstacle := transaction.obstacle(db, surroundings):
+        if obstacle := surroundings.why_restoring(db):
             return last_tick.is_restoring(db, *obstacle)
         if reasons := why_not(db, settings, surroundings.role):
             _stopped(db, surroundings.role, reasons)
@@ -258,7 +258,9 @@ def failed(failures: dict[str, str], missing: Mapping[str, Problem] = NOTHING) -
         if any(problem.mended_by == RESEND for problem in missing.values()):
             details.append("What came before it was written, what has come after it waits.")
         if any(problem.mended_by != RESEND for problem in missing.values()):
-            details.append("What came before it was written, what has come after it is dropped, and derived again.")
+            details.append(
+                "What came before it was written. What has come after it is dropped: another plan derives it again."
+            )
         hints += [how_to_mend(share, problem.mended_by) for share, problem in missing.items()]
     return ChallengeError(
         "; ".join(messages),

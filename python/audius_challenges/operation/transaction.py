@@ -146,11 +146,6 @@ class Surroundings:
         return None
 
 
-def obstacle(db: Database, surroundings: Surroundings) -> tuple[str, str] | None:
-    """Why no tick and no helper may work now, if so, and a hint: asked in the transaction in which it would begin."""
-    return surroundings.why_restoring(db)
-
-
 def require_usable_transaction(db: Database) -> Settings:
     """Demand a transaction in which a run can work, and read the settings."""
     require_writable(db)
