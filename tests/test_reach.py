@@ -52,8 +52,8 @@ def test_the_picture_of_shares_is_that_of_the_table() -> None:
     for shared in (build, changes):
         assert [len(shared.each_node), *map(len, shared.primary.values())] == [len(NODES)] * (1 + len(shared.primary))
         assert shared.each_node == sorted(shared.each_node, reverse=True)
-    # Each part of the primary's is rounded.
+    # Each part of the primary's, and their sum, has three digits.
     parts = [sum(seconds) for seconds in zip(*build.primary.values(), strict=True)]
-    assert [[build.alone], *([pytest.approx(part, abs=0.02)] for part in parts)] == reach.figures(
+    assert [[build.alone], *([pytest.approx(part, abs=0.2)] for part in parts)] == reach.figures(
         PAGE, "first build: primary"
     )
