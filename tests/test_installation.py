@@ -129,7 +129,7 @@ def test_a_discovery_database_with_an_empty_catalog_gets_the_rows_of_production(
         assert heard[1:] == [
             Notice("pg_cron is not installed in this database: nothing was scheduled", heard[1].hint),
         ]
-        there = "pg_cron is installed in database postgres. Run there: SELECT cron.schedule_in_database("
+        there = "The database of pg_cron is postgres. Run there: CREATE EXTENSION IF NOT EXISTS pg_cron; SELECT cron."
         assert (heard[1].hint or "").startswith(there)
 
 
@@ -171,20 +171,40 @@ def test_differing_catalog_rows_are_left_alone_and_reported(bare_discovery: Disc
         assert "p" not in dict(rows(connection, aligned))
 
 
-@pytest.mark.parametrize("name", ["type", "weekly_pool", "cooldown_days"])
+LACKING = {
+    "type": ("DROP COLUMN type", 'table "public.challenges" has no column type'),
+    "two": (
+        "DROP COLUMN weekly_pool, DROP COLUMN cooldown_days",
+        'table "public.challenges" has no column weekly_pool, cooldown_days',
+    ),
+    "text": (
+        "ALTER COLUMN weekly_pool TYPE text",
+        'table "public.challenges" has weekly_pool of another type than integer',
+    ),
+    "amount": (
+        "ALTER COLUMN amount TYPE integer USING 0",
+        'column "amount" of table "public.challenges" is of type integer',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
 def test_a_catalog_that_cannot_be_filled_is_said_in_one_sentence(bare_discovery: Discovery, name: str) -> None:
-    """By all who compare it; runs read none of these columns."""
-    lacking = f'column "{name}" of table "public.challenges" does not exist'
+    """By all who compare it. Runs read none of these columns, but the amount."""
+    change, lacking = LACKING[name]
     with closing(bare_discovery.connect()) as connection:
-        connection.execute(f"ALTER TABLE challenges DROP COLUMN {name}")
+        connection.execute(f"ALTER TABLE challenges {change}")
 
         (heard,) = create_extension(connection)
 
         assert heard.message == f"nothing was inserted into challenges, and nothing was scheduled: {lacking}"
+        assert "Then DROP EXTENSION audius_challenges; and create it again." in str(heard.hint)
         assert value(connection, "SELECT count(*) FROM challenges") == 0
-        with pytest.raises(errors.UndefinedColumn) as raised:
+        with pytest.raises(psycopg.Error) as raised:
             connection.execute("SELECT * FROM sync_challenge_catalog('prod')")
         assert raised.value.diag.message_primary == f"audius_challenges: {lacking}"
+        if name == "amount":
+            return
         connection.execute(
             """
             INSERT INTO challenges
@@ -194,9 +214,8 @@ def test_a_catalog_that_cannot_be_filled_is_said_in_one_sentence(bare_discovery:
             """
         )
         assert statuses(connection)["v"] == ("ok", None)
-        found = "SELECT found FROM audius_challenges.doctor() WHERE what = 'not checked: the catalog'"
-        (text,) = column(connection, found)
-        assert text.startswith(f"{lacking} DETAIL: The catalog can be compared with its reference, and filled, where")
+        found = "SELECT severity, found FROM audius_challenges.doctor() WHERE what LIKE 'the catalog cannot be%'"
+        assert rows(connection, found) == [("notice", lacking)]
 
 
 @pytest.mark.parametrize("order", ["run order", "reversed"])
@@ -412,8 +431,8 @@ def test_drop_extension_changes_no_row_that_it_does_not_own(cron_discovery: Disc
                 'challenge "e" differs from the catalog of prod and was not changed (active: true -> false)',
                 "UPDATE challenges SET active = false WHERE id = 'e';",
             ),
-            Notice(f"removed the schedule of an earlier installation: {', '.join(jobs)}", None),
             ADOPT,
+            Notice(f"removed the schedule of an earlier installation: {', '.join(jobs)}", None),
         ]
         assert column(connection, "SELECT jobname FROM cron.job") == []
         again = statuses(connection, "reconcile_challenges(as_of => '2026-11-20 13:00Z')")
@@ -421,6 +440,22 @@ def test_drop_extension_changes_no_row_that_it_does_not_own(cron_discovery: Disc
         assert row_versions(connection, "public") == {
             table: found for table, found in before.items() if table.startswith("public.")
         }
+
+
+@pytest.mark.parametrize(
+    "change", ["ALTER TABLE challenges DROP COLUMN weekly_pool", "SET LOCAL audius_challenges.share = '0/2'"]
+)
+def test_what_schedules_nothing_leaves_no_schedule(cron_discovery: Discovery, change: str) -> None:
+    with closing(cron_discovery.connect()) as connection:
+        create_extension(connection)
+        jobs = column(connection, "SELECT jobname FROM cron.job ORDER BY jobname")
+        connection.execute("DROP EXTENSION audius_challenges")
+        with connection.transaction(force_rollback=True):
+            connection.execute(change)
+            heard = create_extension(connection)
+            assert "and nothing was scheduled" in heard[-2].message
+            assert heard[-1] == Notice(f"removed the schedule of an earlier installation: {', '.join(jobs)}", None)
+            assert column(connection, "SELECT jobname FROM cron.job") == []
 
 
 # Privileges

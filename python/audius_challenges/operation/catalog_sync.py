@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from audius_challenges.annotations import Any
-from audius_challenges.catalog import require_known
-from audius_challenges.contract import read_contract
+from audius_challenges.catalog import CATALOG, require_known
+from audius_challenges.contract import Contract, read_contract
 from audius_challenges.database import Database, Row
-from audius_challenges.errors import UNDEFINED_COLUMN, ChallengeError
+from audius_challenges.errors import DATATYPE_MISMATCH, UNDEFINED_COLUMN, ChallengeError
 from audius_challenges.settings import MAX_INTEGER
 
 _COLUMNS = ("type", "amount", "active", "step_count", "starting_block", "weekly_pool", "cooldown_days")
@@ -201,11 +201,31 @@ def compare_catalog(
     if challenge_ids is not None:
         require_known(challenge_ids, order)
         reference = [row for row in reference if row["id"] in challenge_ids]
-    _require_columns(db)
+    if lacking := lacks(read_contract(db)):
+        raise lacking
     differing = [json.loads(row["differing"]) for row in db.rows(_COMPARE, payload=json.dumps(reference))]
     return sorted(
         (_difference(row, environment, schema and f"{schema}.") for row in differing),
         key=lambda one: order.index(one.id),
+    )
+
+
+def lacks(contract: Contract) -> ChallengeError | None:
+    """What keeps the table from being compared with the reference, and filled; runs need less of it."""
+    try:
+        contract.require(CATALOG)
+    except ChallengeError as error:
+        return error
+    columns = contract.columns["challenges"]
+    missing = [name for name in _COLUMNS if name not in columns]
+    wrong = [name for name in ("weekly_pool", "cooldown_days") if columns.get(name, "int4") != "int4"]
+    if not missing and not wrong:
+        return None
+    what = f"has no column {', '.join(missing)}" if missing else f"has {', '.join(wrong)} of another type than integer"
+    return ChallengeError(
+        f'table "{contract.schema}.challenges" {what}',
+        sqlstate=UNDEFINED_COLUMN if missing else DATATYPE_MISMATCH,
+        detail="Runs do without. To compare the catalog with its reference, and to fill it, takes all of it.",
     )
 
 
@@ -219,19 +239,6 @@ def align_catalog(db: Database, environment: str, differences: list[Difference])
     """Insert or update just the rows of these differences."""
     payload = json.dumps(reference_catalog(environment))
     db.rows(_ALIGN, payload=payload, challenge_ids=[one.id for one in differences])
-
-
-def _require_columns(db: Database) -> None:
-    """Demand all columns of the reference: runs get along without some of them."""
-    contract = read_contract(db)
-    contract.require({"challenges": frozenset({"id"})})
-    if lacking := [name for name in _COLUMNS if name not in contract.columns["challenges"]]:
-        raise ChallengeError(
-            f'column "{lacking[0]}" of table "{db.schema}.challenges" does not exist',
-            sqlstate=UNDEFINED_COLUMN,
-            detail="The catalog can be compared with its reference, and filled, where all of these are there:"
-            f" {', '.join(_COLUMNS)}.",
-        )
 
 
 def _difference(row: Row, environment: str, prefix: str) -> Difference:

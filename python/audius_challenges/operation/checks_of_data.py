@@ -10,7 +10,7 @@ from audius_challenges.contract import existing_indexes
 from audius_challenges.engine.scores import IS_A_SCORE, VERSION, is_of_the_week
 from audius_challenges.engine.writing import NEXT_COMPLETED_BLOCKNUMBER, PLAUSIBLE
 from audius_challenges.errors import ChallengeError
-from audius_challenges.operation.catalog_sync import ENVIRONMENTS, compare_catalog
+from audius_challenges.operation.catalog_sync import ENVIRONMENTS, compare_catalog, lacks
 from audius_challenges.operation.findings import CRITICAL, NOTICE, WARNING, Examined, Finding
 from audius_challenges.operation.triggers import triggers_on, without_comments
 from audius_challenges.sources import HELPFUL_INDEXES, NEEDED_INDEXES, TABLES, Index
@@ -227,6 +227,10 @@ def catalog(examined: Examined) -> Iterator[Finding]:
         )
     # Those that wait are not in it.
     if not examined.catalog:
+        return
+    if lacking := lacks(examined.contract):
+        expected = f"all columns of the catalog, so that it can be compared with its reference. {lacking.hint or ''}"
+        yield Finding(NOTICE, "the catalog cannot be compared with its reference", lacking.message, expected.rstrip())
         return
     nearest, differences = min(
         ((environment, compare_catalog(db, environment, schema=examined.home)) for environment in ENVIRONMENTS),

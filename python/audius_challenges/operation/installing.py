@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
-from audius_challenges.errors import ChallengeError, describe
-from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog, is_empty
+from audius_challenges.errors import describe
+from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog, is_empty, lacks
 from audius_challenges.operation.replication import is_fed, publications, subscriptions
 from audius_challenges.operation.scheduling import has_pg_cron, how_to_get_pg_cron, schedule, unschedule
 from audius_challenges.settings import PREFIX, unknown_settings, warn_of
@@ -30,12 +30,26 @@ def install(db: Database) -> None:
         db.plpy.warning(remark.message, hint=remark.hint)
     if written:
         db.plpy.notice("nothing was inserted into challenges, and nothing was scheduled")
-    elif not _is_fed(db) and _fill_catalog(db):
-        _begin(db)
+    elif not _gets_its_sources(db) and _fill_catalog(db) and not _is_paid(db):
+        if has_pg_cron(db):
+            _schedule(db)
+            return
+        db.plpy.notice(
+            "pg_cron is not installed in this database: nothing was scheduled",
+            hint=how_to_get_pg_cron(db),
+        )
+    _unschedule(db)
 
 
-def _is_fed(db: Database) -> bool:
-    """Whether the sources come from another server, or are to come; if so, say what is left to do."""
+def _unschedule(db: Database) -> None:
+    """Remove jobs that DROP EXTENSION has left: they would tick before anybody has looked."""
+    if has_pg_cron(db) and (jobs := unschedule(db)):
+        names = ", ".join(job["jobname"] for job in jobs)
+        db.plpy.notice(f"removed the schedule of an earlier installation: {names}")
+
+
+def _gets_its_sources(db: Database) -> bool:
+    """Whether another server sends the sources, or is to; if so, say what is left to do."""
     if set_to := db.value("SELECT nullif(trim(current_setting('audius_challenges.share', TRUE)), '')"):
         db.plpy.notice(
             f"this database is to be a node of shares ({PREFIX}share is {set_to}): nothing was inserted into"
@@ -53,38 +67,29 @@ def _is_fed(db: Database) -> bool:
     return False
 
 
-def _begin(db: Database) -> None:
-    """Schedule if nobody has been paying yet."""
-    if db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):
-        # Left by DROP EXTENSION: it would tick before anybody has looked.
-        if has_pg_cron(db) and (jobs := unschedule(db)):
-            names = ", ".join(job["jobname"] for job in jobs)
-            db.plpy.notice(f"removed the schedule of an earlier installation: {names}")
-        db.plpy.notice(
-            "user_challenges is not empty, so another service may be paying: nothing was scheduled",
-            hint="Follow docs/how-to/adopt.md: a dry run, audius_challenges.start_from_now(), stop the other service,"
-            " schedule_challenges().",
-        )
-    elif not has_pg_cron(db):
-        db.plpy.notice(
-            "pg_cron is not installed in this database: nothing was scheduled",
-            hint=how_to_get_pg_cron(db),
-        )
-    else:
-        _schedule(db)
+def _is_paid(db: Database) -> bool:
+    """Whether somebody else may be paying; if so, say what to do."""
+    if not db.value("SELECT EXISTS (SELECT FROM discovery.user_challenges)"):
+        return False
+    db.plpy.notice(
+        "user_challenges is not empty, so another service may be paying: nothing was scheduled",
+        hint="Follow docs/how-to/adopt.md: a dry run, audius_challenges.start_from_now(), stop the other service,"
+        " schedule_challenges().",
+    )
+    return True
 
 
 def _fill_catalog(db: Database) -> bool:
     """Fill an empty catalog, and say where another one differs; whether that could be done."""
-    try:
-        differences = compare_catalog(db, "prod")
-    except ChallengeError as error:
+    if error := lacks(read_contract(db)):
         db.plpy.warning(
             f"nothing was inserted into challenges, and nothing was scheduled: {error.message}",
-            hint="If the tables are those of share_tables(), set the share first: DROP EXTENSION audius_challenges;"
-            f" ALTER DATABASE ... SET {PREFIX}share = ...; and create the extension in a new session.",
+            hint=f"{error.hint or 'Add what is missing.'} Then DROP EXTENSION audius_challenges; and create it again."
+            f" If the tables are those of share_tables(), nothing is missing: set {PREFIX}share for this database"
+            " before that, and do it in a new session.",
         )
         return False
+    differences = compare_catalog(db, "prod")
     if is_empty(db):
         align_catalog(db, "prod", differences)
         db.plpy.notice(f"inserted into challenges: {', '.join(one.id for one in differences)}")
