@@ -485,7 +485,7 @@ def test_a_node_with_the_tables_of_the_application_is_refused_until_nothing_is_i
             "there are rows in public.challenges: a copy over them would fail",
             "there are foreign keys on the tables of this node",
             "there is a unique index on plays",
-            "there are columns that must not be null and are not sent",
+            "there are columns that must not be null and that shares do not need",
         ):
             with pytest.raises(ClusterError) as error:
                 join(shares, node)

@@ -14,7 +14,7 @@ import pytest
 from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, Discovery, create_discovery, require_extension
 from devtools.shares import SETTINGS, Node, Shares, conninfo
-from tests.sessions import TICK, Connection, column, rows, until, value
+from tests.sessions import TICK, Connection, column, notices, rows, until, value
 
 FINDINGS = "SELECT severity, what, found, expected, statement FROM audius_challenges.doctor()"
 SUBSCRIPTION = "audius_challenges_share_0_of_1"
@@ -189,6 +189,13 @@ TROUBLES = {
         "DROP INDEX public.once;",
         what="a unique index on a node's plays",
     ),
+    "a column that shares do not need": Trouble(
+        ["ALTER TABLE playlists ADD COLUMN later text, ADD COLUMN latest text, ALTER COLUMN latest SET NOT NULL"],
+        "without it: ALTER TABLE public.playlists ALTER COLUMN latest DROP NOT NULL;",
+        "ALTER TABLE public.playlists ALTER COLUMN latest DROP NOT NULL;",
+        what="columns of a node's tables that must not be null, .*",
+        after=["ALTER TABLE playlists DROP COLUMN later, DROP COLUMN latest"],
+    ),
 }
 
 
@@ -280,6 +287,15 @@ def test_what_is_lost_on_the_way_is_found_and_made_good(
     assert rows(on_hub, "SELECT user_id FROM user_challenges WHERE challenge_id = 'v'") == [(5,)]
 
 
+def test_what_is_adopted_is_not_adopted_again(on_node: Connection) -> None:
+    with notices(on_node) as heard:
+        assert rows(on_node, "SELECT audius_challenges.finish_adoption()") == []
+    (epoch,) = column(on_node, "SELECT epoch FROM audius_challenges.share_sent")
+    assert [one.message for one in heard] == [
+        f"this node has adopted the user challenges of epoch {epoch}: nothing is left to do"
+    ]
+
+
 def test_both_sides_are_well(on_hub: Connection, on_node: Connection) -> None:
     columns = ("share", "status", "plan", "epoch", "says", "problem", "subscription", "slot", "copying")
     well: list[tuple[object, ...]] = [("0/1", "ok", 1, 1, None, None, "running", "active", [])]
@@ -315,6 +331,25 @@ def test_what_the_node_cannot_take_in_is_found(shares: Shares, on_hub: Connectio
     assert re.fullmatch(r"\d+ times", has)
     execute(on_node, "DELETE FROM users")
     shares.catch_up()
+
+    def be_steady_after(seconds: int) -> None:
+        execute(
+            on_node,
+            f"""
+            DO LANGUAGE plpython3u $$
+            from audius_challenges.operation import checks_of_shares
+            checks_of_shares.STEADY = {seconds}
+            $$
+            """,
+        )
+
+    # A minute's patience is not for tests.
+    be_steady_after(0)
+    assert found(on_node, what) == []
+    ((failures,),) = shown(on_node, "apply_errors")
+    assert isinstance(failures, int)
+    assert failures > 0
+    be_steady_after(60)
     (reset,) = re.findall(r"SELECT pg_stat_reset_subscription_stats\(\d+\);", expected)
 
     def is_mended() -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from audius_challenges.engine.shares import REJOIN, REPLAN, how_to_mend, return_subscription, share_publication
 from audius_challenges.operation.findings import CRITICAL, WARNING, Examined, Finding
 from audius_challenges.operation.share_guard import why_not
-from audius_challenges.operation.share_joining import FOREIGN_KEYS, TRIGGERS, UNIQUE_PLAYS
+from audius_challenges.operation.share_joining import OBSTACLES, TRIGGERS
 from audius_challenges.operation.share_status import (
     DISABLED,
     GAP,
@@ -19,7 +19,6 @@ from audius_challenges.operation.share_status import (
     STOPPED,
     ShareStatus,
 )
-from audius_challenges.operation.share_tables import reads_of_shares
 from audius_challenges.settings import PREFIX, Share, read_settings
 
 # Batches that may wait on the primary: a tick writes hundreds.
@@ -54,6 +53,21 @@ _STATISTICS = """
     FROM pg_subscription AS subscription
     WHERE subscription.subname = :name::text
         AND subscription.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+# What fails is begun again every few seconds. A restart of the other server counts as a failure, too.
+STEADY = 60
+"""Seconds after which a worker has not failed again."""
+
+_IS_STEADY = """
+    SELECT EXISTS (
+        SELECT FROM pg_stat_subscription AS subscription
+        INNER JOIN pg_stat_activity AS worker
+            ON subscription.pid = worker.pid
+        WHERE subscription.subname = :name::text
+            AND subscription.relid IS NULL
+            AND worker.backend_start < clock_timestamp() - :seconds::float8 * interval '1 second'
+    )
 """
 
 _BEGIN_ANEW = f"the node begins anew, with a copy: {PAGE}"
@@ -151,7 +165,7 @@ def _of_subscription(examined: Examined, row: ShareStatus, name: str, made_by: s
             "the publisher is up, and max_logical_replication_workers and max_worker_processes leave room for one: the"
             " server's log says why",
         )
-    if row.apply_errors:
+    if row.apply_errors and not examined.db.value(_IS_STEADY, name=name, seconds=STEADY):
         reset = examined.db.value(_STATISTICS, name=name)
         yield Finding(
             WARNING,
@@ -181,22 +195,9 @@ def on_a_node(examined: Examined) -> Iterator[Finding]:
                 f"its last tick that is known of ended at {share.last_beat}",
                 "it ticks, and this node receives: see challenge_status there, and the subscription here",
             )
-    for row in db.rows(FOREIGN_KEYS, schema=db.schema, tables=list(reads_of_shares())):
-        yield Finding(
-            WARNING,
-            "a foreign key on a node's tables, whose rows come by share, and in no order",
-            f"without it: {row['statement']}",
-            "none: TRUNCATE ... CASCADE of a table that is to be copied again would empty others",
-            row["statement"],
-        )
-    for row in db.rows(UNIQUE_PLAYS, plays=f"{examined.home}.plays"):
-        yield Finding(
-            WARNING,
-            "a unique index on a node's plays",
-            f"without it: {row['statement']}",
-            "a plain one: ids that come a second time, when plays are indexed again, would stop the share",
-            row["statement"],
-        )
+    for obstacle in OBSTACLES:
+        for statement in obstacle.statements(db):
+            yield Finding(WARNING, obstacle.what, f"without it: {statement}", obstacle.expected, statement)
 
 
 def _mend(examined: Examined, reason: str) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from audius_challenges.contract import read_contract
 from audius_challenges.database import Database
 from audius_challenges.engine.shares import (
@@ -23,7 +25,6 @@ from audius_challenges.operation.share_statements import (
 )
 from audius_challenges.operation.share_tables import DERIVED, FILTERS, STATE, reads_of_shares
 from audius_challenges.settings import PREFIX, Share, read_settings
-from audius_challenges.sources import Reads
 
 TRIGGERS = {"INSERT": "audius_challenges_share_insert", "UPDATE": "audius_challenges_share_update"}
 """The triggers of a node that send what it writes, by what fires them."""
@@ -38,7 +39,7 @@ _BATCH_COLUMNS = """
     ORDER BY attribute.attnum
 """
 
-FOREIGN_KEYS = """
+_FOREIGN_KEYS = """
     SELECT format(
         'ALTER TABLE %s DROP CONSTRAINT %I;', constraint_of.conrelid::regclass, constraint_of.conname
     ) AS statement
@@ -56,7 +57,7 @@ FOREIGN_KEYS = """
     ORDER BY statement
 """
 
-UNIQUE_PLAYS = """
+_UNIQUE_PLAYS = """
     SELECT
         CASE
             WHEN own.oid IS NULL THEN format('DROP INDEX %s;', built.indexrelid::regclass)
@@ -71,18 +72,21 @@ UNIQUE_PLAYS = """
     ORDER BY statement
 """
 
-# Where all columns are sent, nothing is in the way.
+# What a row is found by is sent.
 _UNSENT = """
     SELECT
-        format('%I.%I', namespace.nspname, relation.relname) AS table_name,
-        array_agg(quote_ident(attribute.attname) ORDER BY attribute.attnum) AS columns
+        format(
+            'ALTER TABLE %I.%I %s;',
+            namespace.nspname,
+            relation.relname,
+            string_agg(format('ALTER COLUMN %I DROP NOT NULL', attribute.attname), ', ' ORDER BY attribute.attnum)
+        ) AS statement
     FROM unnest(:tables::text[], :sent::text[]) AS shared (name, columns)
     INNER JOIN pg_namespace AS namespace
         ON namespace.nspname = :schema::text
     INNER JOIN pg_class AS relation
         ON relation.relname = shared.name
         AND relation.relnamespace = namespace.oid
-        AND relation.relreplident <> 'f'
     INNER JOIN pg_attribute AS attribute
         ON attribute.attrelid = relation.oid
         AND attribute.attnum > 0
@@ -91,16 +95,69 @@ _UNSENT = """
         AND NOT attribute.atthasdef
         AND attribute.attidentity = ''
         AND attribute.attname <> ALL(string_to_array(shared.columns, ' '))
-    LEFT JOIN pg_index AS key
-        ON key.indrelid = relation.oid
-        AND key.indisprimary
-        AND attribute.attnum = ANY(key.indkey)
-    WHERE key.indexrelid IS NULL
+    WHERE NOT EXISTS (
+            SELECT FROM pg_index AS key
+            WHERE key.indrelid = relation.oid
+                AND (key.indisprimary OR key.indisreplident)
+                AND attribute.attnum = ANY(key.indkey)
+        )
     GROUP BY
         namespace.nspname,
         relation.relname
-    ORDER BY table_name
+    ORDER BY statement
 """
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What is in the way of rows that come by share.
+
+    :ivar found: SQL of the statements that take it away
+    :ivar refusal: what is wrong, before the node joins
+    :ivar what: what is wrong, on a node
+    :ivar expected: what should be there in its place
+    """
+
+    found: str
+    refusal: str
+    what: str
+    expected: str
+
+    def statements(self, db: Database) -> list[str]:
+        """What takes it away; nothing: it is not there."""
+        reads = reads_of_shares()
+        found = db.rows(
+            self.found,
+            schema=db.schema,
+            tables=list(reads),
+            sent=[" ".join({*columns, FILTERS.get(table, "")}) for table, columns in reads.items()],
+            plays=qualified(db, "plays"),
+        )
+        return [row["statement"] for row in found]
+
+
+OBSTACLES = (
+    Obstacle(
+        _FOREIGN_KEYS,
+        "there are foreign keys on the tables of this node, whose rows come by share, and in no order",
+        "a foreign key on a node's tables, whose rows come by share, and in no order",
+        "none: TRUNCATE ... CASCADE of a table that is to be copied again would empty others",
+    ),
+    Obstacle(
+        _UNIQUE_PLAYS,
+        "there is a unique index on plays: once plays are indexed again on the primary, with ids that this node has"
+        " seen, the share would stop",
+        "a unique index on a node's plays",
+        "a plain one: ids that come a second time, when plays are indexed again, would stop the share",
+    ),
+    Obstacle(
+        _UNSENT,
+        "there are columns that must not be null and that shares do not need: where they are not sent, a copy fails,"
+        " and tries again for ever",
+        "columns of a node's tables that must not be null, and that shares do not need",
+        "they may be null: where they are not sent, the share stops",
+    ),
+)
 
 _ADOPTING = """
     SELECT subscription.subname::text AS name
@@ -177,22 +234,9 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
             hint=f"If this is to be a node: TRUNCATE {', '.join(filled)};",
         )
-    drops = [row["statement"] for row in db.rows(FOREIGN_KEYS, schema=db.schema, tables=list(reads))]
-    if drops:
-        raise ChallengeError(
-            "there are foreign keys on the tables of this node, whose rows come by share, and in no order",
-            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-            hint=" ".join(drops),
-        )
-    drops = [row["statement"] for row in db.rows(UNIQUE_PLAYS, plays=qualified(db, "plays"))]
-    if drops:
-        raise ChallengeError(
-            "there is a unique index on plays: once plays are indexed again on the primary, with ids that this node has"
-            " seen, the share would stop",
-            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-            hint=" ".join(drops),
-        )
-    _require_nullable(db, reads)
+    for obstacle in OBSTACLES:
+        if statements := obstacle.statements(db):
+            raise ChallengeError(obstacle.refusal, sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE, hint=" ".join(statements))
     database = db.plpy.quote_ident(db.value("SELECT current_database()"))
     columns = ", ".join(row["name"] for row in db.rows(_BATCH_COLUMNS))
     return [
@@ -210,28 +254,6 @@ def join_share(db: Database, share: str | None, conninfo: str | None) -> list[st
     ]
 
 
-def _require_nullable(db: Database, reads: Reads) -> None:
-    """Demand that what is not sent may be null, as in tables of `share_tables()`.
-
-    :raises ChallengeError: naming columns
-    """
-    sent = [" ".join({*columns, FILTERS.get(table, "")}) for table, columns in reads.items()]
-    if found := db.rows(_UNSENT, schema=db.schema, tables=list(reads), sent=sent):
-        listed = "; ".join(f"{row['table_name']}: {', '.join(row['columns'])}" for row in found)
-        drops = (
-            f"ALTER TABLE {row['table_name']} "
-            + ", ".join(f"ALTER COLUMN {column} DROP NOT NULL" for column in row["columns"])
-            + ";"
-            for row in found
-        )
-        raise ChallengeError(
-            "there are columns that must not be null and are not sent: a copy would fail, and try again for ever",
-            sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
-            detail=f"They are {listed}.",
-            hint=" ".join(drops),
-        )
-
-
 def adopt_share(db: Database, conninfo: str | None) -> list[str]:
     """What copies what had been written for this node's users when the plan became the present one."""
     share, plan = _node(db, "adopt_share()")
@@ -242,8 +264,7 @@ def adopt_share(db: Database, conninfo: str | None) -> list[str]:
             hint=f"If it is of the present plan (epoch {plan.epoch}), go on with audius_challenges.finish_adoption()."
             f" To begin anew: DROP SUBSCRIPTION {found[0]};",
         )
-    adopted = db.rows("SELECT epoch FROM audius_challenges.share_sent")
-    if adopted and adopted[0]["epoch"] == plan.epoch:
+    if _has_adopted(db, plan):
         raise ChallengeError(
             f"this node has adopted the user challenges of epoch {plan.epoch}",
             sqlstate=OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -263,6 +284,9 @@ def finish_adoption(db: Database) -> list[str]:
     share, plan = _node(db, "finish_adoption()")
     adopting = adopt_subscription(share, plan.epoch)
     found = [row["name"] for row in db.rows(_ADOPTING)]
+    if not found and _has_adopted(db, plan):
+        db.plpy.notice(f"this node has adopted the user challenges of epoch {plan.epoch}: nothing is left to do")
+        return []
     if adopting not in found:
         hint = "SELECT audius_challenges.adopt_share(...) prints what copies them."
         raise ChallengeError(
@@ -297,6 +321,10 @@ def finish_adoption(db: Database) -> list[str]:
     # Everybody is examined, by what the sources say now.
     db.rows(_EXAMINE_ALL, challenges=list(plan.challenges))
     return [f"DROP SUBSCRIPTION {adopting}"]
+
+
+def _has_adopted(db: Database, plan: Plan) -> bool:
+    return db.rows("SELECT epoch FROM audius_challenges.share_sent") == [{"epoch": plan.epoch}]
 
 
 def _node(db: Database, function: str) -> tuple[Share, Plan]:
