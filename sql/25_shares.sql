@@ -98,8 +98,8 @@ COMMENT ON COLUMN audius_challenges.share_batch.behind IS
 COMMENT ON COLUMN audius_challenges.share_batch.is_taken_in IS
 'Whether nothing is missing before it, so that it is written when its challenge has its turn';
 COMMENT ON COLUMN audius_challenges.share_batch.is_held IS
-'Whether these are the rows of a user who is set aside: they are tried again when he has others, and every ten '
-'minutes';
+'Whether these are the rows of a user who is set aside: they are tried again when he has others, every ten minutes, '
+'and at once when that row is deleted';
 
 CREATE TABLE audius_challenges.share_node (
     share text PRIMARY KEY,

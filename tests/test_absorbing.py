@@ -542,16 +542,26 @@ def test_a_full_scan_tries_all_who_are_set_aside(hub: Connection) -> None:
     assert (rows(hub, ASIDE), waiting(hub)) == ([], 0)
 
 
-def test_what_is_held_of_who_is_no_longer_set_aside_is_written(hub: Connection) -> None:
-    refuse(hub, 2, 3)
-    send(hub, 1, (1, 1, False), (2, 1, False), (3, 1, False))
+def test_who_is_set_aside_is_tried_at_once_when_somebody_deletes_that(hub: Connection) -> None:
+    """Also of so many that they would have something in common, were they new."""
+    bad = range(101, 161)
+    refuse(hub, *bad)
+    for number, half in enumerate((bad[:30], bad[30:]), 1):
+        send(hub, number, (number, 1, False), *((user, 1, False) for user in half))
+        tick(hub)
+    again = "DELETE FROM audius_challenges.set_aside"
+    hub.execute(again)
+    send(hub, 3, (3, 1, False))
+    assert tick(hub) == []  # nobody is new
+    assert column(hub, "SELECT user_id FROM audius_challenges.set_aside ORDER BY user_id") == list(bad)
+    assert (len(rows(hub, HELD)), waiting(hub)) == (60, 60)
+    assert [specifier for specifier, *_ in found(hub)] == ["1", "2", "3"]
+    refuse(hub, 101)
+    hub.execute(again)
     tick(hub)
-    refuse(hub, 3)
-    hub.execute("DELETE FROM audius_challenges.set_aside WHERE user_id = 2")
-    tick(hub)
-    assert found(hub) == [("1", 1, False), ("2", 1, False)]
-    assert column(hub, "SELECT user_id FROM audius_challenges.set_aside") == [3]
-    assert rows(hub, HELD) == [([3], ["3"], [1], 1)]
+    assert len(found(hub)) == 62
+    assert column(hub, "SELECT user_id FROM audius_challenges.set_aside") == [101]
+    assert rows(hub, HELD) == [([101], ["65"], [1], 1)]
 
 
 def test_who_is_set_aside_keeps_all_his_rows_of_a_challenge(hub: Connection) -> None:

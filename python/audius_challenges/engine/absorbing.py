@@ -32,12 +32,22 @@ ROWS = 50_000
 # In the order of their numbers, so that of a share nothing is left behind what is taken. An array of ids tells its
 # length by its size: none is read for that. A node saves states of streaks before their rows; both are taken, or none,
 # and so is all of `e` that is sent again. Else what is left waiting may be dropped, by another plan: whoever goes on
-# from a state without its rows, or from rows without their state, loses rewards or pays them twice. What is held of who
-# is no longer set aside, because somebody has deleted that row, is taken as if it had just come.
+# from a state without its rows, or from rows without their state, loses rewards or pays them twice.
 _TAKE = AnyPlan(f"""
     SELECT
         coalesce(array_agg(piece.id) FILTER (WHERE piece.before < {ROWS * 8}), '{{}}') AS ids,
-        coalesce(bool_or(piece.before >= {ROWS * 8}), FALSE) AS goes_on
+        coalesce(bool_or(piece.before >= {ROWS * 8}), FALSE) AS goes_on,
+        ARRAY(
+            SELECT DISTINCT held.users[1]
+            FROM audius_challenges.share_batch AS held
+            WHERE held.challenge_id = :challenge_id::text
+                AND held.is_held
+                AND NOT EXISTS (
+                    SELECT FROM audius_challenges.set_aside AS aside
+                    WHERE aside.challenge_id = held.challenge_id
+                        AND aside.examined_id = held.users[1]
+                )
+        ) AS let_go
     FROM (
         SELECT
             waiting.id,
@@ -66,14 +76,7 @@ _TAKE = AnyPlan(f"""
                 FROM audius_challenges.share_batch
                 WHERE share_batch.challenge_id = :challenge_id::text
                     AND share_batch.is_taken_in
-                    AND (
-                        NOT share_batch.is_held
-                        OR NOT EXISTS (
-                            SELECT FROM audius_challenges.set_aside AS aside
-                            WHERE aside.challenge_id = share_batch.challenge_id
-                                AND aside.examined_id = share_batch.users[1]
-                        )
-                    )
+                    AND NOT share_batch.is_held
                 WINDOW own AS (PARTITION BY share_batch.share ORDER BY share_batch.number, share_batch.id)
             ) AS batch
         ) AS waiting
@@ -244,10 +247,16 @@ _BESIDE = {"p": (COMPLETIONS, _SAVE_COMPLETIONS), "e": (STREAKS, _SAVE_STREAKS)}
 
 @dataclass
 class _Taken:
-    """What a turn writes: numbers of batches, and whether more are there."""
+    """What a turn writes.
+
+    :ivar ids: numbers of batches
+    :ivar goes_on: whether more are there
+    :ivar let_go: users whose rows are held, though somebody has deleted that they are set aside
+    """
 
     ids: list[int]
     goes_on: bool
+    let_go: list[int]
 
 
 class Absorbing(PerUser):
@@ -287,7 +296,7 @@ class Absorbing(PerUser):
         work.is_first_round = work.is_behind = not state.sweep_rounds
         while True:
             taken = _Taken(**work.db.row(_TAKE, challenge_id=self.id))
-            self._absorb(work, taken.ids)
+            self._absorb(work, taken)
             work.goes_on = taken.goes_on
             if not (work.full_scan and taken.goes_on):
                 break
@@ -319,9 +328,10 @@ class Absorbing(PerUser):
                 work.db.rows(statement, relation=table, **rows)
             work.write(_WANTED, nothing_written=nothing_written, **rows)
 
-    def _absorb(self, work: Work, ids: list[int]) -> None:
-        db, known = work.db, work.state.set_aside
-        due = self._due(work) if known else set()
+    def _absorb(self, work: Work, taken: _Taken) -> None:
+        db, ids = work.db, taken.ids
+        known = work.state.set_aside = sorted({*work.state.set_aside, *taken.let_go})
+        due = self._due(work).union(taken.let_go) if known else set()
         if not ids and not due:
             return
         set_aside = SetAside(db, work.state, USER_ID)
