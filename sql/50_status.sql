@@ -82,7 +82,8 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
     home := pg_catalog.current_setting('cron.database_name', TRUE);
-    max_running_jobs := pg_catalog.current_setting('cron.max_running_jobs', TRUE);
+    -- Not loaded, it may have been set to anything.
+    max_running_jobs := pg_catalog.substring(pg_catalog.current_setting('cron.max_running_jobs', TRUE), '^[0-9]{1,9}$');
     has_launcher := EXISTS (
         SELECT FROM pg_catalog.pg_stat_activity AS process WHERE process.backend_type = 'pg_cron launcher'
     );

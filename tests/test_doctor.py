@@ -189,7 +189,7 @@ TROUBLES = {
         ],
         "warning",
         "a job of helpers that no tick removes",
-        "job .* of runner, who does not tick: CALL audius_challenges.help..",
+        "job .* of runner, of whom no job ticks: CALL audius_challenges.help..",
         r"SELECT cron.unschedule\(\d+\);",
         after=NO_RUNNER[1:],
     ),
@@ -1217,7 +1217,7 @@ def test_without_pg_cron_it_says_how_to_get_it(new_cluster: NewCluster) -> None:
 def test_in_a_database_of_another_pg_cron_it_says_what_to_do(discovery: Discovery) -> None:
     (finding,) = (each for each in ask(discovery) if each.severity == "critical")
     assert finding.found == "no tick has come yet, and no schedule is known here"
-    assert finding.expected.startswith("pg_cron is installed in database postgres. Run there: ")
+    assert finding.expected.startswith("The database of pg_cron is postgres. Run there: CREATE EXTENSION")
 
 
 def test_a_role_with_grant_status_is_told_what_it_does_not_see(connection: Connection) -> None:

@@ -35,6 +35,8 @@ _FAILURES = """
     ORDER BY challenge_id
 """
 
+_HAS_HELPERS = "SELECT EXISTS (SELECT FROM audius_challenges.last_tick WHERE has_helpers)"
+
 _OLD = """
     SELECT
         pid,
@@ -157,14 +159,16 @@ def jobs(examined: Examined) -> Iterator[Finding]:
 
 
 def _left_helpers(examined: Examined) -> Iterator[Finding]:
-    """Jobs of helpers whose role ticks no more: a role's ticks remove its own alone."""
+    """Jobs of helpers that no tick will remove: a role's ticks remove its own, and know whether there are any."""
     ticking = {job["username"] for job in examined.ticks}
+    if examined.db.value(_HAS_HELPERS) and not ticking:
+        return  # Without pg_cron whoever ticks removes them.
     for job in examined.jobs:
         if job["jobname"] in HELPER_JOBS and job["username"] not in ticking:
             yield Finding(
                 WARNING,
                 "a job of helpers that no tick removes",
-                f"job {job['jobid']} of {job['username']}, who does not tick: {job['command']}",
+                f"job {job['jobid']} of {job['username']}, of whom no job ticks: {job['command']}",
                 "jobs of helpers are scheduled and removed by the ticks of the same role",
                 f"SELECT cron.unschedule({job['jobid']});",
             )
