@@ -313,7 +313,8 @@ def test_scheduling_in_another_database_than_pg_crons_says_what_to_run_there(tic
     assert isinstance(refused, errors.ObjectNotInPrerequisiteState)
     assert refused.diag.message_primary == "audius_challenges: pg_cron is not installed in this database"
     hint = refused.diag.message_hint or ""
-    assert hint.startswith("pg_cron is installed in database discovery. Run there: SELECT cron.schedule_in_database(")
+    there = "The database of pg_cron is discovery. Run there: CREATE EXTENSION IF NOT EXISTS pg_cron; SELECT cron."
+    assert hint.startswith(there)
     assert "'CALL audius_challenges.tick()', 'other'" in hint
 
 

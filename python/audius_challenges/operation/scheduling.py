@@ -180,7 +180,7 @@ def how_to_get_pg_cron(db: Database) -> str:
         """,
         jobs=json.dumps(jobs),
     )
-    return f"pg_cron is installed in database {home}. Run there: {commands}"
+    return f"The database of pg_cron is {home}. Run there: CREATE EXTENSION IF NOT EXISTS pg_cron; {commands}"
 
 
 def _cron_setting(db: Database, name: str) -> str | None:
