@@ -1,4 +1,5 @@
-"""Pages that are followed on several servers: whose console a command is typed at is said by its prompt, `node0$`.
+"""Pages that are followed on several servers: whose console a command is typed at is said by its prompt, `node0$`, or
+`node0#` as root.
 
 A block inside an HTML comment is followed as well: what has to happen and nobody would do by this page.
 
@@ -20,7 +21,7 @@ from devtools.cluster import Cluster
 from tests.pages import BLOCK, shape
 
 COMMAND = re.compile(
-    r"^(?P<machine>\w+)\$ (?P<command>[^\n]*<<'?(?P<end>\w+)'?\n.*?^(?P=end)$|[^\n]*)", re.MULTILINE | re.DOTALL
+    r"^(?P<machine>\w+)[$#] (?P<command>[^\n]*<<'?(?P<end>\w+)'?\n.*?^(?P=end)$|[^\n]*)", re.MULTILINE | re.DOTALL
 )
 REPEATED = "<!-- repeated until it shows this -->\n"
 COUNT = re.compile(r"\(\d+ rows?\)")

@@ -32,6 +32,9 @@ ADDRESSES = {
     "node2": "10.0.0.22",
 }
 
+NO_PG_CRON = {"shared_preload_libraries": ""}
+"""Pages load it."""
+
 pytestmark = pytest.mark.timeout(600)  # Up to four servers, and minutes of pages.
 
 
@@ -55,7 +58,7 @@ def network(sampled: Cluster, root: Path | None) -> Iterator[Network]:
     with ExitStack() as stack:
         machines = {}
         for name, address in ADDRESSES.items():
-            machine = machines[name] = Machine(root=root)
+            machine = machines[name] = Machine(root=root, settings={} if name == "primary" else NO_PG_CRON)
             stack.callback(machine.close)
             machine.address = address
             if name == "primary":
