@@ -198,7 +198,7 @@ class _Demo:
             );
             """
         )
-        self.say("(Only present scores are kept, as the notices say. On a Friday a tick does it.)")
+        self.say("(Only present scores are kept. On a Friday a tick does it, and what is paid is not paid again.)")
         self.sql("SELECT * FROM trending_results WHERE rank <= 3 ORDER BY type, rank;")
 
     def schedule(self) -> None:
