@@ -28,7 +28,7 @@ demo: ## Show the extension at work on a throw-away cluster
 	$(MAKE) --no-print-directory install
 	$(PYTHON) -m devtools demo
 
-test: bootstrap ## Run every test on this machine's PostgreSQL: pgTAP, then pytest (15 minutes)
+test: bootstrap ## Run every test on this machine's PostgreSQL: pgTAP, then pytest (half an hour)
 	$(MAKE) --no-print-directory install
 	$(PYTHON) -m devtools pgtap
 	$(PYTHON) -m pytest
