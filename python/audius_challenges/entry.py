@@ -222,12 +222,15 @@ def sync_catalog(
     db: Database, environment: str | None, challenge_ids: Sequence[str | None] | None
 ) -> list[tuple[str, str, str]]:
     """`sync_challenge_catalog()`."""
+    from audius_challenges.contract import read_contract
     from audius_challenges.operation import catalog_sync
 
     if environment is None:
         raise null_argument("environment")
     require_writable(db)
     transaction.set_search_path(db)
+    if lacking := catalog_sync.lacks(read_contract(db)):
+        raise lacking
     differences = catalog_sync.compare_catalog(db, environment, challenge_ids)
     catalog_sync.align_catalog(db, environment, differences)
     if challenge_ids is not None:

@@ -57,7 +57,7 @@ _STATISTICS = """
 
 # What fails is begun again every few seconds. A restart of the other server counts as a failure, too.
 STEADY = 60
-"""Seconds after which a worker has not failed again."""
+"""A worker that has run for so many seconds has not failed again."""
 
 _IS_STEADY = """
     SELECT EXISTS (

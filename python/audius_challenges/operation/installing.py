@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audius_challenges.contract import read_contract
+from audius_challenges.contract import Contract, read_contract
 from audius_challenges.database import Database
 from audius_challenges.errors import describe
 from audius_challenges.operation.catalog_sync import align_catalog, compare_catalog, is_empty, lacks
@@ -17,7 +17,8 @@ def install(db: Database) -> None:
 
     In a database without the discovery tables (an empty one, or one that is just being restored) it does nothing.
     """
-    if not read_contract(db).has_discovery_tables:
+    contract = read_contract(db)
+    if not contract.has_discovery_tables:
         db.plpy.notice(
             f"there are no discovery tables in schema {db.schema}: only the extension's objects were created"
         )
@@ -30,7 +31,7 @@ def install(db: Database) -> None:
         db.plpy.warning(remark.message, hint=remark.hint)
     if written:
         db.plpy.notice("nothing was inserted into challenges, and nothing was scheduled")
-    elif not _gets_its_sources(db) and _fill_catalog(db) and not _is_paid(db):
+    elif not _gets_its_sources(db) and _fill_catalog(db, contract) and not _is_paid(db):
         if has_pg_cron(db):
             _schedule(db)
             return
@@ -79,9 +80,9 @@ def _is_paid(db: Database) -> bool:
     return True
 
 
-def _fill_catalog(db: Database) -> bool:
+def _fill_catalog(db: Database, contract: Contract) -> bool:
     """Fill an empty catalog, and say where another one differs; whether that could be done."""
-    if error := lacks(read_contract(db)):
+    if error := lacks(contract):
         db.plpy.warning(
             f"nothing was inserted into challenges, and nothing was scheduled: {error.message}",
             hint=f"{error.hint or 'Add what is missing.'} Then DROP EXTENSION audius_challenges; and create it again."
