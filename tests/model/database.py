@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
@@ -59,17 +60,15 @@ class Run:
 
 
 HELPERS_OF_A_RUN = """
-# They end at once where there is nothing to take, and go by the clock of the run.
+# They end at once where there is nothing to take, go by the clock of the run, and begin at the same time.
 PATIENCE, POLL = 0.001, 0.001
 _NOW = "SELECT current_setting('test.as_of')"
+_clock = time
+class time:
+    monotonic, time = _clock.monotonic, lambda: _clock.time() // 60 * 60
 """
 HELP = "CALL audius_challenges.help()"
-WRITTEN = """
-    SELECT challenge_id, sum(rows_inserted)::bigint, sum(rows_updated)::bigint, sum(rows_completed)::bigint
-    FROM audius_challenges.history
-    WHERE started_at >= %s
-    GROUP BY challenge_id
-"""
+WRITTEN = ("rows_inserted", "rows_updated", "rows_completed")
 
 
 @contextmanager
@@ -280,7 +279,7 @@ class Database:
 
     def _reconcile_with_helpers(self, run: Run) -> list[Outcome]:
         """As many runs as it takes, with helpers beside each of them; what all have written together."""
-        began = self.now()
+        before = self._written()
         for helper in self._helpers:
             helper.execute("SELECT set_config('test.as_of', coalesce(%s, now())::text, false)", [run.as_of])
         with ThreadPoolExecutor() as executor:
@@ -292,14 +291,21 @@ class Database:
                 afterwards = [executor.submit(helper.execute, HELP) for helper in self._helpers]
                 for each in (*beside, *afterwards):
                     each.result()
-        with self.connection.cursor() as cursor:
-            found = {name: counts for name, *counts in cursor.execute(WRITTEN, [began]).fetchall()}
-        nothing = [0, 0, 0]
+        written = self._written() - before
         return [
             replace(outcome, rows_inserted=inserted, rows_updated=updated, rows_completed=completed)
             for outcome in outcomes
-            for inserted, updated, completed in [found.get(outcome.challenge_id, nothing)]
+            for inserted, updated, completed in [[written[outcome.challenge_id, column] for column in WRITTEN]]
         ]
+
+    def _written(self) -> Counter[tuple[str, str]]:
+        """What the history says, by challenge and column."""
+        query = f"SELECT challenge_id, {', '.join(WRITTEN)} FROM audius_challenges.history"
+        written: Counter[tuple[str, str]] = Counter()
+        with self.connection.cursor() as cursor:
+            for challenge, *counts in cursor.execute(query).fetchall():
+                written.update({(challenge, column): count for column, count in zip(WRITTEN, counts, strict=True)})
+        return written
 
     def refusal(self, run: Run) -> str | None:
         """What a run says, up to the time in it, instead of beginning; None if it begins."""

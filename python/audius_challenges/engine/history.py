@@ -29,11 +29,11 @@ _RECORD = """
     ON CONFLICT (challenge_id, started_at) DO UPDATE SET
         ended_at = excluded.ended_at,
         duration = known.duration + excluded.duration,
-        users_examined = excluded.users_examined,
-        rows_inserted = excluded.rows_inserted,
-        rows_updated = excluded.rows_updated,
-        rows_completed = excluded.rows_completed,
-        users_set_aside = excluded.users_set_aside
+        users_examined = known.users_examined + excluded.users_examined,
+        rows_inserted = known.rows_inserted + excluded.rows_inserted,
+        rows_updated = known.rows_updated + excluded.rows_updated,
+        rows_completed = known.rows_completed + excluded.rows_completed,
+        users_set_aside = known.users_set_aside + excluded.users_set_aside
 """
 
 # The same error but for numbers: seconds, ids and counts in it may differ from run to run.
@@ -104,13 +104,13 @@ def record(
 ) -> None:
     """Remember what a run did, and forget what the challenge did too long ago.
 
-    A further turn of the challenge in its run, which has the same beginning, makes no other row; the counts are those
-    of all its turns.
+    A further turn of the challenge in its run, which has the same beginning, makes no other row: it is added. So is
+    what a helper does that began in the same microsecond.
 
     :param began: when the challenge began in this run, in seconds since 1970
     :param duration: seconds that this turn has taken
     :param days: how long the history is kept
-    :param counts: those of `COUNTS` that are not 0
+    :param counts: those of `COUNTS` that are not 0, of this turn alone
     """
     db.rows(
         _RECORD,

@@ -47,6 +47,7 @@ class Work:
     :ivar users_examined: users (or ranked entries) examined so far in this run
     :ivar users_set_aside: users who were set aside in this run, and had not been before
     :ivar written: what was written so far in this run
+    :ivar told: what the history has of these counts already
     :ivar is_first_build: whether the run is (part of) the challenge's first build
     :ivar is_first_round: whether it is part of the sweep's first round
     :ivar is_behind: whether there were users whom no run had examined when it began
@@ -74,6 +75,7 @@ class Work:
     users_examined: int = 0
     users_set_aside: int = 0
     written: Written = field(default_factory=Written)
+    told: Mapping[str, int] = field(default_factory=dict)
     is_first_build: bool = False
     is_first_round: bool = False
     is_node: bool = False
@@ -94,6 +96,19 @@ class Work:
         """Go on counting where the work on another slice has ended."""
         self.users_examined, self.users_set_aside = before.users_examined, before.users_set_aside
         self.written.add(before.written)
+        self.told = before.told
+
+    def untold(self) -> dict[str, int]:
+        """What was counted since this was asked for the last time, by the columns of the history."""
+        counts = {
+            "users_examined": self.users_examined,
+            "rows_inserted": self.written.inserted,
+            "rows_updated": self.written.updated,
+            "rows_completed": self.written.completed,
+            "users_set_aside": self.users_set_aside,
+        }
+        before, self.told = self.told, counts
+        return {name: count - before.get(name, 0) for name, count in counts.items()}
 
     @property
     def is_unfinished(self) -> bool:

@@ -228,11 +228,7 @@ class Run:
                 began=self.began[processor.id],
                 duration=duration,
                 days=self.settings.history_days,
-                users_examined=work.users_examined,
-                rows_inserted=work.written.inserted,
-                rows_updated=work.written.updated,
-                rows_completed=work.written.completed,
-                users_set_aside=work.users_set_aside,
+                **work.untold(),
             )
 
     def _resume(self, processor: Processor) -> None:
