@@ -196,7 +196,7 @@ def run(scale: float, seed: int, repeats: int, say: Say) -> Result:
     Raises NotInstalledError if the server has not this repository's build of the extension.
     """
     settings = {**SETTINGS, **server_settings(scale)}
-    with Cluster(cron_database="postgres", settings=settings) as cluster:
+    with Cluster(cron_database="postgres", settings=settings, in_memory=False) as cluster:
         require_extension(cluster)
         with cluster.connect("postgres") as connection:
             (version,) = connection.execute("SHOW server_version").fetchone() or ("",)

@@ -91,7 +91,9 @@ def compare_with_peer(
     """
     root = installed_root(MAJOR, extra=(PACKAGE,))
     settings = server_settings(scale) | {"shared_preload_libraries": "pg_ivm"}
-    with Cluster(root.bin_dir(MAJOR), cron_database="postgres", settings=settings, root=root.path) as cluster:
+    with Cluster(
+        root.bin_dir(MAJOR), cron_database="postgres", settings=settings, root=root.path, in_memory=False
+    ) as cluster:
         require_extension(cluster)
         subject = create_subject(cluster, scale, seed)
         say("generated")

@@ -43,7 +43,7 @@ def compare(
     repeats: idle ticks in each turn.
     """
     settings = server_settings(scale) | {"shared_preload_libraries": "pg_stat_statements"}
-    with Cluster(cron_database="postgres", settings=settings) as cluster:
+    with Cluster(cron_database="postgres", settings=settings, in_memory=False) as cluster:
         require_extension(cluster)
         subject = create_subject(cluster, scale, seed)
         with subject.connect() as connection:

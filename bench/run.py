@@ -38,7 +38,7 @@ def run(scale: float, seed: int, repeats: int, say: Say) -> Result:
     """
     began = time.monotonic()
     settings = server_settings(scale)
-    with Cluster(cron_database="postgres", settings=settings) as cluster:
+    with Cluster(cron_database="postgres", settings=settings, in_memory=False) as cluster:
         require_extension(cluster)
         with cluster.connect("postgres") as connection:
             (version,) = connection.execute("SHOW server_version").fetchone() or ("",)

@@ -83,7 +83,7 @@ def compare(
     :raises UnfinishedError: if a build did not come to its end
     """
     figures = {number: Figures() for number in numbers}
-    with Cluster(cron_database="postgres", settings=server_settings(scale)) as cluster:
+    with Cluster(cron_database="postgres", settings=server_settings(scale), in_memory=False) as cluster:
         require_extension(cluster)
         subject = create_subject(cluster, scale, seed)
         size = max(1, subject.sizes["users"] // _SLICES)

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -35,6 +36,9 @@ from devtools.debian_root import inside_root
 # The kernel's limit on the path of a unix socket, less its closing zero byte.
 LONGEST_SOCKET_PATH = 107
 START_SECONDS = 120
+# Files come and go in memory in a quarter of the time; where it has less room (bytes), as in most containers, on disk.
+MEMORY = Path("/dev/shm")  # noqa: S108
+MEMORY_ROOM = 4 << 30
 # Programs that write into a data directory, whose owner the server insists on being.
 SERVER_PROGRAMS = frozenset(
     {
@@ -49,6 +53,7 @@ SERVER_PROGRAMS = frozenset(
         "pg_checksums",
     }
 )
+_READY = "database system is ready to accept connections"
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 StopMode = Literal["fast", "smart", "immediate"]
@@ -65,6 +70,7 @@ class Cluster:
     cron_database: where pg_cron lives. Not created: until it is there, pg_cron tries again every second.
     settings: lines for postgresql.conf, over the defaults (for example ``{"fsync": "on"}``).
     root: directory of another Debian, in which everything runs by chroot; needs root.
+    in_memory: whether its files may be in memory, if there is room; those of a benchmark are where production's are.
 
     Raises ClusterError when a program fails.
     """
@@ -85,11 +91,13 @@ class Cluster:
         cron_database: str = "discovery",
         settings: Mapping[str, str] = NO_SETTINGS,
         root: Path | None = None,
+        in_memory: bool = True,
         _data_dir: Path | None = None,
     ) -> None:
         self.root = root.resolve() if root else None
         self.bin_dir = bin_dir or _default_bin_dir(self.root)
         self.cron_database = cron_database
+        self.in_memory = in_memory
         self.port = _free_port()
         self._settings = dict(settings)
         self._server_user = _server_user(self.root)
@@ -97,6 +105,8 @@ class Cluster:
         self._adopted = _data_dir is not None
 
         parent = self.root / "tmp" if self.root else None
+        if in_memory and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_ROOM:
+            parent = MEMORY  # which a root has, too, by the same path
         self.directory = Path(tempfile.mkdtemp(prefix="challenges-", dir=parent)).resolve()
         self.data_dir = _data_dir.resolve() if _data_dir else self.directory / "data"
         self.socket_dir = self.directory / "socket"
@@ -178,6 +188,21 @@ class Cluster:
         # A dead process that nobody has reaped yet would look alive to the next postmaster.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
         (self.socket_dir / f".s.PGSQL.{self.port}.lock").unlink(missing_ok=True)
+
+    def kill(self, pid: int) -> None:
+        """Kills one process of the server with SIGKILL, as the kernel does when memory runs out. The others end with
+        it, the server recovers by itself, and this returns when it has.
+
+        Raises ClusterError when that takes too long.
+        """
+        before = self.log().count(_READY)
+        os.kill(pid, signal.SIGKILL)
+        # Until the first process has noticed it, it lets others in, and throws them out then.
+        deadline = time.monotonic() + START_SECONDS
+        while self.log().count(_READY) == before:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the server has not come back {START_SECONDS} s after a process was killed")
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Stops the server and removes the cluster. Harmless when called twice."""
@@ -293,7 +318,7 @@ class Cluster:
 
     def inside(self, path: Path) -> str:
         """The path as the server sees it: without ``root``."""
-        return f"/{path.relative_to(self.root)}" if self.root else str(path)
+        return f"/{path.relative_to(self.root)}" if self.root and path.is_relative_to(self.root) else str(path)
 
     # Within
 

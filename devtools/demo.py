@@ -102,7 +102,7 @@ class _Demo:
             )
         )
         self.step("Start a throw-away cluster with pg_cron", pause=False)
-        with _ShownCluster(cron_database=DATABASE, settings=SETTINGS) as self.cluster:
+        with _ShownCluster(cron_database=DATABASE, settings=SETTINGS, in_memory=False) as self.cluster:
             require_extension(self.cluster)
             self.say(
                 f"PostgreSQL {self.cluster.major} listens on port {self.cluster.port}. In postgresql.conf:\n\n"

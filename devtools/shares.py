@@ -156,7 +156,12 @@ class Shares:
     def new_node(self, share: str) -> Node:
         """A new server with the tables of a node, and nothing in them."""
         cluster = self.server or self._stack.enter_context(
-            Cluster(root=self.hub.cluster.root, cron_database="postgres", settings={**SETTINGS, **self.settings})
+            Cluster(
+                root=self.hub.cluster.root,
+                cron_database="postgres",
+                settings={**SETTINGS, **self.settings},
+                in_memory=self.hub.cluster.in_memory,
+            )
         )
         name = f"node_{share.replace('/', '_of_')}"
         cluster.create_database(name)

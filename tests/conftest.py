@@ -1,7 +1,7 @@
 """Servers and databases for the tests: throw-away clusters, and a fresh discovery database for each test.
 
 ``pytest --major 18`` tests on that PostgreSQL: where it is not this machine's, in a Debian root (needs root), and only
-what uses a server, since the rest is the same on all.
+what uses a server and is not marked `one_version`, since the rest is the same on all.
 """
 
 from __future__ import annotations
@@ -55,11 +55,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out, on a PostgreSQL that is not this machine's, what uses no server: it would do the same again. Every
-    server that a test has comes with the fixture `root`."""
+    """Leaves out, on a PostgreSQL that is not this machine's, what would do the same again: what is marked so, and what
+    uses no server. Every server that a test has comes with the fixture `root`."""
     if _major(config) == machine_major():
         return
-    same = [item for item in items if "root" not in getattr(item, "fixturenames", ())]
+    same = [
+        item
+        for item in items
+        if "root" not in getattr(item, "fixturenames", ()) or item.get_closest_marker("one_version")
+    ]
     config.hook.pytest_deselected(items=same)
     items[:] = [item for item in items if item not in same]
 
@@ -83,6 +87,17 @@ def cluster(root: Path | None, pytestconfig: pytest.Config) -> Iterator[Cluster]
             ).fetchone()
         pytestconfig.stash[TESTED] = versions
         yield cluster
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs a part of the tests passes on what it has tested to the one that prints."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["tested"] = session.config.stash.get(TESTED, None)
+
+
+def pytest_testnodedown(node: Any) -> None:
+    if tested := getattr(node, "workeroutput", {}).get("tested"):
+        node.config.stash[TESTED] = tested
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -17,6 +17,8 @@ from devtools.cluster import Cluster
 from devtools.discovery import CREATE_EXTENSION, SCHEMA, require_extension
 from tests.consoles import Machine, Network
 
+pytestmark = pytest.mark.one_version
+
 HOW_TO = REPOSITORY / "docs" / "how-to"
 SCALE_OUT = HOW_TO / "scale-out.md"
 PAGES = {

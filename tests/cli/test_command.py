@@ -14,6 +14,8 @@ from devtools.discovery import Discovery
 from tests.cli.terminal import PEOPLE, QUALIFY, ask, begin, on_a_screen
 from tests.sessions import RUN_LOCK, RUN_ORDER, let_p_wait, rows, until, value, well
 
+pytestmark = pytest.mark.one_version
+
 # status
 
 

@@ -23,6 +23,8 @@ from devtools.discovery import Discovery
 from tests.cli.terminal import PEOPLE, QUALIFY, RECONCILE, Answer, ask
 from tests.sessions import rows
 
+pytestmark = pytest.mark.one_version
+
 EVIL = "</script><script>document.body.dataset.charts='stolen'</script>"
 BROWSER = ("--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND")
 """Debian's Chromium, as root, too; no name leads anywhere."""

@@ -18,6 +18,8 @@ from devtools.discovery import BUILDERS, CREATE_EXTENSION, SCHEMA, Discovery
 from tests.cli.terminal import COMMAND, PEOPLE, QUALIFY, RECONCILE, ask, environment
 from tests.sessions import RUN_ORDER, value
 
+pytestmark = pytest.mark.one_version
+
 ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 HOSTILE = "a\x1b]0;owned\x07b\u202ec\x9bd[bold]e\r"
 SEEN = r"a\x1b]0;owned\x07b\u202ec\x9bd[bold]e\r"

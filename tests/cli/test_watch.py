@@ -18,6 +18,8 @@ from devtools.discovery import Discovery
 from tests.cli.terminal import ask, on_a_screen
 from tests.sessions import RUN_ORDER, rows, until
 
+pytestmark = pytest.mark.one_version
+
 SIZE = (120, 44)
 
 Scene = Callable[[Watch, Pilot[None]], Awaitable[None]]
