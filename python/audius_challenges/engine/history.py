@@ -6,10 +6,12 @@ one row, which counts the runs, so that a fault of a weekend is no flood.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from audius_challenges.database import Database
 
 STARTED_FROM_NOW = "started from now"
-COUNTS = ("users_examined", "rows_inserted", "rows_updated", "rows_completed", "users_set_aside")
+NOTHING = dict.fromkeys(("users_examined", "rows_inserted", "rows_updated", "rows_completed", "users_set_aside"), 0)
 
 _RECORD = """
     INSERT INTO audius_challenges.history AS known
@@ -100,7 +102,7 @@ def record(
     duration: float,
     days: int,
     status: str = "ok",
-    **counts: int,
+    counts: Mapping[str, int] = NOTHING,
 ) -> None:
     """Remember what a run did, and forget what the challenge did too long ago.
 
@@ -110,7 +112,7 @@ def record(
     :param began: when the challenge began in this run, in seconds since 1970
     :param duration: seconds that this turn has taken
     :param days: how long the history is kept
-    :param counts: those of `COUNTS` that are not 0, of this turn alone
+    :param counts: what is in `NOTHING`, of this turn alone
     """
     db.rows(
         _RECORD,
@@ -118,7 +120,7 @@ def record(
         began=began,
         duration=duration,
         status=status,
-        **dict.fromkeys(COUNTS, 0) | counts,
+        **counts,
     )
     trim(db, days, challenge_id)
 

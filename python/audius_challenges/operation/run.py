@@ -228,7 +228,7 @@ class Run:
                 began=self.began[processor.id],
                 duration=duration,
                 days=self.settings.history_days,
-                **work.untold(),
+                counts=work.untold(),
             )
 
     def _resume(self, processor: Processor) -> None:
