@@ -1,5 +1,8 @@
 -- The Python package, inside a function: loaded once a session, no file but this script. A package of this name on the
 -- server, or one that another function of the session has imported, never stands in for it.
+--
+-- load() has it twice: as bytecode of one version of Python, which compile() writes there, and as source, in a comment,
+-- which only those sessions read that need it: to compile it, or to show a line of it in a traceback.
 
 CREATE FUNCTION audius_challenges.load()
 RETURNS void
@@ -11,6 +14,7 @@ import sys
 
 NAME = 'audius_challenges'
 DIGEST = '@PACKAGE_DIGEST@'
+BYTECODE = '', '', {}
 
 loaded = GD.get(NAME)
 names = [name for name in sys.modules if name.partition('.')[0] == NAME]
@@ -21,15 +25,27 @@ if getattr(loaded, 'digest', None) == DIGEST and all(
         sys.meta_path[:] = [loaded, *(finder for finder in sys.meta_path if finder is not loaded)]
     return
 
+import ast
+import base64
 import importlib.machinery
-
-SOURCES = @PACKAGE_SOURCES@
+import importlib.util
+import marshal
+import zlib
 
 
 class PackageFinder:
-    """Imports the package from the sources above; tracebacks show their lines."""
+    """Imports the package from the bytecode, or else from the source; tracebacks show its lines."""
 
     digest = DIGEST
+
+    def __init__(self):
+        self.is_compiled = BYTECODE[:2] == (DIGEST, importlib.util.MAGIC_NUMBER.hex())
+        self.bytecode = BYTECODE[2] if self.is_compiled else {}
+        self.sources = {} if self.is_compiled else self.read_sources()
+
+    def read_sources(self):
+        (function,) = plpy.execute("SELECT prosrc FROM pg_proc WHERE oid = 'audius_challenges.load()'::regprocedure")
+        return ast.literal_eval(function['prosrc'].rstrip().rpartition('\n# ')[2])
 
     def find_spec(self, name, path=None, target=None):
         source_path = self.path_of(name)
@@ -42,22 +58,60 @@ class PackageFinder:
         return None
 
     def exec_module(self, module):
-        exec(compile(self.get_source(module.__name__), self.path_of(module.__name__), 'exec'), module.__dict__)
+        path = self.path_of(module.__name__)
+        if self.is_compiled:
+            code = marshal.loads(zlib.decompress(base64.b64decode(self.bytecode[path])))
+        else:
+            code = compile(self.sources[path], path, 'exec')
+        exec(code, module.__dict__)
 
     def get_source(self, name):
-        return SOURCES[self.path_of(name)]
+        self.sources = self.sources or self.read_sources()
+        return self.sources[self.path_of(name)]
 
     def path_of(self, name):
         path = name.replace('.', '/')
-        return next((each for each in (path + '.py', path + '/__init__.py') if each in SOURCES), None)
+        known = self.bytecode or self.sources
+        return next((each for each in (path + '.py', path + '/__init__.py') if each in known), None)
 
 
 for name in names:
     del sys.modules[name]
 GD[NAME] = PackageFinder()
 sys.meta_path[:] = [GD[NAME], *(finder for finder in sys.meta_path if type(finder).__name__ != 'PackageFinder')]
+# @PACKAGE_SOURCES@
 $package$;
 
 COMMENT ON FUNCTION audius_challenges.load() IS
 'Makes the extension''s Python package importable in this session, in the version of this database; '
 'called by the other functions';
+
+CREATE FUNCTION audius_challenges.compile()
+RETURNS void
+LANGUAGE plpython3u
+VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+import base64
+import importlib.util
+import marshal
+import re
+import zlib
+
+plpy.execute('SELECT audius_challenges.load()')
+finder = GD['audius_challenges']
+bytecode = {
+    path: base64.b64encode(zlib.compress(marshal.dumps(compile(source, path, 'exec')))).decode()
+    for path, source in finder.read_sources().items()
+}
+line = f'BYTECODE = {(finder.digest, importlib.util.MAGIC_NUMBER.hex(), bytecode)}'
+
+load = plpy.execute("SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure) AS definition")[0]
+plpy.execute(re.sub('^BYTECODE = .*$', line, load['definition'], count=1, flags=re.MULTILINE))
+$function$;
+
+COMMENT ON FUNCTION audius_challenges.compile() IS
+'Keeps the extension''s Python package as bytecode of this server''s Python, so that a session loads it faster. '
+'CREATE EXTENSION and ALTER EXTENSION UPDATE do so; call it when the server has got another Python, as by pg_upgrade';
+
+SELECT audius_challenges.compile();

@@ -82,7 +82,9 @@ _QUERIES = {
     "routines": f"""
         {_MEMBERS}
         SELECT
-            pg_get_functiondef(oid), proowner::regrole::text, {_ACL.format(acl="proacl")},
+            -- Bytecode is never twice the same.
+            regexp_replace(pg_get_functiondef(oid), '^BYTECODE = .*$', 'BYTECODE', 'n'),
+            proowner::regrole::text, {_ACL.format(acl="proacl")},
             to_jsonb(pg_proc) - ARRAY[
                 'oid', 'proname', 'pronamespace', 'proowner', 'prolang', 'prorettype', 'prosrc', 'proacl',
                 'proargdefaults'  -- as text in the definition

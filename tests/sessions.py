@@ -1,5 +1,6 @@
 """What the tests of operation do in a session: tick, read, listen to notices, wait for an event, run beside others."""
 
+import ast
 import re
 import threading
 import time
@@ -224,12 +225,13 @@ def replace_package(
     """Gives a database another version of the extension's Python package: the same with another digest, with
     lines added at the end of one module, and with further modules (name → source). It touches the loader's source
     in this database and no file."""
-    added = [f"SOURCES['audius_challenges/{name}.py'] = {source!r}" for name, source in new_modules.items()]
-    added.append(f"SOURCES['audius_challenges/{module}.py'] += {epilogue!r}")
     definition = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
-    other = re.sub(r"DIGEST = '\w+'", f"DIGEST = '{mark}'", definition, count=1)
-    before = "\n\n\nclass PackageFinder"
-    other = other.replace(before, "".join(f"\n{line}" for line in added) + before, 1)
-    assert f"DIGEST = '{mark}'" in other
-    assert repr(epilogue) in other
-    connection.execute(other)
+    code, _, rest = definition.rpartition("\n# ")
+    literal, end = rest.split("\n", 1)
+    sources = ast.literal_eval(literal)
+    sources |= {f"audius_challenges/{name}.py": source for name, source in new_modules.items()}
+    sources[f"audius_challenges/{module}.py"] += epilogue
+    code, replaced = re.subn(r"^DIGEST = '\w+'$", f"DIGEST = '{mark}'", code, flags=re.MULTILINE)
+    assert replaced == 1
+    connection.execute(f"{code}\n# {sources!r}\n{end}")
+    connection.execute("SELECT audius_challenges.compile()")

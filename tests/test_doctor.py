@@ -1044,6 +1044,22 @@ def test_another_version_on_the_server_is_found(connection: Connection) -> None:
     connection.execute(set_version, (version,))
 
 
+def test_a_package_that_another_python_has_compiled_works_and_is_compiled_anew(
+    database: Discovery, connection: Connection
+) -> None:
+    load = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
+    other, replaced = re.subn(r"^(BYTECODE = \('\w+', ')\w+'", r"\1fe0f0d0a'", load, flags=re.MULTILINE)
+    assert replaced == 1
+    connection.execute(other)
+    for where in (database, connection):
+        (finding,) = ask(where)
+        assert (finding.severity, finding.what) == ("notice", "each session compiles the package")
+        assert finding.statement == "SELECT audius_challenges.compile();"
+    run(database, "CALL audius_challenges.tick()")
+    connection.execute(finding.statement)
+    is_well(database)
+
+
 def test_an_index_that_is_gone_is_named_and_created(discovery: Discovery) -> None:
     gone = """
         SELECT format(

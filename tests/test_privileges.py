@@ -13,6 +13,7 @@ Privileges = dict[str, tuple[str, str, str]]
 
 MEMBERS: Privileges = {
     "function audius_challenges.adopt_share(text)": ("", "", ""),
+    "function audius_challenges.compile()": ("", "", ""),
     "function audius_challenges.doctor()": ("", "EXECUTE", "EXECUTE"),
     "function audius_challenges.drop_shares()": ("", "", ""),
     "function audius_challenges.examine()": ("", "EXECUTE", "EXECUTE"),

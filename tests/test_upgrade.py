@@ -172,7 +172,7 @@ def everything_kept(connection: Connection) -> dict[str, list[Any]]:
     kept = {name: rows for name, rows in found.items() if name.removeprefix("audius_challenges.") not in converted}
     made_anew = (
         r"\.(checkpoint|look|pause|set_aside|last_tick|unpaid_friday|passed_over|schedule_facts|tick_problem"
-        r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill|slice)(_pkey|_undone|\(\))?\b"
+        r"|verified_user|tastemaker_decision|history|challenge_day|day_backfill|slice|compile)(_pkey|_undone|\(\))?\b"
         r"|\.share_(plan|beat|batch|node|sent|status)"
         r"|routine audius_challenges\.(trigger_needs|undisbursed|metrics|doctor|examine|job_facts|resend)\b"
         r"|routine audius_challenges\.(help|begin_full_scan)\b"

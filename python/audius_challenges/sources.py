@@ -285,6 +285,7 @@ EMPTIED = ("look", "set_aside", "history", "slice", "share_beat", "share_batch",
 """The tables of the schema audius_challenges that runs delete rows from."""
 
 WITHHELD = (
+    "compile()",
     "grant_run(text)",
     "grant_status(text)",
     "install()",

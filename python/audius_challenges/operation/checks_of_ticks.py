@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 
 from audius_challenges.database import Row
@@ -103,6 +105,13 @@ _SLOTS = """
         AND slot_name !~ '^(audius_challenges|pg_[0-9]+_sync)_'
     ORDER BY slot_name
     LIMIT 10
+"""
+
+# Of a session that begins now.
+_IS_COMPILED = """
+    SELECT strpos(prosrc, 'BYTECODE = (' || :made_of::text) > 0
+    FROM pg_proc
+    WHERE oid = 'audius_challenges.load()'::regprocedure
 """
 
 _VERSIONS = """
@@ -263,7 +272,7 @@ def replication_slots(examined: Examined) -> Iterator[Finding]:
 
 
 def version(examined: Examined) -> Iterator[Finding]:
-    """Whether the server has files of another version than the database."""
+    """Whether the server has files of another version than the database, or another Python than the package's."""
     for row in examined.db.rows(_VERSIONS):
         yield Finding(
             NOTICE,
@@ -271,4 +280,13 @@ def version(examined: Examined) -> Iterator[Finding]:
             f"{row['installed']} in this database, {row['available']} on the server",
             "see docs/how-to/upgrade.md",
             "ALTER EXTENSION audius_challenges UPDATE;",
+        )
+    package = getattr(sys.modules[__name__].__loader__, "digest", None)
+    if not examined.db.value(_IS_COMPILED, made_of=f"'{package}', '{importlib.util.MAGIC_NUMBER.hex()}'"):
+        yield Finding(
+            NOTICE,
+            "each session compiles the package",
+            f"compiled by another Python than {sys.version_info.major}.{sys.version_info.minor}, which the server has",
+            "compiled by this one, so that each tick begins sooner",
+            "SELECT audius_challenges.compile();",
         )
