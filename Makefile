@@ -35,9 +35,9 @@ test: bootstrap ## Run every test on this machine's PostgreSQL: pgTAP, then pyte
 	$(PYTHON) -m devtools pgtap
 	$(PYTEST)
 
-# The model's histories say nothing of a version that fewer of them would not.
+# 50 of the model's 150 histories show as much of a version.
 test-other: export AUDIUS_CHALLENGES_MODEL_HISTORIES ?= 50
-test-other: bootstrap build ## Run the same on the other supported versions, or on one: make test-other MAJOR=18 (needs root)
+test-other: bootstrap build ## Run those that use a server on the other versions, or on one: make test-other MAJOR=18 (needs root)
 	$(foreach major,$(MAJOR),$(PYTHON) -m devtools pgtap --major $(major) && $(PYTEST) --major $(major) &&) true
 
 test-deployment: ## Test what takes more than one server: image, packages, the move between majors (needs root)

@@ -1,8 +1,8 @@
 -- The Python package, inside a function: loaded once a session, no file but this script. A package of this name on the
 -- server, or one that another function of the session has imported, never stands in for it.
 --
--- load() has it twice: as bytecode of one version of Python, which compile() writes there, and as source, in a comment,
--- which only those sessions read that need it: to compile it, or to show a line of it in a traceback.
+-- load() has it twice: as bytecode of one version of Python, which compile() writes there, and as source, in a comment.
+-- A session takes the source only where it needs it: to compile it, or to show lines of it in a traceback.
 
 CREATE FUNCTION audius_challenges.load()
 RETURNS void
@@ -41,11 +41,11 @@ class PackageFinder:
     def __init__(self):
         self.is_compiled = BYTECODE[:2] == (DIGEST, importlib.util.MAGIC_NUMBER.hex())
         self.bytecode = BYTECODE[2] if self.is_compiled else {}
-        self.sources = {} if self.is_compiled else self.read_sources()
+        self.sources = {} if self.is_compiled else self.read_sources()[1]
 
     def read_sources(self):
-        (function,) = plpy.execute("SELECT prosrc FROM pg_proc WHERE oid = 'audius_challenges.load()'::regprocedure")
-        return ast.literal_eval(function['prosrc'].rstrip().rpartition('\n# ')[2])
+        (load,) = plpy.execute("SELECT prosrc FROM pg_proc WHERE oid = 'audius_challenges.load()'::regprocedure")
+        return ast.literal_eval(load['prosrc'].rstrip().rpartition('\n# ')[2])
 
     def find_spec(self, name, path=None, target=None):
         source_path = self.path_of(name)
@@ -66,8 +66,11 @@ class PackageFinder:
         exec(code, module.__dict__)
 
     def get_source(self, name):
-        self.sources = self.sources or self.read_sources()
-        return self.sources[self.path_of(name)]
+        if not self.sources:
+            digest, sources = self.read_sources()
+            # After an update those are there that the session will go by from its next call on.
+            self.sources = sources if digest == DIGEST else {}
+        return self.sources.get(self.path_of(name))
 
     def path_of(self, name):
         path = name.replace('.', '/')
@@ -79,7 +82,7 @@ for name in names:
     del sys.modules[name]
 GD[NAME] = PackageFinder()
 sys.meta_path[:] = [GD[NAME], *(finder for finder in sys.meta_path if type(finder).__name__ != 'PackageFinder')]
-# @PACKAGE_SOURCES@
+# ('@PACKAGE_DIGEST@', @PACKAGE_SOURCES@)
 $package$;
 
 COMMENT ON FUNCTION audius_challenges.load() IS
@@ -98,16 +101,18 @@ import marshal
 import re
 import zlib
 
+# An update under way ends first, and none begins before the end.
+plpy.execute("SELECT FROM pg_extension WHERE extname = 'audius_challenges' FOR SHARE")
 plpy.execute('SELECT audius_challenges.load()')
-finder = GD['audius_challenges']
+digest, sources = GD['audius_challenges'].read_sources()
 bytecode = {
     path: base64.b64encode(zlib.compress(marshal.dumps(compile(source, path, 'exec')))).decode()
-    for path, source in finder.read_sources().items()
+    for path, source in sources.items()
 }
-line = f'BYTECODE = {(finder.digest, importlib.util.MAGIC_NUMBER.hex(), bytecode)}'
+line = f'BYTECODE = {(digest, importlib.util.MAGIC_NUMBER.hex(), bytecode)}'
 
 load = plpy.execute("SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure) AS definition")[0]
-plpy.execute(re.sub('^BYTECODE = .*$', line, load['definition'], count=1, flags=re.MULTILINE))
+plpy.execute(re.sub('^BYTECODE = .*$', lambda _: line, load['definition'], count=1, flags=re.MULTILINE))
 $function$;
 
 COMMENT ON FUNCTION audius_challenges.compile() IS

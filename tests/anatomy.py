@@ -82,8 +82,8 @@ _QUERIES = {
     "routines": f"""
         {_MEMBERS}
         SELECT
-            -- Bytecode is never twice the same.
-            regexp_replace(pg_get_functiondef(oid), '^BYTECODE = .*$', 'BYTECODE', 'n'),
+            -- Of bytecode, what it was made of and by which Python: it need not be the same to the letter.
+            regexp_replace(pg_get_functiondef(oid), '^(BYTECODE = [^{{]*).*$', '\1', 'n'),
             proowner::regrole::text, {_ACL.format(acl="proacl")},
             to_jsonb(pg_proc) - ARRAY[
                 'oid', 'proname', 'pronamespace', 'proowner', 'prolang', 'prorettype', 'prosrc', 'proacl',

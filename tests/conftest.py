@@ -95,6 +95,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         output["tested"] = session.config.stash.get(TESTED, None)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     if tested := getattr(node, "workeroutput", {}).get("tested"):
         node.config.stash[TESTED] = tested

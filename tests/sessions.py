@@ -228,10 +228,10 @@ def replace_package(
     definition = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
     code, _, rest = definition.rpartition("\n# ")
     literal, end = rest.split("\n", 1)
-    sources = ast.literal_eval(literal)
+    _, sources = ast.literal_eval(literal)
     sources |= {f"audius_challenges/{name}.py": source for name, source in new_modules.items()}
     sources[f"audius_challenges/{module}.py"] += epilogue
     code, replaced = re.subn(r"^DIGEST = '\w+'$", f"DIGEST = '{mark}'", code, flags=re.MULTILINE)
     assert replaced == 1
-    connection.execute(f"{code}\n# {sources!r}\n{end}")
+    connection.execute(f"{code}\n# {(mark, sources)!r}\n{end}")
     connection.execute("SELECT audius_challenges.compile()")

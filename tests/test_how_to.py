@@ -16,8 +16,6 @@ from devtools.discovery import CREATE_EXTENSION, SCHEMA, Discovery, require_exte
 from tests.pages import SqlBlock, shape, sql_blocks
 from tests.sessions import knows_seconds
 
-pytestmark = pytest.mark.one_version
-
 HOW_TO = REPOSITORY / "docs" / "how-to"
 GENERATE = REPOSITORY / "discovery" / "generate.sql"
 SAMPLE = "sample"

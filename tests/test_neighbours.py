@@ -1,5 +1,6 @@
 """What else lives on the server changes nothing: Python packages of the same name, publications, subscriptions."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -113,6 +114,18 @@ def test_another_version_of_the_package_replaces_the_one_before_in_a_session(dis
             assert statuses(connection) == well(connection)
             connection.execute(finders)
             assert value(connection, "SELECT current_setting('neighbours.finders')") == "1 PackageFinder"
+
+
+def test_a_session_takes_bytecode_and_needs_no_source(discovery: Discovery) -> None:
+    with closing(discovery.connect()) as connection:
+        load = value(connection, "SELECT pg_get_functiondef('audius_challenges.load()'::regprocedure)")
+        without, replaced = re.subn(r"^# \(.*$", "# ('', {})", load, flags=re.MULTILINE)
+        assert replaced == 1
+        connection.execute(without)
+    with closing(discovery.connect()) as session:
+        session.execute("SELECT build.person(255, is_verified => TRUE)")
+        assert tick(session) == []
+        assert completed(session, "v") == ["ff"]
 
 
 # Logical replication

@@ -291,7 +291,8 @@ class Database:
                 afterwards = [executor.submit(helper.execute, HELP) for helper in self._helpers]
                 for each in (*beside, *afterwards):
                     each.result()
-        written = self._written() - before
+        written = self._written()
+        written.subtract(before)
         return [
             replace(outcome, rows_inserted=inserted, rows_updated=updated, rows_completed=completed)
             for outcome in outcomes

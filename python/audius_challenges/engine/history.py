@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from audius_challenges.database import Database
 
 STARTED_FROM_NOW = "started from now"
-NOTHING = dict.fromkeys(("users_examined", "rows_inserted", "rows_updated", "rows_completed", "users_set_aside"), 0)
+NO_COUNTS = dict.fromkeys(("users_examined", "rows_inserted", "rows_updated", "rows_completed", "users_set_aside"), 0)
 
 _RECORD = """
     INSERT INTO audius_challenges.history AS known
@@ -102,7 +102,7 @@ def record(
     duration: float,
     days: int,
     status: str = "ok",
-    counts: Mapping[str, int] = NOTHING,
+    counts: Mapping[str, int] = NO_COUNTS,
 ) -> None:
     """Remember what a run did, and forget what the challenge did too long ago.
 
@@ -112,7 +112,7 @@ def record(
     :param began: when the challenge began in this run, in seconds since 1970
     :param duration: seconds that this turn has taken
     :param days: how long the history is kept
-    :param counts: what is in `NOTHING`, of this turn alone
+    :param counts: of this turn alone, by column: all of `NO_COUNTS`
     """
     db.rows(
         _RECORD,

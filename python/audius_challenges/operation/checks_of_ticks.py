@@ -282,11 +282,14 @@ def version(examined: Examined) -> Iterator[Finding]:
             "ALTER EXTENSION audius_challenges UPDATE;",
         )
     package = getattr(sys.modules[__name__].__loader__, "digest", None)
-    if not examined.db.value(_IS_COMPILED, made_of=f"'{package}', '{importlib.util.MAGIC_NUMBER.hex()}'"):
+    # A standby has the primary's.
+    if not examined.me["is_standby"] and not examined.db.value(
+        _IS_COMPILED, made_of=f"'{package}', '{importlib.util.MAGIC_NUMBER.hex()}'"
+    ):
         yield Finding(
             NOTICE,
             "each session compiles the package",
-            f"compiled by another Python than {sys.version_info.major}.{sys.version_info.minor}, which the server has",
-            "compiled by this one, so that each tick begins sooner",
+            f"it is not compiled by the server's Python, {sys.version_info.major}.{sys.version_info.minor}",
+            "compiled once, so that each tick begins sooner",
             "SELECT audius_challenges.compile();",
         )
