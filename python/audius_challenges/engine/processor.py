@@ -99,7 +99,7 @@ class Work:
         self.told = before.told
 
     def untold(self) -> dict[str, int]:
-        """What was counted since the last call, by the columns of the history. To be written now, or lost with the work."""
+        """What was counted since the last call, by the columns of the history: written now, or lost with the work."""
         counts = {
             "users_examined": self.users_examined,
             "rows_inserted": self.written.inserted,
