@@ -188,11 +188,12 @@ def numbers_sent(node: Node) -> int:
 
 def does_nothing(node: Node) -> None:
     """Asserts that a tick of a node derives nothing, and says why."""
-    (why, *_) = node.why_not()
+    # Copies go on meanwhile: some have ended when it ticks, or have another state.
+    reasons = [why.partition(" (state ")[0] for why in node.why_not()]
     before = everything(node.database)
     with closing(node.connect()) as session:
         (heard,) = tick(session)
-    assert why in heard.message
+    assert any(why in heard.message for why in reasons)
     assert everything(node.database) == before
     shown = "SELECT status FROM challenge_status WHERE challenge_id IN ('u', 'fp', 'p', 'v', 'e')"
     catalog = ask(node.database, "SELECT FROM challenges")
