@@ -166,7 +166,7 @@ def message_of(error: psycopg.Error) -> tuple[str | None, str | None]:
     return error.diag.message_primary, error.diag.message_hint
 
 
-def until(event: Callable[[], T | None], what: str, *, seconds: float = 30) -> T:
+def until(event: Callable[[], T | None], what: str, *, seconds: float = 60) -> T:
     """Waits for an event, asking ten times a second, and returns what it gives.
 
     Raises AssertionError, naming what was waited for, when it does not come within this many seconds.
