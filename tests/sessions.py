@@ -203,7 +203,7 @@ class Beside:
         query = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
         until(lambda: rows(observer, query, self.pid), f"{self._statement} waiting for a lock")
 
-    def finish(self, seconds: float = 30) -> psycopg.Error | None:
+    def finish(self, seconds: float = 60) -> psycopg.Error | None:
         """Waits for the end of the statement, and returns its error."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"{self._statement}: not over within {seconds:g} s"
