@@ -59,6 +59,8 @@ def connection(database: Discovery) -> Iterator[Connection]:
     with closing(database.connect()) as connection:
         yield connection
         connection.execute("RESET ALL")
+        others = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        until(lambda: not rows(connection, others), "the end of the other sessions, which are closed")
         is_well(connection)
 
 
