@@ -83,7 +83,7 @@ _QUERIES = {
         {_MEMBERS}
         SELECT
             -- Of bytecode, what it was made of and by which Python: it need not be the same to the letter.
-            regexp_replace(pg_get_functiondef(oid), '^(BYTECODE = [^{{]*).*$', '\1', 'n'),
+            regexp_replace(pg_get_functiondef(oid), '^(BYTECODE = [^{{]*).*$', '\\1', 'n'),
             proowner::regrole::text, {_ACL.format(acl="proacl")},
             to_jsonb(pg_proc) - ARRAY[
                 'oid', 'proname', 'pronamespace', 'proowner', 'prolang', 'prorettype', 'prosrc', 'proacl',
