@@ -112,6 +112,12 @@ def test_a_dump_restores_into_another_major_with_every_row_and_goes_on_there(
 # pg_upgrade
 
 
+def _compiled_anew(connection: Connection) -> dict[str, list[str]]:
+    """The anatomy after what the page does, since the new server has another Python."""
+    connection.execute("SELECT audius_challenges.compile()")
+    return anatomy(connection)
+
+
 class Upgrade:
     """pg_upgrade of a cluster into a new one."""
 
@@ -205,9 +211,7 @@ def test_pg_upgrade_carries_a_ticking_database_over_and_it_goes_on(earlier: Disc
         with closing(discovery.connect()) as connection:
             assert value(connection, "SHOW server_version_num")[:2] == str(both.major)
             assert contents(connection) == expected
-            # The new server may have another Python.
-            connection.execute("SELECT audius_challenges.compile()")
-            assert anatomy(connection) == _as_new(new)
+            assert _compiled_anew(connection) == _as_new(new)
             # The table is the same, the cluster is another one: so everybody is examined again.
             here = "SELECT system_identifier, 'user_challenges'::regclass::oid::bigint FROM pg_control_system()"
             (before,), (after,) = cluster_and_table, rows(connection, here)
